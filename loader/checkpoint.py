@@ -1,0 +1,323 @@
+"""The checkpoint: one SQLite file that says of every settled row what became of it, and where reading can go on.
+
+A settled batch is one row of `batch`: its span, its users as a JSON array (null where a row in between is not its own),
+and the outcome they share. Rows with another outcome, and rows far from the batch's span, stand alone in `outcome`. The
+view `results` shows both as one row a row. Commits are durable (WAL, synchronous=FULL) before any place in flight is
+freed; one thread at a time writes.
+"""
+
+import contextlib
+import fcntl
+import heapq
+import json
+import os
+import sqlite3
+import time
+from collections import Counter
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import orjson
+
+from loader.batch import Batch
+from loader.errors import CheckpointError, Stopped
+from loader.outcome import Code, Outcome, Settled
+from loader.record import Mark
+from loader.span import SpanSet
+
+VERSION = 1
+
+_SCHEMA = """
+CREATE TABLE load (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE mark (row INTEGER PRIMARY KEY, offset INTEGER NOT NULL, line INTEGER NOT NULL, digest TEXT NOT NULL);
+CREATE TABLE batch (
+    id INTEGER PRIMARY KEY,
+    first INTEGER NOT NULL,            -- the span's rows, both inclusive
+    last INTEGER NOT NULL,
+    count INTEGER NOT NULL,            -- rows of the span that are this batch's own
+    users TEXT NOT NULL,               -- JSON array, one entry a row of the span; null: not its own
+    code TEXT NOT NULL,
+    message TEXT NOT NULL,
+    target_code TEXT NOT NULL,
+    http_status INTEGER NOT NULL,
+    attempts INTEGER NOT NULL,
+    settled_at REAL NOT NULL           -- unix time
+);
+CREATE TABLE outcome (
+    row INTEGER PRIMARY KEY,
+    user TEXT NOT NULL,
+    code TEXT NOT NULL,
+    message TEXT NOT NULL,
+    target_code TEXT NOT NULL,
+    http_status INTEGER NOT NULL,
+    attempts INTEGER NOT NULL
+);
+CREATE VIEW results AS
+    SELECT batch.first + entry.key AS row, entry.value AS user, code, message, target_code,
+           nullif(http_status, 0) AS http_status, attempts
+    FROM batch, json_each(batch.users) AS entry WHERE entry.type = 'text'
+    UNION ALL
+    SELECT row, user, code, message, target_code, nullif(http_status, 0), attempts FROM outcome;
+"""
+
+#: A batch's span may hold this many rows that aren't its own for each that is; rows farther off stand alone.
+_SPREAD = 2
+
+
+class Entry(NamedTuple):
+    """What one commit takes from one batch (None: rows that were never sent) and the reading around it."""
+
+    batch: Batch | None = None
+    outcomes: Sequence[Outcome] = ()
+    settled: Sequence[Settled] = ()
+    mark: Mark | None = None
+
+
+class ResultRow(NamedTuple):
+    """One line of the results. `http_status` None: nothing was sent, or nothing answered."""
+
+    row: int
+    user: str
+    code: str
+    message: str
+    target_code: str
+    http_status: int | None
+    attempts: int
+
+
+class Checkpoint:
+    """An open checkpoint. Use as a context manager; methods block and belong into a thread."""
+
+    def __init__(self, path: Path, db: sqlite3.Connection) -> None:
+        self.path = path
+        self._db = db
+
+    @classmethod
+    def open(cls, path: Path, *, create: bool) -> "Checkpoint":
+        """Open to write; a new one is readable by its owner alone. Raises CheckpointError."""
+        is_new = not path.exists()
+        if is_new and not create:
+            raise CheckpointError(f"there is no checkpoint {path}")
+        try:
+            if is_new:
+                os.close(os.open(path, os.O_CREAT | os.O_WRONLY, 0o600))
+            db = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+            db.execute("PRAGMA journal_mode=WAL")
+            db.execute("PRAGMA synchronous=FULL")
+            if is_new or not db.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0]:
+                db.executescript(f"BEGIN; PRAGMA user_version={VERSION}; {_SCHEMA} COMMIT;")
+        except (sqlite3.Error, OSError) as error:
+            raise CheckpointError(f"checkpoint {path}: {getattr(error, 'strerror', None) or error}") from error
+        return cls(path, db)._checked()
+
+    @classmethod
+    def read(cls, path: Path) -> "Checkpoint":
+        """Open to read, also while a run writes. Raises CheckpointError."""
+        if not path.is_file():
+            raise CheckpointError(f"there is no checkpoint {path}")
+        try:
+            db = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, check_same_thread=False)
+        except sqlite3.Error as error:
+            raise CheckpointError(f"checkpoint {path}: {error}") from error
+        return cls(path, db)._checked()
+
+    def _checked(self) -> "Checkpoint":
+        try:
+            version = self._db.execute("PRAGMA user_version").fetchone()[0]
+            self._db.execute("SELECT count(*) FROM load")
+        except sqlite3.Error as error:
+            raise CheckpointError(f"{self.path} is not a checkpoint: {error}") from error
+        if version != VERSION:
+            raise CheckpointError(f"{self.path} is of version {version}; this loader reads version {VERSION}")
+        return self
+
+    def __enter__(self) -> "Checkpoint":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._db.close()
+
+    # What load it is
+
+    def get(self, key: str) -> Any:
+        """A fact of the load, or None."""
+        found = self._db.execute("SELECT value FROM load WHERE key = ?", (key,)).fetchone()
+        return None if found is None else json.loads(found[0])
+
+    def put(self, **facts: Any) -> None:
+        """Set facts of the load, durably and together."""
+        with self._transaction():
+            self._db.executemany(
+                "INSERT OR REPLACE INTO load VALUES (?, ?)", [(key, json.dumps(value)) for key, value in facts.items()]
+            )
+
+    # What is settled
+
+    def commit(self, entries: Iterable[Entry]) -> None:
+        """Make the outcomes of `entries` durable: all or none. Raises Stopped if the disk doesn't take them."""
+        now = time.time()
+        batches: list[tuple[Any, ...]] = []
+        singles: list[tuple[Any, ...]] = []
+        marks: list[Mark] = []
+        for entry in entries:
+            singles += [(item.row, item.user, *_columns(item.outcome)) for item in entry.settled]
+            if entry.mark is not None:
+                marks.append(entry.mark)
+            if entry.batch is not None:
+                _spread(entry.batch, entry.outcomes, now, batches, singles)
+        try:
+            with self._transaction():
+                self._db.executemany("INSERT INTO batch VALUES (NULL,?,?,?,?,?,?,?,?,?,?)", batches)
+                self._db.executemany("INSERT INTO outcome VALUES (?,?,?,?,?,?,?)", singles)
+                self._db.executemany("INSERT OR REPLACE INTO mark VALUES (?,?,?,?)", marks)
+        except sqlite3.OperationalError as error:  # disk full, I/O error
+            raise Stopped(
+                f"can't write the checkpoint {self.path}: {error}; what was settled before is safe"
+            ) from error
+
+    def settled(self) -> SpanSet:
+        """The rows that have an outcome."""
+        spans: list[tuple[int, int]] = []
+        for first, last, users in self._db.execute(
+            "SELECT first, last, CASE WHEN count < last - first + 1 THEN users END FROM batch"
+        ):
+            if users is None:
+                spans.append((first, last))
+            else:
+                spans += [(first + at, first + at) for at, user in enumerate(orjson.loads(users)) if user is not None]
+        spans += ((row, row) for (row,) in self._db.execute("SELECT row FROM outcome"))
+        return SpanSet(spans)
+
+    def marks(self) -> list[Mark]:
+        """The places where reading can go on, in order of row."""
+        return [Mark(*found) for found in self._db.execute("SELECT row, offset, line, digest FROM mark ORDER BY row")]
+
+    def start_at(self, row: int) -> Mark | None:
+        """The last mark before `row`, from which to read on. Those behind it are dropped: their hashes begin anew."""
+        found = self._db.execute(
+            "SELECT row, offset, line, digest FROM mark WHERE row <= ? ORDER BY row DESC LIMIT 1", (row,)
+        ).fetchone()
+        with self._transaction():
+            self._db.execute("DELETE FROM mark WHERE row > ?", (found[0] if found else 0,))
+        return Mark(*found) if found else None
+
+    def counts(self) -> dict[Code, int]:
+        """Rows by code."""
+        found = self._db.execute(
+            "SELECT code, sum(n) FROM (SELECT code, sum(count) AS n FROM batch GROUP BY code"
+            " UNION ALL SELECT code, count(*) FROM outcome GROUP BY code) GROUP BY code"
+        )
+        return {Code(code): count for code, count in found}
+
+    def results(self, codes: Collection[str] = ()) -> Iterator[ResultRow]:
+        """The settled rows in order of row, all or those with one of `codes`. Holds a few batches at a time."""
+        where = f"WHERE code IN ({', '.join('?' * len(codes))})" if codes else ""
+        singles = self._db.execute(
+            f"SELECT row, user, code, message, target_code, nullif(http_status, 0), attempts FROM outcome {where}"
+            " ORDER BY row",
+            tuple(codes),
+        )
+        return heapq.merge(self._batched(where, tuple(codes)), map(ResultRow._make, singles))
+
+    def _batched(self, where: str, codes: tuple[str, ...]) -> Iterator[ResultRow]:
+        # Spans may overlap a little (a row that was held back goes with a later batch), so rows wait in a heap until no
+        # span that is still to come can begin before them.
+        waiting: list[ResultRow] = []
+        for (at,) in self._db.execute(f"SELECT id FROM batch {where} ORDER BY first", codes).fetchall():
+            first, users, *same = self._db.execute(
+                "SELECT first, users, code, message, target_code, nullif(http_status, 0), attempts"
+                " FROM batch WHERE id = ?",
+                (at,),
+            ).fetchone()
+            while waiting and waiting[0].row < first:
+                yield heapq.heappop(waiting)
+            for row, user in enumerate(orjson.loads(users), first):
+                if user is not None:
+                    heapq.heappush(waiting, ResultRow(row, user, *same))
+        while waiting:
+            yield heapq.heappop(waiting)
+
+    @contextlib.contextmanager
+    def _transaction(self) -> Iterator[None]:
+        self._db.execute("BEGIN IMMEDIATE")
+        try:
+            yield
+            self._db.execute("COMMIT")
+        except BaseException:
+            if self._db.in_transaction:
+                self._db.execute("ROLLBACK")
+            raise
+
+
+def _columns(outcome: Outcome) -> tuple[str, str, str, int, int]:
+    return (
+        outcome.code.value,
+        outcome.message,
+        outcome.target_code,
+        outcome.http_status,
+        outcome.attempts,
+    )
+
+
+def _spread(
+    batch: Batch,
+    outcomes: Sequence[Outcome],
+    now: float,
+    batches: list[tuple[Any, ...]],
+    singles: list[tuple[Any, ...]],
+) -> None:
+    """A batch as one span with one outcome, as far as it is one, and single rows for the rest."""
+    numbers, users = batch.numbers, batch.users
+    common = outcomes[0]
+    last = numbers[-1]
+    if outcomes.count(common) == len(outcomes) and last - numbers[0] + 1 == len(numbers):
+        batches.append((numbers[0], last, len(users), orjson.dumps(users).decode(), *_columns(common), now))
+    else:
+        common = Counter(outcomes).most_common(1)[0][0]
+        own = {n: u for n, u, o in zip(numbers, users, outcomes, strict=True) if o == common}
+        reach = max(own) - (1 + _SPREAD) * len(own)
+        near = {number: user for number, user in own.items() if number > reach}
+        first, last = min(near), max(near)
+        span = orjson.dumps([near.get(number) for number in range(first, last + 1)]).decode()
+        batches.append((first, last, len(near), span, *_columns(common), now))
+        singles += (
+            (number, user, *_columns(outcome))
+            for number, user, outcome in zip(numbers, users, outcomes, strict=True)
+            if number not in near
+        )
+    for at, (number, user) in enumerate(zip(numbers, users, strict=True)) if batch.merged else ():
+        outcome = Outcome(Code.SUPERSEDED, f"merged into row {number}", attempts=outcomes[at].attempts)
+        singles += ((row, user, *_columns(outcome)) for row in batch.merged.get(number, ()))
+
+
+@contextlib.contextmanager
+def lock(path: Path) -> Iterator[None]:
+    """Keep other runs off the checkpoint at `path` for as long as this lasts. Raises CheckpointError if one has it."""
+    name = path.with_name(path.name + ".lock")
+    while True:
+        try:
+            handle = os.open(name, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            raise CheckpointError(f"checkpoint {path}: can't make {name.name} beside it: {error.strerror}") from error
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            holder = os.pread(handle, 100, 0).decode("ascii", "replace").strip()
+            os.close(handle)
+            raise CheckpointError(
+                f"{path} is in use by another run{f' (process {holder})' if holder else ''}; wait for it, or end it"
+            ) from error
+        try:
+            if os.fstat(handle).st_ino == name.stat().st_ino:
+                break
+        except FileNotFoundError:
+            pass
+        os.close(handle)  # the run before removed it between our opening and our locking
+    try:
+        os.truncate(handle, 0)
+        os.pwrite(handle, f"{os.getpid()}\n".encode(), 0)
+        yield
+    finally:
+        name.unlink(missing_ok=True)
+        os.close(handle)

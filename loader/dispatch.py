@@ -1,0 +1,120 @@
+"""Batches out, outcomes in: a bounded window of batches in flight, each freed only when its outcomes are durable."""
+
+from collections.abc import AsyncIterable, Callable
+
+import anyio
+from anyio import to_thread
+from anyio.abc import TaskGroup
+
+from loader.batch import Batch, Batcher
+from loader.checkpoint import Checkpoint, Entry
+from loader.errors import Stopped
+from loader.lane import Abandoned, Lane
+from loader.record import Rows
+from loader.settle import Settler
+
+#: Batches in flight for each place on the wire: one there, one in backoff or waiting for its commit (promise 2).
+WINDOW = 2
+
+#: Entries that one commit takes at most, so that no commit takes long.
+_GROUP = 256
+
+
+class Dispatcher:
+    """Moves rows through batcher, settler and checkpoint. `committed` is told of every entry that became durable."""
+
+    def __init__(
+        self,
+        batcher: Batcher,
+        settler: Settler,
+        checkpoint: Checkpoint,
+        lane: Lane,
+        concurrency: int,
+        committed: Callable[[Entry], None],
+    ) -> None:
+        self._batcher = batcher
+        self._settler = settler
+        self._checkpoint = checkpoint
+        self._lane = lane
+        self._window = anyio.Semaphore(WINDOW * concurrency, fast_acquire=True)
+        self._committed = committed
+        self._freed = anyio.Event()
+        self._in_flight = 0
+        self._entries, self._to_commit = anyio.create_memory_object_stream[Entry](WINDOW * concurrency + 8)
+
+    async def run(self, blocks: AsyncIterable[Rows]) -> None:
+        """Send all rows of `blocks`, or those read until the lane stops. Returns when all that is settled is durable.
+
+        A stopped lane (lane.reason tells why) leaves unsettled what it had in flight and could not finish.
+        """
+        async with anyio.create_task_group() as committing:
+            committing.start_soon(self._commit)
+            async with self._entries, anyio.create_task_group() as settling:
+                await self._feed(blocks, settling)
+
+    async def _feed(self, blocks: AsyncIterable[Rows], settling: TaskGroup) -> None:
+        stopping = self._lane.stopping
+        async for rows in blocks:
+            await self._entries.send(Entry(settled=rows.settled, mark=rows.end))
+            self._batcher.feed(rows)
+            while not stopping.is_set() and await self._send_next(settling, final=False):
+                pass
+            while self._batcher.is_full and not stopping.is_set():
+                if not await self._send_next(settling, final=True):
+                    await self._release()
+            if stopping.is_set():
+                return
+        while not self._batcher.is_empty and not stopping.is_set():
+            if not await self._send_next(settling, final=True):
+                await self._release()
+
+    async def _send_next(self, settling: TaskGroup, *, final: bool) -> bool:
+        """Start settling the next batch when there is room in flight. False: there is none to send now."""
+        await self._window.acquire()
+        batch = None if self._lane.stopping.is_set() else self._batcher.next(self._settler.limits, final=final)
+        if batch is None:
+            self._window.release()
+            return False
+        self._in_flight += 1
+        settling.start_soon(self._settle, batch)
+        return True
+
+    async def _settle(self, batch: Batch) -> None:
+        try:
+            outcomes = await self._settler.settle(batch)
+        except Abandoned:  # unsettled: the next run sends it again
+            self._free()
+        except Stopped as error:
+            self._lane.stop(error)
+            self._free()
+        else:
+            await self._entries.send(Entry(batch, outcomes))
+
+    async def _release(self) -> None:
+        """Wait until rows that are held back may go: until a batch in flight is durable."""
+        if not self._in_flight:
+            raise AssertionError("rows are held back, and nothing is in flight that they could wait for")
+        await self._freed.wait()
+
+    def _free(self) -> None:
+        self._in_flight -= 1
+        self._window.release()
+        self._freed.set()
+        self._freed = anyio.Event()
+
+    async def _commit(self) -> None:
+        """Whatever is settled by the time the commit before is done goes into the next, together."""
+        async with self._to_commit:
+            async for entry in self._to_commit:
+                group = [entry]
+                while len(group) < _GROUP:
+                    try:
+                        group.append(self._to_commit.receive_nowait())
+                    except (anyio.WouldBlock, anyio.EndOfStream):
+                        break
+                await to_thread.run_sync(self._checkpoint.commit, group)
+                for done in group:
+                    self._committed(done)
+                    if done.batch is not None:
+                        self._batcher.release(done.batch)
+                        self._free()

@@ -1,0 +1,70 @@
+"""The lane: what all requests to one target share. Is it held back, is it down, is the run to stop?"""
+
+from collections.abc import Callable
+
+import anyio
+
+from loader.errors import LoaderError, Stopped
+
+
+class Abandoned(LoaderError):
+    """The run is stopping: this batch stays unsettled, and the next run sends it again."""
+
+
+class Lane:
+    """State of the talk with one target. Clocks come in as arguments; times are monotonic seconds.
+
+    `stopping` is set once, for `reason`, and makes every wait end; what is on the wire is left to finish.
+    """
+
+    def __init__(self, give_up_s: float, now: Callable[[], float] = anyio.current_time) -> None:
+        self._now = now
+        self._give_up_s = give_up_s
+        self._held_until = 0.0
+        self._trouble_since: float | None = None
+        self.stopping = anyio.Event()
+        self.reason: LoaderError | None = None
+        self.successes = 0
+        self.attempts = 0
+        self.on_wire = 0
+
+    def stop(self, reason: LoaderError) -> None:
+        """Send nothing more; what is on the wire may finish. The first reason is the one that counts."""
+        self.reason = self.reason or reason
+        self.stopping.set()
+
+    def hold(self, seconds: float) -> None:
+        """The target asked for a pause: nobody sends before it is over."""
+        self._held_until = max(self._held_until, self._now() + seconds)
+
+    def held_for_s(self) -> float:
+        """Seconds until the target's pause is over; not positive: there is none."""
+        return self._held_until - self._now()
+
+    async def clearance(self) -> None:
+        """Wait until the lane is free. Raises Abandoned if the run stops."""
+        while (wait := self.held_for_s()) > 0:
+            await self.sleep(wait)
+        if self.stopping.is_set():
+            raise Abandoned
+
+    async def sleep(self, seconds: float) -> None:
+        """Wait, unless the run stops: then raises Abandoned."""
+        with anyio.move_on_after(seconds):
+            await self.stopping.wait()
+        if self.stopping.is_set():
+            raise Abandoned
+
+    def succeeded(self) -> None:
+        """A usable answer came."""
+        self.successes += 1
+        self._trouble_since = None
+
+    def failed(self, reason: str) -> None:
+        """An attempt got no usable answer. Raises Stopped when that has lasted for `give_up_s`."""
+        if self._trouble_since is None:
+            self._trouble_since = self._now()
+        elif (lasted := self._now() - self._trouble_since) >= self._give_up_s:
+            raise Stopped(
+                f"no usable answer for {lasted:.0f} s (limits.give_up_s = {self._give_up_s:g}); the last: {reason}"
+            )

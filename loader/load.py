@@ -1,0 +1,74 @@
+"""The story: an export is read in blocks, mapped to records, batched, sent, settled, and every outcome made durable.
+
+    rows ──► records ──► batches ──► requests ──► responses ──► outcomes ──► checkpoint
+    export   mapping     batch       targets      client         settle       checkpoint
+
+Reading and mapping run on a thread, a block at a time; batching and sending on the event loop, a batch at a time; the
+checkpoint is written by another thread, a group of batches at a time.
+"""
+
+import time
+from collections.abc import Callable
+
+from anyio import create_task_group
+
+from loader.batch import Batcher
+from loader.checkpoint import Checkpoint, Entry
+from loader.client import Credentials, bearer, gate, limiter_of, pace
+from loader.dispatch import Dispatcher
+from loader.errors import Stopped
+from loader.lane import Lane
+from loader.progress import Meter, Tally
+from loader.reading import Reading
+from loader.resume import Resume
+from loader.settings import Settings
+from loader.settle import Settler
+from loader.transport import Transport
+
+
+async def load(
+    settings: Settings,
+    checkpoint: Checkpoint,
+    resume: Resume,
+    watch: Callable[[Meter, Lane], None],
+    warn: Callable[[str], None],
+) -> Tally:
+    """Run a load to its end, from where `resume` says, and return the outcomes of all its rows.
+
+    `watch` is called once, with what shows the run's progress and what stops it. Raises Refused before anything was
+    sent, Stopped where the run can't go on; what was settled is in the checkpoint either way.
+    """
+    target = settings.build_target()
+    settings.secrets()  # what is missing is told before anything begins
+    export, limits, rate = settings.source, settings.limits, settings.requests_per_minute
+    tally = Tally(checkpoint.counts())
+    lane = Lane(limits.give_up_s)
+    reading = Reading(export.rows(settings.row_mapping(), resume.start, resume.settled))
+    await reading.begin()
+
+    def committed(entry: Entry) -> None:
+        tally.add([item.outcome for item in entry.settled])
+        tally.add(entry.outcomes, sum(map(len, entry.batch.merged.values())) if entry.batch else 0)
+        if reason := tally.reason_to_stop(limits.max_failures):
+            lane.stop(Stopped(reason))
+
+    batcher = Batcher(target.frame, settings.batch_limits, replace=target.write == "replace")
+    limiter = limiter_of(rate / 60) if rate else None
+    async with Transport(settings.base_url, limits.concurrency, limits.timeout_s) as wire, create_task_group() as tasks:
+        credentials = Credentials(target.scheme, settings.secrets, pace(wire, lane, limiter), lane)
+        authorized = bearer(wire, credentials, target.refuses_token)
+        send = gate(pace(authorized, lane, limiter), limits.concurrency)
+        settler = Settler(target, send, lane, settings.batch_limits, limits.attempts, warn, is_proven=tally.is_proven)
+        dispatcher = Dispatcher(batcher, settler, checkpoint, lane, limits.concurrency, committed)
+        tasks.start_soon(reading.pump)
+        watch(Meter(tally, export.fingerprint().size, lambda: reading.position, time.monotonic), lane)
+        await dispatcher.run(reading.blocks())
+        tasks.cancel_scope.cancel()
+    if error := lane.reason or reading.error:
+        raise error
+    if list(export.fingerprint()) != list(checkpoint.get("export").values()):
+        raise Stopped(
+            f"{export.path} changed while it was read; what was settled is kept, but it is of the old content"
+        )
+    checkpoint.put(finished_at=time.time(), rows=tally.rows)
+    return tally

@@ -1,0 +1,388 @@
+"""Rows as read into records: which column is the key, which are attributes, and what their values become as JSON.
+
+Columns (CSV, TSV) are mapped a block at a time by Arrow's compiled functions; lines (NDJSON) one by one by msgspec,
+with values kept as the bytes they came in. Either way a row that isn't valid becomes an outcome, and the rest go on.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from difflib import get_close_matches
+from typing import Any, Literal, NamedTuple
+
+import msgspec
+import orjson
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from loader.errors import ExportError
+from loader.outcome import Code, Outcome
+from loader.record import Frame, json_string
+
+Type = Literal["string", "number", "boolean", "json"]
+Empty = Literal["omit", "null", "keep"]
+
+#: The user's key and the attributes in NDJSON/JSON records, where `mapping.user` isn't set.
+NESTED_USER, NESTED_ATTRIBUTES = "userName", "attributes"
+
+_NUMBER = r"\A-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?\z"
+_SPECIAL = bytes([*range(0x20), 0x22, 0x5C])  # what a JSON string must escape
+
+
+class Problem(NamedTuple):
+    """Why a row is never sent: REJECTED or SKIPPED, the reason, and the key as far as it could be read."""
+
+    code: Code
+    reason: str
+    user: str = ""
+
+    @property
+    def outcome(self) -> Outcome:
+        return Outcome(self.code, self.reason)
+
+
+class Mapped(NamedTuple):
+    """A block's rows in order: a key and a record each, or where a row has a problem, that (by position)."""
+
+    users: list[str]
+    records: list[bytes]
+    problems: dict[int, Problem]
+
+
+@dataclass(frozen=True, slots=True)
+class RowMapping:
+    """How rows become records. `attributes` None: every column but the user's, under its own name."""
+
+    frame: Frame
+    max_record_bytes: int
+    user: str | None = None
+    attributes: Mapping[str, str] | None = None
+    types: Mapping[str, Type] = field(default_factory=dict)
+    empty: Empty = "omit"
+
+
+SKIPPED = "no attribute has a value"
+
+
+def _too_large(size: int, limit: int) -> str:
+    return f"too large: the record takes {size:,} bytes, limits.bytes_per_request leaves {limit:,}"
+
+
+# Columns -------------------------------------------------------------------------------------------------------------
+
+
+class ColumnMapper:
+    """Maps blocks of one export with named columns, all of text. Raises ExportError if the names don't fit."""
+
+    def __init__(self, mapping: RowMapping, columns: Sequence[str]) -> None:
+        if mapping.user is None:
+            raise ExportError(
+                f"mapping.user is missing: name the column that holds the user's key, one of {_list(columns)}"
+            )
+        self._mapping = mapping
+        self._user = mapping.user
+        if mapping.attributes is None:
+            self._attributes = {name: name for name in columns if name != mapping.user}
+        else:
+            self._attributes = dict(mapping.attributes)
+        check_columns(mapping, columns)
+        for name in mapping.types:
+            if name not in self._attributes:
+                raise ExportError(
+                    f"mapping.types: {name!r} is not an attribute that is sent{_nearest(name, self._attributes)}"
+                )
+        frame = mapping.frame
+        self._before_user = pa.scalar(frame.before_user.decode())
+        self._before_attributes = pa.scalar(frame.before_attributes.decode() + "{")
+        self._prefixes = {name: pa.scalar(json_string(name).decode() + ":") for name in self._attributes}
+
+    @property
+    def columns(self) -> list[str]:
+        """The columns that are read, the user's first."""
+        return list(dict.fromkeys([self._user, *self._attributes.values()]))
+
+    def map(self, block: pa.Table | pa.RecordBatch) -> Mapped:
+        """One block; its columns are binary, so that what is not UTF-8 is seen here and named."""
+        problems: dict[int, Problem] = {}
+        texts = {name: _text(block.column(name), name, problems) for name in self.columns}
+        keys = texts[self._user]
+        blank = pc.equal(pc.binary_length(pc.utf8_trim_whitespace(keys)), 0)
+        if blank.true_count:
+            _reject(problems, blank, f"the user's key is empty (column {self._user!r})")
+        parts = [self._part(name, column, texts[column], problems) for name, column in self._attributes.items()]
+        nothing = _all_null(parts, len(keys))
+        for at in _where(nothing) if nothing.true_count else ():
+            problems.setdefault(at, Problem(Code.SKIPPED, SKIPPED))
+        if nothing.true_count:
+            # Arrow 26 leaves a row out of the joined array when skipping leaves it nothing to join.
+            parts = [pc.if_else(nothing, "", parts[0]) if parts else _empty(len(keys)), *parts[1:]]
+        attributes = pc.binary_join_element_wise(*parts, ",", null_handling="skip")
+        records = pc.binary_join_element_wise(
+            self._before_user, _json_strings(keys), self._before_attributes, attributes, "}}", ""
+        )
+        sizes = pc.binary_length(records)
+        limit = self._mapping.max_record_bytes
+        if len(sizes) and pc.max(sizes).as_py() > limit:
+            for at in _where(pc.greater(sizes, limit)):
+                problems.setdefault(at, Problem(Code.REJECTED, _too_large(sizes[at].as_py(), limit)))
+        users = keys.to_pylist()
+        if problems:
+            raw = block.column(self._user)
+            for at, problem in problems.items():
+                problems[at] = problem._replace(user=raw[at].as_py().decode("utf-8", "replace"))
+        return Mapped(users, records.cast(pa.binary()).to_pylist(), problems)
+
+    def _part(self, name: str, column: str, text: pa.StringArray, problems: dict[int, Problem]) -> pa.StringArray:
+        """`"name":value` for each row, or null where the attribute is not sent."""
+        kind = self._mapping.types.get(name, "string")
+        empty = pc.equal(pc.binary_length(text), 0)
+        if kind == "string":
+            value = _json_strings(text)
+        else:
+            value = pc.utf8_lower(text) if kind == "boolean" else text
+            bad = pc.and_not(_invalid(kind, value), empty) if self._mapping.empty != "keep" else _invalid(kind, value)
+            for at in _where(bad) if bad.true_count else ():
+                cell = text[at].as_py()
+                problems.setdefault(at, Problem(Code.REJECTED, f"column {column!r}: {_short(cell)} is not {_A[kind]}"))
+        if empty.true_count and self._mapping.empty != "keep":
+            value = pc.if_else(empty, pa.scalar(None if self._mapping.empty == "omit" else "null", pa.string()), value)
+        return pc.binary_join_element_wise(self._prefixes[name], value, "")
+
+
+_A: Mapping[Type, str] = {"string": "text", "number": "a JSON number", "boolean": "true or false", "json": "JSON"}
+
+
+def check_columns(mapping: RowMapping, columns: Sequence[str]) -> None:
+    """Raise ExportError if a column that the mapping names isn't there."""
+    wanted = {"mapping.user": mapping.user} | {
+        f"mapping.attributes.{name}": column for name, column in (mapping.attributes or {}).items()
+    }
+    for setting, column in wanted.items():
+        if column is not None and column not in columns:
+            raise ExportError(f"{setting}: the export has no column {column!r}{_nearest(column, columns)}")
+
+
+def _nearest(name: str, names: Sequence[str] | Mapping[str, str]) -> str:
+    near = get_close_matches(name, list(names), 1, 0.6) or [
+        n for n in names if n.strip().lower() == name.strip().lower()
+    ]
+    return f"; did you mean {near[0]!r}?" if near else f"; it has {_list(names)}"
+
+
+def _list(names: Sequence[str] | Mapping[str, str]) -> str:
+    shown = [repr(name) for name in list(names)[:20]]
+    return ", ".join(shown) + (f" and {len(names) - 20} more" if len(names) > 20 else "")
+
+
+def _short(text: str) -> str:
+    return repr(text if len(text) <= 60 else text[:59] + "…")
+
+
+def _where(mask: pa.BooleanArray) -> list[int]:
+    return pc.indices_nonzero(mask).to_pylist()  # type: ignore[no-any-return]  # pyarrow ships no types
+
+
+def _reject(problems: dict[int, Problem], mask: pa.BooleanArray, reason: str) -> None:
+    for at in _where(mask):
+        problems.setdefault(at, Problem(Code.REJECTED, reason))
+
+
+def _empty(length: int) -> pa.StringArray:
+    return pa.repeat(pa.scalar("", pa.string()), length)
+
+
+def _all_null(parts: Sequence[pa.StringArray], length: int) -> pa.BooleanArray:
+    """Where none of `parts` has a value."""
+    if any(not part.null_count for part in parts):
+        return pa.repeat(pa.scalar(False), length)
+    mask = pa.repeat(pa.scalar(True), length)
+    for part in parts:
+        mask = pc.and_(mask, pc.is_null(part))
+    return mask
+
+
+def _text(column: pa.Array | pa.ChunkedArray, name: str, problems: dict[int, Problem]) -> pa.StringArray:
+    """A binary column as text; rows that are not UTF-8 become a problem and an empty text."""
+    array = pa.concat_arrays(column.chunks) if isinstance(column, pa.ChunkedArray) else column
+    try:
+        return array.cast(pa.string())
+    except pa.ArrowInvalid:
+        cells = array.to_pylist()
+    for at, cell in enumerate(cells):
+        try:
+            cells[at] = cell.decode()
+        except UnicodeDecodeError as error:
+            cells[at] = ""
+            reason = f"column {name!r} is not UTF-8: byte 0x{cell[error.start]:02x} at {error.start + 1}"
+            problems.setdefault(at, Problem(Code.REJECTED, reason))
+    return pa.array(cells, pa.string())
+
+
+def _json_strings(text: pa.StringArray) -> pa.StringArray:
+    """Each value as a JSON string. Most columns hold nothing that needs an escape, and one pass in C tells."""
+    if _needs_escape(text):
+        plain = text.to_pylist()
+        text = pa.array([json_string(value)[1:-1].decode() for value in plain], pa.string())
+    return pc.binary_join_element_wise('"', text, '"', "")
+
+
+def _needs_escape(text: pa.StringArray) -> bool:
+    _, offsets, data = text.buffers()
+    if data is None or len(text) == 0:
+        return False
+    ends = memoryview(offsets).cast("i")
+    used = memoryview(data)[ends[text.offset] : ends[text.offset + len(text)]].tobytes()
+    return len(used.translate(None, _SPECIAL)) != len(used)
+
+
+def _invalid(kind: Type, text: pa.StringArray) -> pa.BooleanArray:
+    if kind == "number":
+        return pc.invert(pc.match_substring_regex(text, _NUMBER))
+    if kind == "boolean":
+        return pc.invert(pc.is_in(text, value_set=pa.array(["true", "false"])))
+    return pa.array([not _is_json(value) for value in text.to_pylist()], pa.bool_())
+
+
+def _is_json(text: str) -> bool:
+    try:
+        orjson.loads(text)
+    except orjson.JSONDecodeError:
+        return False
+    return True
+
+
+# Lines ---------------------------------------------------------------------------------------------------------------
+
+
+class _Nested(msgspec.Struct):
+    user: Any = msgspec.field(name=NESTED_USER, default=msgspec.UNSET)
+    attributes: msgspec.Raw | msgspec.UnsetType = msgspec.field(name=NESTED_ATTRIBUTES, default=msgspec.UNSET)
+
+
+_Fields = dict[str, msgspec.Raw]
+_decode_fields: Callable[[bytes], _Fields] = msgspec.json.Decoder(_Fields).decode
+_decode_nested: Callable[[bytes], _Nested] = msgspec.json.Decoder(_Nested).decode
+
+#: How the JSON of a type begins.
+_BEGINS: Mapping[Type, tuple[bytes, ...]] = {
+    "string": (b'"',),
+    "number": tuple(b"-0123456789"[at : at + 1] for at in range(11)),
+    "boolean": (b"true", b"false"),
+    "json": (b"",),
+}
+
+
+class LineMapper:
+    """Maps records that are one JSON object each. Values pass through byte for byte.
+
+    `mapping.types` are checked here, never applied: a value that isn't null must have the type named.
+    """
+
+    def __init__(self, mapping: RowMapping) -> None:
+        self._mapping = mapping
+        self._picks = None
+        if mapping.attributes is not None:
+            self._picks = [(json_string(name) + b":", name, column) for name, column in mapping.attributes.items()]
+
+    def check(self, lines: Sequence[bytes]) -> None:
+        """Raise ExportError if a column that the mapping names is in none of these records (the first ones)."""
+        names: dict[str, None] = {}
+        for line in lines:
+            try:
+                row = _decode_nested(line)
+                fields = line if self._mapping.user is not None or not row.attributes else bytes(row.attributes)
+                names.update(dict.fromkeys(_decode_fields(fields)))
+            except (ValueError, msgspec.MsgspecError):
+                continue  # map() says what is wrong with it
+        if names:
+            check_columns(self._mapping, list(names))
+
+    def map(self, lines: Sequence[bytes]) -> Mapped:
+        """One block of lines, none of them blank."""
+        users: list[str] = []
+        records: list[bytes] = []
+        problems: dict[int, Problem] = {}
+        for at, line in enumerate(lines):
+            user, record = "", b""
+            try:
+                user, attributes = self._nested(line) if self._mapping.user is None else self._flat(line)
+                record = self._mapping.frame.record(user, attributes)
+                if attributes == b"{}":
+                    problems[at] = Problem(Code.SKIPPED, SKIPPED, user)
+                elif len(record) > self._mapping.max_record_bytes:
+                    reason = _too_large(len(record), self._mapping.max_record_bytes)
+                    problems[at] = Problem(Code.REJECTED, reason, user)
+            except (_Invalid, ValueError, msgspec.MsgspecError) as error:
+                # UnicodeError is a ValueError, and msgspec tells a string cut at a lone surrogate as one, too.
+                problems[at] = Problem(Code.REJECTED, _reason(error), getattr(error, "user", ""))
+            users.append(user)
+            records.append(record)
+        return Mapped(users, records, problems)
+
+    def _nested(self, line: bytes) -> tuple[str, bytes]:
+        row = _decode_nested(line)
+        user = self._key(row.user, NESTED_USER)
+        if isinstance(row.attributes, msgspec.UnsetType) or bytes(row.attributes)[:1] != b"{":
+            raise _Invalid(f"{NESTED_ATTRIBUTES!r} must be an object", user)
+        attributes = bytes(row.attributes)
+        _utf8(line, user)
+        if self._picks is None and not self._mapping.types:
+            return user, b"{}" if attributes[1:-1].isspace() else attributes
+        return user, self._pick(_decode_fields(attributes), user)
+
+    def _flat(self, line: bytes) -> tuple[str, bytes]:
+        fields = _decode_fields(line)
+        column = self._mapping.user
+        assert column is not None
+        raw = fields.get(column)
+        user = self._key(msgspec.UNSET if raw is None else msgspec.json.decode(raw), column)
+        _utf8(line, user)
+        if self._picks is None:
+            del fields[column]
+        return user, self._pick(fields, user)
+
+    def _key(self, key: object, column: str) -> str:
+        if key is msgspec.UNSET or key is None:
+            raise _Invalid(f"the user's key is empty ({column!r} is {'null' if key is None else 'missing'})")
+        if not isinstance(key, str):
+            raise _Invalid(f"the user's key must be text ({column!r} is {orjson.dumps(key).decode()[:60]})")
+        if not key.strip():
+            raise _Invalid(f"the user's key is empty ({column!r})", key)
+        return key
+
+    def _pick(self, fields: _Fields, user: str) -> bytes:
+        types = self._mapping.types
+        if self._picks is None:
+            found = [(json_string(name) + b":", name, bytes(raw)) for name, raw in fields.items()]
+        else:
+            found = [(prefix, name, bytes(fields[column])) for prefix, name, column in self._picks if column in fields]
+        if types:
+            for _, name, value in found:
+                kind = types.get(name)
+                if kind is not None and value != b"null" and not value.startswith(_BEGINS[kind]):
+                    raise _Invalid(f"{name!r}: {_short(value.decode())} is not {_A[kind]}", user)
+        return b"{" + b",".join([prefix + value for prefix, _, value in found]) + b"}"
+
+
+class _Invalid(Exception):
+    """This row is not valid; `user` is its key as far as it was read."""
+
+    def __init__(self, reason: str, user: str = "") -> None:
+        super().__init__(reason)
+        self.user = user
+
+
+def _utf8(line: bytes, user: str) -> None:
+    """msgspec leaves the text inside raw values unchecked."""
+    if not line.isascii():
+        try:
+            line.decode()
+        except UnicodeDecodeError as error:
+            raise _Invalid(f"not UTF-8: byte 0x{line[error.start]:02x} at {error.start + 1}", user) from None
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, msgspec.MsgspecError):
+        if isinstance(error, msgspec.ValidationError):
+            return "not a JSON object"
+        return f"not JSON: {str(error).removeprefix('JSON is malformed: ')}"
+    return str(error)

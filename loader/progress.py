@@ -1,0 +1,107 @@
+"""How far a load is: counters, a snapshot for the screen, and the rules for stopping early."""
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
+from typing import NamedTuple
+
+from loader.outcome import GOOD, Code, Outcome
+
+#: If none of the first users sent succeeds, the mapping is wrong, not the users.
+_HOPELESS = 1_000
+#: A share of fewer rows than this says nothing yet.
+_SHARE_FROM = 100
+
+
+class Tally:
+    """Rows by code, over all runs of a load."""
+
+    def __init__(self, counts: Mapping[Code, int] | None = None) -> None:
+        self.counts: Counter[Code] = Counter(counts or {})
+        self.last_failure = ""
+
+    def add(self, outcomes: Iterable[Outcome], superseded: int = 0) -> None:
+        """Count outcomes that became durable."""
+        for outcome, count in Counter(outcomes).items():
+            self.counts[outcome.code] += count
+            if outcome.code not in GOOD:
+                self.last_failure = f"{outcome.code}: {outcome.message}" if outcome.message else str(outcome.code)
+        if superseded:
+            self.counts[Code.SUPERSEDED] += superseded
+
+    @property
+    def rows(self) -> int:
+        """Rows that have an outcome."""
+        return self.counts.total()
+
+    @property
+    def failures(self) -> int:
+        """Rows whose outcome makes the exit status 1."""
+        return sum(count for code, count in self.counts.items() if code not in GOOD)
+
+    @property
+    def is_proven(self) -> bool:
+        """Has the target taken any user yet?"""
+        return self.counts[Code.SUCCESS] > 0
+
+    @property
+    def exit_status(self) -> int:
+        """The exit status of a load that is finished with these outcomes."""
+        return 1 if self.failures else 0
+
+    def reason_to_stop(self, max_failures: str | int) -> str | None:
+        """Why not to go on, or None. `max_failures`: a number of rows, or a share such as "5%"."""
+        unsent = (Code.REJECTED, Code.SKIPPED, Code.SUPERSEDED, Code.UNCHANGED)
+        sent = self.rows - sum(self.counts[code] for code in unsent)
+        if sent >= _HOPELESS and not self.counts[Code.SUCCESS] and not self.counts[Code.PARTIAL]:
+            return f"not one of the first {sent:,} users sent was accepted; the last: {self.last_failure}"
+        if isinstance(max_failures, int):
+            passed = self.failures > max_failures
+        else:
+            share = float(max_failures.rstrip("%")) / 100
+            passed = self.rows >= _SHARE_FROM and self.failures > share * self.rows
+        if passed:
+            return (
+                f"{self.failures:,} of {self.rows:,} rows failed, more than limits.max_failures = {max_failures}; "
+                f"the last: {self.last_failure}"
+            )
+        return None
+
+
+class Snapshot(NamedTuple):
+    """A load at one moment. `share`: of the export's bytes that are read, 0 to 1; `left_s` None: not known yet."""
+
+    rows: int
+    counts: Mapping[Code, int]
+    share: float
+    rows_per_s: float
+    elapsed_s: float
+    left_s: float | None
+
+
+class Meter:
+    """How fast this run is, and how much of it is left. `position`: bytes of the export, of `size`, read by now."""
+
+    def __init__(self, tally: Tally, size: int, position: Callable[[], int], now: Callable[[], float]) -> None:
+        self._tally = tally
+        self._size = size
+        self._position = position
+        self._now = now
+        self._start = now()
+        self._first_rows = tally.rows
+        self._first_position: int | None = None
+
+    def snapshot(self) -> Snapshot:
+        """The load at this moment."""
+        elapsed = max(self._now() - self._start, 1e-9)
+        position = self._position()
+        if self._first_position is None:
+            self._first_position = position
+        done = position - self._first_position
+        return Snapshot(
+            self._tally.rows,
+            dict(self._tally.counts),
+            position / self._size if self._size else 1.0,
+            (self._tally.rows - self._first_rows) / elapsed,
+            elapsed,
+            (self._size - position) * elapsed / done if done > 0 and elapsed > 2 else None,
+        )

@@ -1,0 +1,100 @@
+"""Records: valid rows as ready JSON, and the frame that puts them into a request body.
+
+A record is bytes, `{"<user field>":"<key>","<attributes field>":{…}}`, built once per row by mapping.py.
+A body is the frame's head, the records with commas between, and its tail: nothing is encoded twice, and the size of a
+body is known before it exists.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import NamedTuple
+
+import msgspec
+import orjson
+
+from loader.outcome import Settled
+
+_fields = msgspec.json.Decoder(dict[str, msgspec.Raw])
+
+
+def json_string(text: str) -> bytes:
+    """`text` as a JSON string. A lone surrogate (from JSON input) has no UTF-8 form and raises UnicodeEncodeError."""
+    try:
+        return orjson.dumps(text)
+    except orjson.JSONEncodeError as error:
+        raise UnicodeEncodeError("utf-8", text, 0, 1, "a surrogate stands alone") from error
+
+
+@dataclass(frozen=True)
+class Frame:
+    """The names with which a target wraps users: `{wrapper: [{user: key, attributes: {…}}, …]}`."""
+
+    wrapper: str = "users"
+    user: str = "user"
+    attributes: str = "attributes"
+
+    @cached_property
+    def head(self) -> bytes:
+        return b"{" + json_string(self.wrapper) + b":["
+
+    tail = b"]}"
+
+    @cached_property
+    def before_user(self) -> bytes:
+        return b"{" + json_string(self.user) + b":"
+
+    @cached_property
+    def before_attributes(self) -> bytes:
+        return b"," + json_string(self.attributes) + b":"
+
+    def record(self, user: str, attributes: bytes) -> bytes:
+        """One record from its key and its attributes, a JSON object."""
+        return self.before_user + json_string(user) + self.before_attributes + attributes + b"}"
+
+    def attributes_of(self, record: bytes) -> dict[str, bytes]:
+        """A record's attributes: name to value as JSON, byte for byte."""
+        values = _fields.decode(_fields.decode(record)[self.attributes])
+        return {name: bytes(value) for name, value in values.items()}
+
+    def merge(self, user: str, earlier: bytes, later: bytes) -> bytes:
+        """Two records of `user` as one: each attribute has the value of the last record that sends it."""
+        values = self.attributes_of(earlier) | self.attributes_of(later)
+        pairs = (json_string(name) + b":" + value for name, value in values.items())
+        return self.record(user, b"{" + b",".join(pairs) + b"}")
+
+    def body(self, records: Sequence[bytes]) -> bytes:
+        return self.head + b",".join(records) + self.tail
+
+    def body_bytes(self, n_records: int, record_bytes: int) -> int:
+        """The exact length of `body(records)` for records of `record_bytes` bytes in all."""
+        return len(self.head) + record_bytes + max(n_records - 1, 0) + len(self.tail)
+
+
+class Mark(NamedTuple):
+    """A place in the export from which reading can go on.
+
+    `row`: the number of the first row behind it; `offset`: decompressed bytes before it; `line`: the physical line it
+    stands on; `digest`: the hash of all that was read before, chained block by block.
+    """
+
+    row: int = 1
+    offset: int = 0
+    line: int = 1
+    digest: str = ""
+
+
+@dataclass(slots=True)
+class Rows:
+    """One mapped block: records to send and rows that are settled already, in order of row.
+
+    `numbers`, `users` and `records` go together; `settled` are the rows never sent (REJECTED, SKIPPED).
+    `end` is the mark behind the block, `position` how many bytes of the export, as it is stored, are read.
+    """
+
+    numbers: list[int]
+    users: list[str]
+    records: list[bytes]
+    settled: list[Settled] = field(default_factory=list)
+    end: Mark = field(default_factory=Mark)
+    position: int = 0

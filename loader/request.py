@@ -1,0 +1,28 @@
+"""One HTTP request and its response, as plain values. Shared by every target, the client and the sandbox."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One request to a target: what goes on the wire, but for credentials and host.
+
+    `path` is absolute and may carry a query. `users` is how many users the body carries, 0 for a token call.
+    """
+
+    method: str
+    path: str
+    body: bytes = b""
+    headers: Mapping[str, str] = field(default_factory=dict)
+    users: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Response:
+    """An answer, read whole. Header names are lower case; `elapsed_s` is the time on the wire alone."""
+
+    status: int
+    headers: Mapping[str, str] = field(default_factory=dict)
+    body: bytes = b""
+    elapsed_s: float = 0.0

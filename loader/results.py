@@ -1,0 +1,70 @@
+"""What the checkpoint tells a person: a line per settled row, and one screen of how the load stands."""
+
+import csv
+import json
+import time
+from collections.abc import Collection, Iterator
+from typing import Any, TextIO
+
+from loader.checkpoint import Checkpoint
+from loader.outcome import GOOD, Code
+
+COLUMNS = ("row", "user", "code", "message", "target_code", "http_status", "attempts")
+
+
+def write_results(checkpoint: Checkpoint, out: TextIO, form: str, codes: Collection[str] = ()) -> int:
+    """Write the settled rows in order of row, as `csv` or `ndjson`; with `codes`, those alone. Returns how many."""
+    rows = checkpoint.results(codes)
+    count = 0
+    if form == "csv":
+        writer = csv.writer(out, lineterminator="\n")
+        writer.writerow(COLUMNS)
+        for count, row in enumerate(rows, 1):  # noqa: B007  # the count is the result
+            writer.writerow(row)
+    else:
+        for count, row in enumerate(rows, 1):  # noqa: B007
+            out.write(
+                json.dumps(dict(zip(COLUMNS, row, strict=True)), ensure_ascii=False, separators=(",", ":")) + "\n"
+            )
+    return count
+
+
+def status(checkpoint: Checkpoint) -> dict[str, Any]:
+    """How the load stands: rows by code, their sum, and whether it is finished."""
+    counts = {code.value: count for code, count in sorted(checkpoint.counts().items(), key=lambda item: -item[1])}
+    finished = checkpoint.get("finished_at")
+    return {
+        "checkpoint": str(checkpoint.path),
+        "export": checkpoint.get("path"),
+        "state": "finished" if finished else "unfinished",
+        "rows": sum(counts.values()),
+        "outcomes": counts,
+        "failures": sum(count for code, count in counts.items() if code not in GOOD),
+        "started_at": checkpoint.get("started_at"),
+        "finished_at": finished,
+    }
+
+
+def status_lines(state: dict[str, Any]) -> Iterator[str]:
+    """The same for people."""
+    yield f"{state['export']} → {state['checkpoint']}"
+    yield from outcome_lines({Code(code): count for code, count in state["outcomes"].items()})
+    if state["finished_at"]:
+        yield f"finished {_time(state['finished_at'])}"
+    else:
+        yield f"not finished; begun {_time(state['started_at'])}. Go on with: loader run SETTINGS"
+
+
+def outcome_lines(counts: dict[Code, int]) -> Iterator[str]:
+    """A table of outcomes and their sum."""
+    total = sum(counts.values())
+    width = max([*map(len, counts), len("rows")])
+    numbers = max(len(f"{total:,}"), 1)
+    for code, count in sorted(counts.items(), key=lambda item: -item[1]):
+        if count:
+            yield f"  {code:<{width}}  {count:>{numbers},}"
+    yield f"  {'rows':<{width}}  {total:>{numbers},}"
+
+
+def _time(unix: float) -> str:
+    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(unix))

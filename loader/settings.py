@@ -1,0 +1,290 @@
+"""The settings file: TOML into checked, frozen values. The only reader of the environment and of secrets' files.
+
+Every error names the key, what is wrong with it, and the nearest valid one.
+"""
+
+import os
+import tomllib
+from collections.abc import Mapping, Sequence
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Annotated, Any
+from urllib.parse import urlsplit
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from loader.batch import BatchLimits
+from loader.errors import SettingsError
+from loader.export import Export, Format, stem
+from loader.mapping import Empty, RowMapping, Type
+from loader.target import Target
+from loader.targets import TARGETS
+
+_LOOPBACK = {"localhost", "127.0.0.1", "::1"}
+
+
+class _Table(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class ExportTable(_Table):
+    """`[export]`"""
+
+    path: str
+    format: Format | None = None
+    delimiter: Annotated[str, Field(min_length=1, max_length=1, pattern=r'^[^"\r\n]$')] | None = None
+    max_row_bytes: Annotated[int, Field(ge=1, le=1 << 28)] = 1 << 20
+
+
+class MappingTable(_Table):
+    """`[mapping]`"""
+
+    user: str | None = None
+    attributes: dict[str, str] | None = None
+    types: dict[str, Type] = {}
+    empty: Empty = "omit"
+
+
+class LimitsTable(_Table):
+    """`[limits]`. What is None is set by the target."""
+
+    users_per_request: Annotated[int, Field(ge=1)] | None = None
+    bytes_per_request: Annotated[int, Field(ge=100)] | None = None
+    requests_per_minute: Annotated[float, Field(gt=0)] | None = None
+    concurrency: Annotated[int, Field(ge=1, le=10_000)] = 16
+    timeout_s: Annotated[float, Field(gt=0)] = 30.0
+    attempts: Annotated[int, Field(ge=1)] = 8
+    max_failures: Annotated[str, Field(pattern=r"^[0-9]+(\.[0-9]+)?%$")] | Annotated[int, Field(ge=0)] = "100%"
+    give_up_s: Annotated[float, Field(gt=0)] = 600.0
+
+
+class CheckpointTable(_Table):
+    """`[checkpoint]`"""
+
+    path: str | None = None
+
+
+class Settings(_Table):
+    """A whole settings file, and where it stands: relative paths begin at its folder."""
+
+    export: ExportTable
+    mapping: MappingTable = MappingTable()
+    target: dict[str, Any]
+    limits: LimitsTable = LimitsTable()
+    checkpoint: CheckpointTable = CheckpointTable()
+    folder: Path = Field(default=Path(), exclude=True)
+
+    @property
+    def source(self) -> Export:
+        """The export to read. Raises ExportError if its name doesn't tell the format."""
+        table = self.export
+        return Export.of(self.folder / table.path, table.format, table.delimiter, table.max_row_bytes)
+
+    @property
+    def checkpoint_path(self) -> Path:
+        """Where the checkpoint stands: beside the export if nothing else is said."""
+        if self.checkpoint.path is not None:
+            return self.folder / self.checkpoint.path
+        export = self.folder / self.export.path
+        return export.with_name(stem(export) + ".ckpt")
+
+    @property
+    def api(self) -> type[Target]:
+        """The target's class."""
+        return TARGETS[self.target["api"]]
+
+    def build_target(self) -> Target:
+        """The target with its own settings."""
+        options = {key: value for key, value in self.target.items() if key not in ("api", "base_url", "auth")}
+        return self.api.model_validate(options | {"auth": self.target["auth"]["scheme"]})
+
+    @property
+    def base_url(self) -> str:
+        """The API's address, without a slash at its end."""
+        return str(self.target.get("base_url") or self.api.base_url).rstrip("/")
+
+    @property
+    def batch_limits(self) -> BatchLimits:
+        """Users and bytes of a request."""
+        defaults, limits = self.api.defaults, self.limits
+        return BatchLimits(
+            limits.users_per_request or defaults.users_per_request,
+            limits.bytes_per_request or defaults.bytes_per_request,
+        )
+
+    @property
+    def requests_per_minute(self) -> float | None:
+        """The pace, or None if there is no limit."""
+        return self.limits.requests_per_minute or self.api.defaults.requests_per_minute
+
+    def row_mapping(self) -> RowMapping:
+        """How rows become records for this target."""
+        frame, table = self.api.frame, self.mapping
+        room = self.batch_limits.body_bytes - frame.body_bytes(1, 0)
+        return RowMapping(frame, room, table.user, table.attributes, table.types, table.empty)
+
+    def secrets(self) -> dict[str, str]:
+        """The credentials, read anew at each call, so that a rotated secret is found. Raises SettingsError."""
+        auth = self.target["auth"]
+        return {
+            name: _secret(f"target.auth.{name}", auth[name], self.folder)
+            for name in self.api.schemes[auth["scheme"]].needs
+        }
+
+    def literal_secrets(self) -> list[str]:
+        """The keys of credentials that stand in the file itself, to be warned about."""
+        named = ((name, self.target["auth"].get(name, "")) for name in ("secret", "token"))
+        return [f"target.auth.{name}" for name, value in named if value and not value.startswith(("env:", "file:"))]
+
+    def identity(self) -> dict[str, Any]:
+        """What makes this load the same load: not auth and not limits, so that a rotated secret can resume."""
+        target = self.build_target()
+        return {
+            "export.format": self.source.format,
+            "export.delimiter": self.export.delimiter,
+            "mapping.user": self.mapping.user,
+            "mapping.attributes": self.mapping.attributes,
+            "mapping.types": self.mapping.types,
+            "mapping.empty": self.mapping.empty,
+            "target.api": target.api,
+            "target.base_url": self.base_url,
+            "target.write": target.write,
+        }
+
+
+def load_settings(path: Path, overrides: Sequence[str] = ()) -> Settings:
+    """Read and check a settings file. `overrides` are `key.key=value`, a TOML value or else text.
+
+    Raises SettingsError.
+    """
+    try:
+        data = tomllib.loads(path.read_text("utf-8"))
+    except OSError as error:
+        raise SettingsError(f"can't read the settings {path}: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise SettingsError(f"{path} is not UTF-8: {error.reason} at byte {error.start}") from error
+    except tomllib.TOMLDecodeError as error:
+        raise SettingsError(f"{path} is not valid TOML: {error}") from error
+    for override in overrides:
+        _override(data, override)
+    try:
+        settings = Settings.model_validate(data | {"folder": path.absolute().parent})
+        _check_target(settings)
+    except ValidationError as error:
+        raise SettingsError(f"{path}: {_first(error, Settings)}") from error
+    except SettingsError as error:
+        raise SettingsError(f"{path}: {error}") from error
+    return settings
+
+
+def _override(data: dict[str, Any], override: str) -> None:
+    key, equals, text = override.partition("=")
+    names = key.strip().split(".")
+    if not equals or not all(names):
+        raise SettingsError(f"--set {override!r}: write it as key=value, such as limits.concurrency=4")
+    try:
+        value = tomllib.loads(f"v = {text}")["v"]
+    except tomllib.TOMLDecodeError:
+        value = text
+    for name in names[:-1]:
+        data = data.setdefault(name, {})
+        if not isinstance(data, dict):
+            raise SettingsError(f"--set {override!r}: {name} is not a table")
+    data[names[-1]] = value
+
+
+def _check_target(settings: Settings) -> None:
+    """The part of `[target]` that depends on which API it is."""
+    table = settings.target
+    api = table.get("api")
+    if not isinstance(api, str) or api not in TARGETS:
+        raise SettingsError(
+            f"target.api: {api!r} is not an API; known: {', '.join(TARGETS)}{_guess(str(api), TARGETS)}"
+        )
+    target = TARGETS[api]
+    auth = table.get("auth")
+    if not isinstance(auth, dict) or "scheme" not in auth:
+        raise SettingsError(f"target.auth.scheme is missing: one of {', '.join(target.schemes)}")
+    scheme = auth["scheme"]
+    if scheme not in target.schemes:
+        raise SettingsError(f"target.auth.scheme: {scheme!r} is not one of {', '.join(target.schemes)}")
+    needs = target.schemes[scheme].needs
+    for name in auth:
+        if name not in ("scheme", *needs):
+            raise SettingsError(f"target.auth.{name} is not a setting of {scheme}{_guess(name, needs)}")
+    for name in needs:
+        if not isinstance(auth.get(name), str) or not auth[name]:
+            raise SettingsError(f"target.auth.{name} is missing: env:NAME, file:PATH or the text itself")
+    _check_url(table.get("base_url", target.base_url))
+    try:
+        settings.build_target()
+    except ValidationError as error:
+        raise SettingsError(_first(error, target, "target", ("api", "base_url", "auth"))) from error
+    limit = target.defaults.max_users
+    if limit is not None and settings.batch_limits.users > limit:
+        raise SettingsError(f"limits.users_per_request: {api} takes at most {limit} user{'s' * (limit > 1)} a request")
+
+
+def _check_url(url: object) -> None:
+    try:
+        parts = urlsplit(url if isinstance(url, str) else "")
+        parts.port  # noqa: B018  # reading it checks it
+    except ValueError:
+        parts = urlsplit("")
+    host = parts.hostname
+    if not host or parts.scheme not in ("http", "https") or parts.query or parts.fragment or parts.username:
+        raise SettingsError(f"target.base_url: {url!r} is not an address such as https://api.example.com")
+    if parts.scheme == "http" and host not in _LOOPBACK:
+        raise SettingsError(f"target.base_url: {url!r} would send credentials in the clear; plain http is for loopback")
+
+
+def _secret(key: str, value: str, folder: Path) -> str:
+    """The secret that a setting points at, or is."""
+    kind, _, name = value.partition(":")
+    if kind == "env":
+        if not os.environ.get(name):
+            raise SettingsError(
+                f"{key}: the environment variable {name} is {'empty' if name in os.environ else 'not set'}"
+            )
+        return os.environ[name]
+    if kind == "file":
+        try:
+            text = (folder / Path(name).expanduser()).read_text("utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise SettingsError(
+                f"{key}: can't read the file {name}: {getattr(error, 'strerror', 'not UTF-8')}"
+            ) from error
+        text = text.removesuffix("\n").removesuffix("\r")
+        if not text:
+            raise SettingsError(f"{key}: the file {name} is empty")
+        return text
+    return value
+
+
+def _guess(name: str, known: Sequence[str] | Mapping[str, Any]) -> str:
+    near = get_close_matches(name, list(known), 1, 0.5)
+    return f"; did you mean {near[0]}?" if near else ""
+
+
+def _first(error: ValidationError, model: type[BaseModel], prefix: str = "", hidden: Sequence[str] = ()) -> str:
+    """The first thing wrong, in the user's words: the key and the way out."""
+    first = error.errors()[0]
+    names = [str(part) for part in first["loc"] if part not in ("constrained-int", "constrained-str", "int", "str")]
+    key = ".".join([prefix, *names] if prefix else names)
+    if first["type"] == "missing":
+        return f"{key} is missing"
+    if first["type"] == "extra_forbidden":
+        at: type[BaseModel] = model
+        for name in names[:-1]:
+            inner = at.model_fields[name].annotation
+            if not isinstance(inner, type) or not issubclass(inner, BaseModel):
+                break
+            at = inner
+        known = [name for name in (*at.model_fields, *hidden) if name != "folder"]
+        return f"{key} is not a setting{_guess(names[-1], known) or '; known here: ' + ', '.join(known)}"
+    shown = first["input"]
+    return f"{key}: {first['msg'][0].lower()}{first['msg'][1:]}" + (f", not {shown!r}" if _is_plain(shown) else "")
+
+
+def _is_plain(value: object) -> bool:
+    return isinstance(value, str | int | float | bool) and len(str(value)) < 80

@@ -1,0 +1,104 @@
+"""Tokens as values: how one is asked for, read from an answer, and when it is due for renewal.
+
+The APIs agree on little (../docs of Calven: HMAC answers an absolute time in seconds, the client-secret call a
+lifetime; its own SDK takes the first for milliseconds), so any of these forms is taken.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
+
+import orjson
+
+from loader.request import Request, Response
+
+#: Above this a number of seconds since 1970 would lie after the year 5000: it is milliseconds.
+_MILLISECONDS = 1e11
+#: Above this a number can't be a lifetime in seconds (31 years): it is a point in time.
+_ABSOLUTE = 1e9
+#: No API of this kind hands out tokens for over a month: a longer "lifetime" is in milliseconds. Should that be wrong,
+#: the token is renewed early, which costs a call and no user.
+_LONGEST_S = 31 * 86_400
+
+RENEW_AT = 0.8
+"""A token is renewed at this share of its lifetime."""
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Token:
+    """What authorizes a request. `lifetime_s` None: not known, used until it is refused."""
+
+    authorization: str
+    lifetime_s: float | None = None
+    wall: float = 0.0
+    monotonic: float = 0.0
+
+    def age_s(self, wall: float, monotonic: float) -> float:
+        """Seconds since it was fetched, by the clock that is further on: one of them stops in a suspended machine."""
+        return max(wall - self.wall, monotonic - self.monotonic, 0.0)
+
+    def is_due(self, wall: float, monotonic: float) -> bool:
+        """Is it time to fetch another?"""
+        return self.lifetime_s is not None and self.age_s(wall, monotonic) >= RENEW_AT * self.lifetime_s
+
+    def is_expired(self, wall: float, monotonic: float) -> bool:
+        """Is it past its lifetime, so that a refusal says nothing about the credentials?"""
+        return self.lifetime_s is not None and self.age_s(wall, monotonic) >= self.lifetime_s
+
+    def __repr__(self) -> str:
+        return f"Token(lifetime_s={self.lifetime_s})"
+
+
+@dataclass(frozen=True, slots=True)
+class Scheme:
+    """One way to authorize: the secrets it needs, and how they become a token.
+
+    Either `header` makes the Authorization value from the secrets at once, or `call` makes the request that fetches a
+    token, from the secrets and the unix time.
+    """
+
+    needs: tuple[str, ...]
+    header: Callable[[Mapping[str, str]], str] | None = None
+    call: Callable[[Mapping[str, str], float], Request] | None = None
+
+
+def read_token(response: Response, wall: float, monotonic: float) -> Token | None:
+    """The token in an answer of a token endpoint, or None if there is none.
+
+    Takes `token` or `access_token`; `expiration`, `expires_at` or `expires_in`, as a number or its text, in seconds or
+    milliseconds, absolute or relative. An absolute time is measured against the answer's own `Date` where it has one,
+    so that a wrong clock on this machine does no harm.
+    """
+    try:
+        body = orjson.loads(response.body)
+    except orjson.JSONDecodeError:
+        return None
+    if not isinstance(body, dict):
+        return None
+    value = body.get("access_token") or body.get("token")
+    if not isinstance(value, str) or not value or body.get("authenticated") is False:
+        return None
+    expiry = next((body[name] for name in ("expires_in", "expiration", "expires_at") if body.get(name)), None)
+    return Token(f"Bearer {value}", _lifetime_s(expiry, _server_time(response) or wall), wall, monotonic)
+
+
+def _lifetime_s(expiry: object, now: float) -> float | None:
+    try:
+        value = float(expiry)  # type: ignore[arg-type]  # whatever it is, float() says if it is a number
+    except (TypeError, ValueError):
+        return None
+    if value > _MILLISECONDS:
+        value /= 1000
+    if value > _ABSOLUTE:
+        value -= now
+    elif value > _LONGEST_S:
+        value /= 1000
+    # Not positive: the clocks disagree by more than the token lives. Then only a refusal can tell that it is over.
+    return value if value > 0 else None
+
+
+def _server_time(response: Response) -> float | None:
+    try:
+        return parsedate_to_datetime(response.headers.get("date", "")).timestamp()
+    except (ValueError, TypeError, IndexError):
+        return None

@@ -1,0 +1,57 @@
+"""What a response means, as a table. A target reads the body first; this is for what the body doesn't say."""
+
+from collections.abc import Sequence
+from enum import Enum, auto
+
+from loader.outcome import Result
+from loader.request import Response
+
+
+class Do(Enum):
+    """What to do with a batch whose response has no result for each of its users."""
+
+    SPLIT = auto()  # refused as a whole: halve it until the culprit stands alone
+    SHRINK = auto()  # too large: halve it, and remember how large was too large
+    RENEW = auto()  # the token was refused: one refresh for all waiters, then again
+    STOP = auto()  # no request can succeed: stop the run and show the response's words
+    WAIT = auto()  # slow down: the whole lane waits; costs no attempt
+    AGAIN = auto()  # try again after a backoff; costs an attempt
+
+
+#: Per user of a batch, in its order, what the answer says of it (None: left out); or what to do with them all.
+Verdict = Sequence[Result | None] | Do
+
+_BY_STATUS = {
+    400: Do.SPLIT,
+    401: Do.RENEW,
+    403: Do.STOP,
+    404: Do.STOP,
+    408: Do.AGAIN,
+    409: Do.AGAIN,
+    413: Do.SHRINK,
+    422: Do.SPLIT,
+    423: Do.AGAIN,
+    425: Do.AGAIN,
+    429: Do.WAIT,
+}
+
+
+def by_status(response: Response) -> Do:
+    """The table for a response whose body says nothing the target knows. A 2xx that comes here can't be decoded."""
+    if response.status == 503 and "retry-after" in response.headers:
+        return Do.WAIT
+    if found := _BY_STATUS.get(response.status):
+        return found
+    # Redirects are not followed (credentials would travel), and what is left of 4xx (405, 410, 415 …) is a wrong
+    # address or a wrong API, for every user alike. 1xx never arrive here; 2xx and 5xx may be better next time.
+    return Do.STOP if 300 <= response.status < 500 else Do.AGAIN
+
+
+def words(response: Response, limit: int = 300) -> str:
+    """The response's own words, for a message: one line, printable, bounded."""
+    text = response.body[: 4 * limit].decode("utf-8", "replace")
+    line = " ".join("".join(ch if ch.isprintable() else " " for ch in text).split())
+    if 300 <= response.status < 400 and "location" in response.headers:
+        line = f"redirect to {response.headers['location']}, not followed {line}"
+    line = line if len(line) <= limit else line[: limit - 1] + "…"
+    return f"HTTP {response.status}" + (f": {line}" if line else "")

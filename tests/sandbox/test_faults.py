@@ -1,0 +1,190 @@
+"""What goes wrong is planned, seeded, and wrong in the way it says."""
+
+import json
+from collections import Counter
+from typing import Any
+
+import pytest
+
+from loader.request import Response
+from loader.sandbox.api import Kind, answer
+from loader.sandbox.faults import Plan, plan, spoil
+from loader.sandbox.options import FAULTS, Fault, FaultOptions, Spoil
+
+USERS = [f"user{number}" for number in range(40)]
+GOOD = answer(200, {"results": [{"userName": user, "message": "OK", "resultCode": 0} for user in USERS]})
+
+
+def plans(options: FaultOptions, count: int = 1000, kind: Kind = "data") -> list[Plan]:
+    return [plan(options, kind, number, elapsed_s=0.0, now=0.0) for number in range(count)]
+
+
+def spoiled(*kinds: Spoil, seed: int = 1, response: Response = GOOD) -> Response:
+    return spoil(response, Plan(spoils=kinds, seed=seed, missing_share=0.5), "results")
+
+
+def names(response: Response) -> list[Any]:
+    return [result["userName"] for result in json.loads(response.body)["results"]]
+
+
+def test_by_default_nothing_goes_wrong() -> None:
+    """Without options every plan is the empty one."""
+    assert set(plans(FaultOptions())) == {Plan()}
+
+
+def test_a_seed_repeats_itself() -> None:
+    """The same seed gives the same plans, another one gives others."""
+    options = FaultOptions(seed=7, jitter_s=1, rates={"500": 0.3, "lost": 0.3, "shuffled": 0.3})
+
+    assert plans(options) == plans(options)
+    assert plans(options) != plans(options.model_copy(update={"seed": 8}))
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_rates_are_met(fault: Fault) -> None:
+    """About as many requests as the rate says are hit; none at 0, all at 1."""
+    for rate, low, high in ((0.0, 0, 0), (0.2, 150, 250), (1.0, 1000, 1000)):
+        hit = [p for p in plans(FaultOptions(rates={fault: rate})) if p != Plan()]
+        assert low <= len(hit) <= high
+
+
+def test_one_rate_moves_no_other_fault() -> None:
+    """A fault hits the same requests whether others are on or not."""
+    alone = plans(FaultOptions(rates={"shuffled": 0.3}))
+    among = plans(FaultOptions(rates={"shuffled": 0.3, "doubled": 0.5, "slow": 0.5}))
+
+    assert [bool(p.spoils) for p in alone] == ["shuffled" in p.spoils for p in among]
+
+
+@pytest.mark.parametrize(("fault", "status"), [(str(code), code) for code in (400, 401, 408, 429, 500, 502, 503)])
+def test_refusals_have_their_status(fault: Fault, status: int) -> None:
+    """A refusal answers in the API's place; 429 and 503 ask for a pause; a gateway speaks HTML."""
+    options = FaultOptions(rates={fault: 1}, retry_after="decimal", retry_after_s=0.5)
+    response = plan(options, "data", 0, 0.0, 0.0).answer
+
+    assert response is not None
+    assert response.status == status
+    assert response.headers.get("retry-after") == ("0.500" if status in (429, 503) else None)
+    assert response.headers["content-type"].startswith("text/html" if status == 502 else "application/json")
+
+
+def test_faults_are_for_data_unless_told() -> None:
+    """Token calls are spared by default; `on` says which requests are meant; unknown paths have no faults."""
+
+    def hit(on: str) -> list[Kind]:
+        options = FaultOptions.model_validate({"rates": {"500": 1}, "on": on})
+        kinds: list[Kind] = ["data", "token", "other"]
+        return [kind for kind in kinds if plan(options, kind, 0, 0.0, 0.0).answer]
+
+    assert (hit("data"), hit("token"), hit("all")) == (["data"], ["token"], ["data", "token"])
+
+
+def test_latency_is_for_all() -> None:
+    """Latency is added to every answer, jitter spreads evenly above it, `slow` adds its own."""
+    delays = [p.delay_s for p in plans(FaultOptions(latency_s=1, jitter_s=0.5), kind="token")]
+
+    assert min(delays) >= 1
+    assert max(delays) < 1.5
+    assert sum(delays) / len(delays) == pytest.approx(1.25, abs=0.03)
+    assert plans(FaultOptions(latency_s=1, rates={"slow": 1}, slow_s=3), 1)[0].delay_s == 4
+
+
+def test_the_first_may_fail() -> None:
+    """fail_first_n refuses the first n, with the status asked for."""
+    found = plans(FaultOptions(fail_first_n=2, fail_first_status=418), 3)
+
+    assert [p.answer and p.answer.status for p in found] == [418, 418, None]
+
+
+def test_down_means_down() -> None:
+    """In a down window every connection is cut at once, whatever its kind."""
+    options = FaultOptions(down=((10, 5), (30, 1)), latency_s=3)
+    cuts = [plan(options, "other", 0, elapsed_s, 0.0) for elapsed_s in (9.9, 10, 14.9, 15, 30.5)]
+
+    assert [p.cut for p in cuts] == [None, "down", "down", None, "down"]
+    assert cuts[1].delay_s == 0
+
+
+def test_only_good_answers_are_spoiled() -> None:
+    """What is an error already stays as it is."""
+    response = answer(401, {})
+
+    assert spoiled("garbage", response=response) is response
+
+
+def test_garbage_is_not_json() -> None:
+    """A 200 from something that isn't the API."""
+    response = spoiled("garbage", "shuffled")
+
+    assert response.status == 200
+    with pytest.raises(json.JSONDecodeError):
+        json.loads(response.body)
+
+
+def test_truncated_is_half() -> None:
+    """The body ends in the middle, though the message is whole."""
+    assert spoiled("truncated").body == GOOD.body[: len(GOOD.body) // 2]
+
+
+def test_shuffled_is_the_same_in_another_order() -> None:
+    """Every result is there once, elsewhere."""
+    found = names(spoiled("shuffled"))
+
+    assert found != USERS
+    assert sorted(found) == sorted(USERS)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.5, 1.0])
+def test_missing_leaves_out_a_share(share: float) -> None:
+    """At least one result is left out, the others keep their order."""
+    found = names(spoil(GOOD, Plan(spoils=("missing",), seed=1, missing_share=share), "results"))
+
+    assert found == [user for user in USERS if user in found]
+    assert {0.0: 39, 1.0: 0}.get(share, len(found)) == len(found)
+    assert len(found) < len(USERS)
+
+
+def test_doubled_repeats_some() -> None:
+    """All results are there, some of them again."""
+    counts = Counter(names(spoiled("doubled")))
+
+    assert sorted(counts) == sorted(USERS)
+    assert len(USERS) < counts.total() <= len(USERS) * 1.2
+
+
+def test_foreign_names_a_stranger() -> None:
+    """One result more, for a user nobody sent, shaped like the others."""
+    results = json.loads(spoiled("foreign").body)["results"]
+
+    assert [result["userName"] for result in results[:-1]] == USERS
+    assert results[-1]["userName"] not in USERS
+    assert results[-1].keys() == results[0].keys()
+
+
+def test_wrong_type_breaks_the_schema() -> None:
+    """In one of several ways, results aren't the list of objects they should be."""
+
+    def is_right(results: object) -> bool:
+        return isinstance(results, list) and all(
+            isinstance(result, dict) and isinstance(result["userName"], str) for result in results
+        )
+
+    found = [json.loads(spoiled("wrong-type", seed=seed).body)["results"] for seed in range(30)]
+    assert not any(map(is_right, found))
+    assert len({json.dumps(results) for results in found}) == 5
+
+
+def test_spoils_add_up() -> None:
+    """One answer can be wrong in several ways."""
+    found = names(spoiled("shuffled", "missing", "doubled", "foreign"))
+
+    assert set(found) - set(USERS)
+    assert set(USERS) - set(found)
+    assert len(found) > len(set(found))
+
+
+@pytest.mark.parametrize("kind", ["shuffled", "missing", "doubled", "foreign", "wrong-type", "truncated"])
+def test_an_empty_answer_can_be_spoiled(kind: Spoil) -> None:
+    """No result to spoil is no reason to fail; nor is an answer without results, such as a token's."""
+    spoiled(kind, response=answer(200, {"results": []}))
+    spoiled(kind, response=answer(200, {"token": "x"}))
