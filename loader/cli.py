@@ -288,3 +288,19 @@ def results(checkpoint: Path, codes: tuple[str, ...], form: str, output: Path | 
         else:
             with open(os.open(output, os.O_CREAT | os.O_WRONLY | os.O_TRUNC, 0o600), "w", encoding="utf-8") as file:
                 write_results(opened, file, form, codes)
+
+
+@main.command()
+@click.option(
+    "--folder", type=click.Path(path_type=Path, file_okay=False), default=Path("loader-demo"), show_default=True
+)
+@click.option("--users", type=click.IntRange(1000, 5_000_000), default=200_000, show_default=True)
+@click.option("--seed", type=int, default=1, show_default=True)
+@_ends
+def demo(folder: Path, users: int, seed: int) -> int:
+    """Show the whole job on this machine: load, kill, resume, compare. Leaves its files for a look."""
+    from rich.console import Console
+
+    from loader.demo import demo as show
+
+    return show(folder, users, seed, Console())

@@ -1,0 +1,123 @@
+"""Real processes, and what must be true of them: a sandbox, runs of the command, and a comparison of both ends.
+
+The export is made by `loader.demo.make_export`, which knows what it wrote; nothing here uses the loader's own reading,
+mapping or encoding.
+"""
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import urllib.request
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from loader.demo import Expected
+
+LOADER = [sys.executable, "-m", "loader"]
+
+
+@contextmanager
+def sandbox(*flags: str) -> Iterator[str]:
+    """A sandbox process that knows the credentials K and S; its URL."""
+    command = [*LOADER, "sandbox", "--port", "0", "--key-id", "K", "--secret", "S", *flags]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    assert process.stdout is not None
+    try:
+        yield process.stdout.readline().strip()
+    finally:
+        process.send_signal(signal.SIGTERM)
+        process.communicate()
+
+
+def get(url: str, path: str) -> list[dict[str, object]]:
+    """Lines of JSON from the sandbox's own pages."""
+    with urllib.request.urlopen(f"{url}/_sandbox/{path}") as answer:
+        return [json.loads(line) for line in answer]
+
+
+def write_settings(
+    folder: Path, url: str, *, scheme: str = "hmac", export: str = "users.csv", **limits: object
+) -> Path:
+    """A settings file for the demo's export; the credentials are in the environment that `run` gives."""
+    lines = [
+        f'[export]\npath = "{export}"',
+        '[mapping]\nuser = "email"\ntypes = { headcount = "number" }',
+        'attributes = { department = "Dept", costCenter = "Cost Centre", location = "Site", headcount = "Reports" }',
+        f'[target]\napi = "calven"\nbase_url = "{url}"',
+        f'[target.auth]\nscheme = "{scheme}"',
+        'token = "env:LOADER_TEST_TOKEN"'
+        if scheme == "bearer"
+        else 'key_id = "env:LOADER_TEST_KEY"\nsecret = "env:LOADER_TEST_SECRET"',
+        "[limits]",
+        *(f"{name} = {json.dumps(value)}" for name, value in limits.items()),
+    ]
+    path = folder / "load.toml"
+    path.write_text("\n".join(lines))
+    return path
+
+
+def start(*arguments: str | Path, environment: dict[str, str] | None = None) -> "subprocess.Popen[str]":
+    """`loader` with these arguments, its output piped."""
+    known = {"LOADER_TEST_KEY": "K", "LOADER_TEST_SECRET": "S", "LOADER_TEST_TOKEN": "T"}
+    return subprocess.Popen(
+        [*LOADER, *map(str, arguments)],
+        env=os.environ | known | (environment or {}),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        encoding="utf-8",
+    )
+
+
+def run(*arguments: str | Path, environment: dict[str, str] | None = None) -> tuple[int, str, str]:
+    """The same to its end: exit status, stdout, stderr."""
+    process = start(*arguments, environment=environment)
+    out, err = process.communicate()
+    assert "Traceback" not in err, err
+    return process.returncode, out, err
+
+
+def run_and_kill(settings: Path, after_s: float) -> bool:
+    """A run that is SIGKILLed after so many seconds. False: it was done before."""
+    process = start("run", settings)
+    try:
+        process.wait(after_s)
+    except subprocess.TimeoutExpired:
+        process.kill()
+    process.communicate()
+    return process.returncode == -signal.SIGKILL
+
+
+def results(checkpoint: Path) -> list[dict[str, str]]:
+    """The rows that `loader results` writes."""
+    status, out, err = run("results", checkpoint)
+    assert status == 0, err
+    return list(csv.DictReader(out.splitlines()))
+
+
+def compare(url: str, checkpoint: Path, expected: Expected) -> int:
+    """Assert that ledger, outcomes and export agree; return how many users were sent more often than needed."""
+    rows = results(checkpoint)
+    codes = Counter(row["code"] for row in rows)
+    kinds = expected.kinds
+    assert [int(row["row"]) for row in rows] == list(range(1, kinds.total() + 1))
+    assert {
+        "REJECTED": kinds["broken"],
+        "SKIPPED": kinds["blank"],
+        "USER_NOT_FOUND": kinds["unknown"],
+        "taken": kinds["good"] + kinds["again"],
+    } == {
+        "REJECTED": codes.pop("REJECTED", 0),
+        "SKIPPED": codes.pop("SKIPPED", 0),
+        "USER_NOT_FOUND": codes.pop("USER_NOT_FOUND", 0),
+        "taken": codes["SUCCESS"] + codes.pop("SUPERSEDED", 0),
+    }
+    assert set(codes) <= {"SUCCESS"}
+    ledger = get(url, "users")
+    assert {str(user["userName"]): user["attributes"] for user in ledger} == expected.users
+    return sum(int(str(user["writes"])) for user in ledger) - codes["SUCCESS"]
