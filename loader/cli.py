@@ -147,7 +147,7 @@ def run(settings: Path, overrides: tuple[str, ...], fresh: bool, yes: bool) -> i
         say(f"loader: {key} stands in the settings file; env:NAME or file:PATH keeps it out of there")
     loaded.secrets()
     export, path = loaded.source, loaded.checkpoint_path
-    export.fingerprint()
+    _check_export(loaded)
     with lock(path):
         if fresh and (aside := set_aside(path, even_unfinished=yes)):
             say(f"loader: the old checkpoint is kept as {aside.name}")
@@ -163,14 +163,23 @@ def run(settings: Path, overrides: tuple[str, ...], fresh: bool, yes: bool) -> i
             try:
                 tally = _run(loaded, checkpoint, resume)
             except Refused:
-                if is_new and not checkpoint.marks():
-                    path.unlink()
                 raise
             except LoaderError as error:
                 say(f"loader: {error}")
                 say(f"Go on with: {_again(settings, overrides)}")
                 return error.exit_status
             return _summarize(tally, path)
+
+
+def _check_export(settings: "Settings") -> None:
+    """Raise ExportError if the export can't be read or doesn't fit the mapping, before a checkpoint is made for it."""
+    from contextlib import suppress
+
+    from loader.errors import Stopped
+
+    settings.source.fingerprint()
+    with suppress(Stopped):  # it breaks off within its first block: the rows before that are loaded all the same
+        next(settings.source.rows(settings.row_mapping()), None)
 
 
 def _run(settings: "Settings", checkpoint: Any, resume: "Resume") -> "Tally":

@@ -1,0 +1,256 @@
+"""The commands as a person meets them: messages, exit statuses, files."""
+
+import json
+import os
+import signal
+import sqlite3
+import stat
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from loader.demo import make_export
+from tests.end_to_end import oracle
+
+USERS = "email,Dept,Cost Centre,Site,Reports\na@x.com,Sales,1,Wien,3\nb@x.com,Legal,2,,\nc@x.com,Ops,3,Sydney,0\n"
+
+
+@pytest.fixture(scope="module")
+def url() -> Iterator[str]:
+    with oracle.sandbox("--unknown", "^former") as address:
+        yield address
+
+
+def settings(folder: Path, url: str, text: str = USERS, **more: object) -> Path:
+    (folder / "users.csv").write_text(text)
+    return oracle.write_settings(folder, url, **more)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("scheme", ["hmac", "client-secret", "basic"])
+def test_a_load_ends_with_an_outcome_for_every_row(tmp_path: Path, url: str, scheme: str) -> None:
+    """Each scheme loads; status 0, and results name every row."""
+    status, out, err = oracle.run("run", settings(tmp_path, url, scheme=scheme))
+
+    assert (0, "") == (status, out), err
+    rows = oracle.results(tmp_path / "users.ckpt")
+    assert [("1", "a@x.com", "SUCCESS", "0", "200", "1")] == [
+        (r["row"], r["user"], r["code"], r["target_code"], r["http_status"], r["attempts"]) for r in rows[:1]
+    ]
+    assert 3 == len(rows)
+
+
+def test_a_bearer_token_is_taken_as_it_is(tmp_path: Path) -> None:
+    """The bearer scheme sends the token that was given."""
+    with oracle.sandbox("--token", "T") as address:
+        status, _, err = oracle.run("run", settings(tmp_path, address, scheme="bearer"))
+
+    assert 0 == status, err
+
+
+def test_a_finished_load_sends_nothing_and_ends_as_it_ended(tmp_path: Path, url: str) -> None:
+    """Run again, a finished load says so and exits the same."""
+    path = settings(tmp_path, url, USERS + "former@x.com,Sales,1,Wien,1\n")
+    first = oracle.run("run", path)
+    before = oracle.get(url, "stats")[0]["writes"]
+
+    again = oracle.run("run", path)
+
+    assert (1, 1) == (first[0], again[0])
+    assert "finished" in again[2]
+    assert before == oracle.get(url, "stats")[0]["writes"]
+
+
+def test_another_mapping_is_refused_with_the_difference(tmp_path: Path, url: str) -> None:
+    """A checkpoint belongs to one load; the message says what differs and how to start over."""
+    path = settings(tmp_path, url)
+    oracle.run("run", path)
+
+    status, _, err = oracle.run("run", path, "--set", "mapping.empty=null")
+
+    assert 2 == status
+    assert "mapping.empty: was 'omit', is 'null'" in err
+    assert "--fresh" in err
+
+
+def test_a_changed_export_is_refused_and_fresh_keeps_the_old_checkpoint(tmp_path: Path, url: str) -> None:
+    """--fresh loads the changed export anew and leaves the old outcomes aside."""
+    path = settings(tmp_path, url)
+    oracle.run("run", path)
+    (tmp_path / "users.csv").write_text(USERS + "d@x.com,Ops,3,Sydney,0\n")
+
+    refused = oracle.run("run", path)
+    fresh = oracle.run("run", path, "--fresh")
+
+    assert (2, 0) == (refused[0], fresh[0]), fresh[2]
+    assert "its size was" in refused[2]
+    assert 4 == len(oracle.results(tmp_path / "users.ckpt"))
+    assert 1 == len(list(tmp_path.glob("users.ckpt.2*")))
+
+
+def test_a_touched_copy_is_the_same_export(tmp_path: Path, url: str) -> None:
+    """Another time of the same content doesn't matter."""
+    path = settings(tmp_path, url)
+    oracle.run("run", path)
+    os.utime(tmp_path / "users.csv", (1, 1))
+
+    assert 0 == oracle.run("run", path)[0]
+
+
+def test_a_second_run_is_kept_out(tmp_path: Path) -> None:
+    """While a run holds the checkpoint another is refused, and status and results can be asked."""
+    with oracle.sandbox("--latency", "0.3") as address:
+        make_export(tmp_path / "users.csv", 5000, 1)
+        path = oracle.write_settings(tmp_path, address, concurrency=2)
+        first = oracle.start("run", path)
+        _wait_for_rows(tmp_path / "users.ckpt", 1)
+
+        status, _, err = oracle.run("run", path)
+        asked = oracle.run("status", tmp_path / "users.ckpt", "--format", "json")
+        first.kill()
+        first.communicate()
+
+    assert 2 == status
+    assert f"process {first.pid}" in err
+    assert "unfinished" == json.loads(asked[1])["state"]
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_lets_what_is_in_flight_finish(tmp_path: Path, number: signal.Signals, status: int) -> None:
+    """Everything that the API accepted has its outcome; the run goes on later, and resends nothing."""
+    expected = make_export(tmp_path / "users.csv", 5000, 2)
+    with oracle.sandbox("--latency", "0.1", "--unknown", "former") as address:
+        path = oracle.write_settings(tmp_path, address, concurrency=4)
+        process = oracle.start("run", path)
+        _wait_for_rows(tmp_path / "users.ckpt", 500)
+        process.send_signal(number)
+        _, err = process.communicate(timeout=20)
+
+        assert status == process.returncode, err
+        assert f"loader run {path}" in err
+        assert 1 == oracle.run("run", path)[0]
+        assert 0 == oracle.compare(address, tmp_path / "users.ckpt", expected)
+
+
+def test_a_second_signal_stops_at_once(tmp_path: Path) -> None:
+    """Nobody has to wait for a target that hangs."""
+    make_export(tmp_path / "users.csv", 2000, 3)
+    with oracle.sandbox("--latency", "20", "--faults-on", "data") as address:
+        process = oracle.start("run", oracle.write_settings(tmp_path, address))
+        _wait_for_file(tmp_path / "users.ckpt")
+        time.sleep(0.7)
+        process.send_signal(signal.SIGINT)
+        time.sleep(0.3)
+        process.send_signal(signal.SIGINT)
+        process.communicate(timeout=5)
+
+    assert 130 == process.returncode
+
+
+def test_wrong_credentials_stop_with_the_apis_words(tmp_path: Path, url: str) -> None:
+    """A refused key is status 3, and the secret is in no message."""
+    status, _, err = oracle.run("run", settings(tmp_path, url), environment={"LOADER_TEST_SECRET": "wr0ng-s3cret"})
+
+    assert 3 == status
+    assert "401" in err
+    assert "wr0ng-s3cret" not in err
+
+
+def test_a_closed_port_gives_up_resumably(tmp_path: Path) -> None:
+    """No usable answer for give_up_s: status 3, and the command to go on with."""
+    status, _, err = oracle.run("run", settings(tmp_path, "http://127.0.0.1:9", give_up_s=1))
+
+    assert 3 == status
+    assert "can't connect to 127.0.0.1:9" in err
+    assert "Go on with: loader run" in err
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ("limits.concurency=4", "did you mean concurrency?"),
+        ("export.path=nobody.csv", "nobody.csv"),
+        ("mapping.user=Email", "did you mean 'email'?"),
+        ("mapping.attributes.x=Depp", "did you mean 'Dept'?"),
+        ("target.api=calvin", "did you mean calven?"),
+        ("target.auth.secret=env:LOADER_NOT_SET", "LOADER_NOT_SET is not set"),
+        ("target.base_url=http://example.com", "in the clear"),
+        ("limits.concurrency=many", "limits.concurrency"),
+        ("checkpoint.path=/nonexistent/x.ckpt", "/nonexistent/x.ckpt"),
+    ],
+)
+def test_what_is_wrong_is_named_and_nothing_is_sent(tmp_path: Path, url: str, change: str, message: str) -> None:
+    """Status 2, a message that names key and way out, and no checkpoint left behind."""
+    status, _, err = oracle.run("run", settings(tmp_path, url), "--set", change)
+
+    assert 2 == status, err
+    assert message in err
+    assert not list(tmp_path.glob("*.ckpt*"))
+
+
+def test_an_empty_file_is_an_error_and_a_header_alone_is_not(tmp_path: Path, url: str) -> None:
+    """An empty file is 2; a header without rows loads nothing, well."""
+    (tmp_path / "a").mkdir()
+    (tmp_path / "b").mkdir()
+
+    assert 2 == oracle.run("run", settings(tmp_path / "a", url, ""))[0]
+    assert 0 == oracle.run("run", settings(tmp_path / "b", url, "email,Dept,Cost Centre,Site,Reports\n"))[0]
+
+
+def test_the_checkpoint_is_its_owners_alone(tmp_path: Path, url: str) -> None:
+    """It holds users' keys: mode 0600; the lock is gone; sqlite3 alone can ask it."""
+    oracle.run("run", settings(tmp_path, url))
+    path = tmp_path / "users.ckpt"
+
+    assert 0o600 == stat.S_IMODE(path.stat().st_mode)
+    assert ["load.toml", "users.ckpt", "users.csv"] == sorted(p.name for p in tmp_path.iterdir())
+    with sqlite3.connect(path) as db:
+        assert [("SUCCESS",)] == db.execute("select code from results where user = 'b@x.com'").fetchall()
+
+
+def test_results_can_be_filtered_and_piped(tmp_path: Path, url: str) -> None:
+    """--code filters, ndjson is one object a line, an unknown code is named."""
+    oracle.run("run", settings(tmp_path, url, USERS + "former@x.com,Sales,1,Wien,1\n,Sales,1,Wien,1\n"))
+    path = tmp_path / "users.ckpt"
+
+    _, out, _ = oracle.run("results", path, "--code", "USER_NOT_FOUND", "--code", "REJECTED", "--format", "ndjson")
+    wrong = oracle.run("results", path, "--code", "LOST")
+
+    assert [4, 5] == [json.loads(line)["row"] for line in out.splitlines()]
+    assert 2 == wrong[0]
+    assert "USER_NOT_FOUND" in wrong[2]
+
+
+def test_max_failures_stops_and_resumes(tmp_path: Path, url: str) -> None:
+    """More failures than allowed: status 3; with a higher limit the same load goes on to its end."""
+    text = USERS.splitlines()[0] + "\n" + "".join(f"former{n}@x.com,Sales,1,Wien,1\n" for n in range(400))
+    path = settings(tmp_path, url, text, users_per_request=10, concurrency=1, max_failures=50)
+
+    stopped = oracle.run("run", path)
+    finished = oracle.run("run", path, "--set", "limits.max_failures=1000")
+
+    assert (3, 1) == (stopped[0], finished[0])
+    assert "max_failures" in stopped[2]
+    assert 400 == len(oracle.results(tmp_path / "users.ckpt"))
+
+
+def _wait_for_file(path: Path) -> None:
+    end = time.monotonic() + 20
+    while not path.exists():
+        assert time.monotonic() < end
+        time.sleep(0.02)
+
+
+def _wait_for_rows(path: Path, rows: int) -> None:
+    _wait_for_file(path)
+    end = time.monotonic() + 20
+    while True:
+        assert time.monotonic() < end
+        try:
+            with sqlite3.connect(f"file:{path}?mode=ro", uri=True) as db:
+                if db.execute("select count(*) from results").fetchone()[0] >= rows:
+                    return
+        except sqlite3.Error:
+            pass
+        time.sleep(0.02)
