@@ -16,7 +16,7 @@ import time
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import orjson
 
@@ -65,6 +65,9 @@ CREATE VIEW results AS
 _SPREAD = 2
 
 
+_Item = TypeVar("_Item", bound=tuple[Any, ...])
+
+
 class Entry(NamedTuple):
     """What one commit takes from one batch (None: rows that were never sent) and the reading around it."""
 
@@ -103,13 +106,14 @@ class Checkpoint:
             if is_new:
                 os.close(os.open(path, os.O_CREAT | os.O_WRONLY, 0o600))
             db = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+            if not db.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0]:
+                db.executescript(f"BEGIN; PRAGMA user_version={VERSION}; {_SCHEMA} COMMIT;")
+            opened = cls(path, db)._checked()  # before anything is changed: it may be another program's
             db.execute("PRAGMA journal_mode=WAL")
             db.execute("PRAGMA synchronous=FULL")
-            if is_new or not db.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0]:
-                db.executescript(f"BEGIN; PRAGMA user_version={VERSION}; {_SCHEMA} COMMIT;")
         except (sqlite3.Error, OSError) as error:
             raise CheckpointError(f"checkpoint {path}: {getattr(error, 'strerror', None) or error}") from error
-        return cls(path, db)._checked()
+        return opened
 
     @classmethod
     def read(cls, path: Path) -> "Checkpoint":
@@ -178,28 +182,22 @@ class Checkpoint:
 
     def settled(self) -> SpanSet:
         """The rows that have an outcome."""
-        spans: list[tuple[int, int]] = []
-        for first, last, users in self._db.execute(
-            "SELECT first, last, CASE WHEN count < last - first + 1 THEN users END FROM batch"
-        ):
-            if users is None:
-                spans.append((first, last))
-            else:
-                spans += [(first + at, first + at) for at, user in enumerate(orjson.loads(users)) if user is not None]
-        spans += ((row, row) for (row,) in self._db.execute("SELECT row FROM outcome"))
-        return SpanSet(spans)
+        batches = self._db.execute(
+            "SELECT first, last, CASE WHEN count < last - first + 1 THEN users END FROM batch ORDER BY first"
+        )
+        singles = self._db.execute("SELECT row FROM outcome ORDER BY row")
+        spans = heapq.merge(_in_order(_runs(*found) for found in batches), ((row, row) for (row,) in singles))
+        return SpanSet(spans, in_order=True)
 
     def marks(self) -> list[Mark]:
         """The places where reading can go on, in order of row."""
         return [Mark(*found) for found in self._db.execute("SELECT row, offset, line, digest FROM mark ORDER BY row")]
 
     def start_at(self, row: int) -> Mark | None:
-        """The last mark before `row`, from which to read on. Those behind it are dropped: their hashes begin anew."""
+        """The last mark before `row`, from which to read on. Reading makes the marks behind it again, the same."""
         found = self._db.execute(
             "SELECT row, offset, line, digest FROM mark WHERE row <= ? ORDER BY row DESC LIMIT 1", (row,)
         ).fetchone()
-        with self._transaction():
-            self._db.execute("DELETE FROM mark WHERE row > ?", (found[0] if found else 0,))
         return Mark(*found) if found else None
 
     def counts(self) -> dict[Code, int]:
@@ -218,25 +216,16 @@ class Checkpoint:
             " ORDER BY row",
             tuple(codes),
         )
-        return heapq.merge(self._batched(where, tuple(codes)), map(ResultRow._make, singles))
+        # The batches are sorted by their ids alone, and each is fetched when its turn comes.
+        ids = self._db.execute(f"SELECT id FROM batch {where} ORDER BY first", tuple(codes))
+        return heapq.merge(_in_order(self._rows(at) for (at,) in ids), map(ResultRow._make, singles))
 
-    def _batched(self, where: str, codes: tuple[str, ...]) -> Iterator[ResultRow]:
-        # Spans may overlap a little (a row that was held back goes with a later batch), so rows wait in a heap until no
-        # span that is still to come can begin before them.
-        waiting: list[ResultRow] = []
-        for (at,) in self._db.execute(f"SELECT id FROM batch {where} ORDER BY first", codes).fetchall():
-            first, users, *same = self._db.execute(
-                "SELECT first, users, code, message, target_code, nullif(http_status, 0), attempts"
-                " FROM batch WHERE id = ?",
-                (at,),
-            ).fetchone()
-            while waiting and waiting[0].row < first:
-                yield heapq.heappop(waiting)
-            for row, user in enumerate(orjson.loads(users), first):
-                if user is not None:
-                    heapq.heappush(waiting, ResultRow(row, user, *same))
-        while waiting:
-            yield heapq.heappop(waiting)
+    def _rows(self, batch: int) -> list[ResultRow]:
+        first, users, *same = self._db.execute(
+            "SELECT first, users, code, message, target_code, nullif(http_status, 0), attempts FROM batch WHERE id = ?",
+            (batch,),
+        ).fetchone()
+        return [ResultRow(row, user, *same) for row, user in enumerate(orjson.loads(users), first) if user is not None]
 
     @contextlib.contextmanager
     def _transaction(self) -> Iterator[None]:
@@ -248,6 +237,29 @@ class Checkpoint:
             if self._db.in_transaction:
                 self._db.execute("ROLLBACK")
             raise
+
+
+def _in_order(groups: Iterable[Sequence[_Item]]) -> Iterator[_Item]:
+    """The items of groups that ascend by their first items, each in order itself.
+
+    Groups may overlap a little (a row that was held back goes with a later batch), so items wait in a heap until no
+    group that is still to come can begin before them.
+    """
+    waiting: list[_Item] = []
+    for group in groups:
+        while waiting and waiting[0] < group[0]:
+            yield heapq.heappop(waiting)
+        for item in group:
+            heapq.heappush(waiting, item)
+    while waiting:
+        yield heapq.heappop(waiting)
+
+
+def _runs(first: int, last: int, users: str | None) -> list[tuple[int, int]]:
+    """The rows of a batch's span that are its own, as spans. `users` None: all of them."""
+    if users is None:
+        return [(first, last)]
+    return list(SpanSet((row, row) for row, user in enumerate(orjson.loads(users), first) if user is not None))
 
 
 def _columns(outcome: Outcome) -> tuple[str, str, str, int, int]:
@@ -271,7 +283,8 @@ def _spread(
     numbers, users = batch.numbers, batch.users
     common = outcomes[0]
     last = numbers[-1]
-    if outcomes.count(common) == len(outcomes) and last - numbers[0] + 1 == len(numbers):
+    # Not only by its ends: in 10, 13, 12, where row 11 was merged into 13, the last less the first is as many, too.
+    if outcomes.count(common) == len(outcomes) and list(numbers) == list(range(numbers[0], last + 1)):
         batches.append((numbers[0], last, len(users), orjson.dumps(users).decode(), *_columns(common), now))
     else:
         common = Counter(outcomes).most_common(1)[0][0]

@@ -33,10 +33,10 @@ class Interrupted(LoaderError):
 
 
 class _Group(click.Group):
-    """Commands in the order of their use; errors of usage end in 2, like all that forbids a run."""
+    """Commands in the order of their use; the sandbox is imported only when it is asked for."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        return list(self.commands)
+        return [*self.commands, "sandbox"]
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name == "sandbox":
@@ -105,7 +105,7 @@ def _explain(error: BaseException) -> int:
     return 3
 
 
-@click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
 @click.version_option(__version__, prog_name="loader")
 def main() -> None:
     """Load very large user exports into directory APIs: every user gets an outcome, and a kill costs nothing.
@@ -132,7 +132,12 @@ _set = click.option(
 @click.option("--yes", is_flag=True, help="With --fresh: even if the load before is not finished.")
 @_ends
 def run(settings: Path, overrides: tuple[str, ...], fresh: bool, yes: bool) -> int:
-    """Load the export, or go on where the run before ended.
+    """Load an export, or go on where the run before ended.
+
+    \b
+    loader run load.toml
+    loader run load.toml --set limits.concurrency=4
+    loader run load.toml --fresh
 
     Exit status: 0 all is well; 1 finished, and some rows failed; 2 nothing was sent; 3 stopped, run again to go on;
     130 or 143 interrupted, run again to go on.
@@ -258,7 +263,7 @@ def _summarize(tally: "Tally", path: Path) -> int:
 @click.option("--format", "form", type=click.Choice(["text", "json"]), default="text")
 @_ends
 def status(checkpoint: Path, form: str) -> None:
-    """Show how a load stands: rows, outcomes, and whether it is finished."""
+    """Show how a load stands, finished or running."""
     import json
 
     from loader.checkpoint import Checkpoint
@@ -281,7 +286,12 @@ def status(checkpoint: Path, form: str) -> None:
 @click.option("-o", "output", type=click.Path(path_type=Path, dir_okay=False), help="A file instead of stdout.")
 @_ends
 def results(checkpoint: Path, codes: tuple[str, ...], form: str, output: Path | None) -> None:
-    """Write a line per settled row, in order of row."""
+    """Write a line per settled row, in order of row.
+
+    \b
+    loader results users.ckpt -o results.csv
+    loader results users.ckpt --code USER_NOT_FOUND --code INVALID --format ndjson
+    """
     from loader.checkpoint import Checkpoint
     from loader.outcome import Code
     from loader.results import write_results
@@ -307,7 +317,10 @@ def results(checkpoint: Path, codes: tuple[str, ...], form: str, output: Path | 
 @click.option("--seed", type=int, default=1, show_default=True)
 @_ends
 def demo(folder: Path, users: int, seed: int) -> int:
-    """Show the whole job on this machine: load, kill, resume, compare. Leaves its files for a look."""
+    """Show the whole job on this machine: load, kill, resume, compare.
+
+    Starts the sandbox and the loads as processes, and leaves its files for a look.
+    """
     from rich.console import Console
 
     from loader.demo import demo as show

@@ -3,16 +3,20 @@
     gate( pace( bearer( transport )))
 
 *gate* is outermost, so that a place on the wire is held by who is about to use it, and a retry that waits for its
-backoff holds none. *pace* comes next, so that every attempt pays. *bearer* stands near the wire, so that a token is
-fetched after the wait, not before it grows old. The transport has the deadline: it covers the wire alone.
+backoff holds none. *pace* comes next, so that every attempt pays. *bearer* stands at the wire, so that a request goes
+with the token of the moment and not with one that grew old in the queue. The transport has the deadline: it covers the
+wire alone.
 """
 
 import random
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import replace
+from typing import TypeVar
 
 import anyio
 from aiolimiter import AsyncLimiter
+from anyio import to_thread
 
 from loader.errors import Refused, Stopped, TransportError
 from loader.lane import Lane
@@ -21,6 +25,12 @@ from loader.retry import backoff_s, retry_after_s
 from loader.tokens import Scheme, Token, read_token
 from loader.transport import Send
 from loader.verdict import Do, by_status, words
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+#: Shorter ones are not looked for in answers: they would be found in users' names, too.
+_SECRET_LENGTH = 8
 
 
 def gate(send: Send, concurrency: int) -> Send:
@@ -34,18 +44,34 @@ def gate(send: Send, concurrency: int) -> Send:
     return gated
 
 
-def pace(send: Send, lane: Lane, limiter: AsyncLimiter | None) -> Send:
-    """Wait for the lane to be free and for the quota. Raises Abandoned if the run stops meanwhile."""
+def pace(
+    send: Callable[[T], Awaitable[R]],
+    lane: Lane,
+    limiter: AsyncLimiter | None,
+    credentials: "Credentials | None" = None,
+) -> Callable[[T], Awaitable[R]]:
+    """One call after the other waits for the lane, a token and the quota, in this order, and goes at once.
 
-    async def paced(request: Request) -> Response:
-        await lane.clearance()
-        if limiter is not None:
-            await limiter.acquire()
-            await lane.clearance()
+    Paying comes last, and is repeated if the lane closed meanwhile: calls that had paid and then waited together, for a
+    token or for the end of a pause, would start together, over the limit. Raises Abandoned if the run stops.
+    """
+    turn = anyio.Lock(fast_acquire=True)
+
+    async def paced(what: T) -> R:
+        async with turn:
+            is_ready = False
+            while not is_ready:
+                await lane.clearance()
+                if credentials is not None:
+                    await credentials.token()
+                if limiter is not None:
+                    with lane.waiting():
+                        await limiter.acquire()
+                is_ready = lane.is_clear and (credentials is None or credentials.current is not None)
         lane.attempts += 1
         lane.on_wire += 1
         try:
-            return await send(request)
+            return await send(what)
         finally:
             lane.on_wire -= 1
 
@@ -67,12 +93,12 @@ def bearer(send: Send, credentials: "Credentials", refuses: Callable[[Response],
     """Authorize each request, and tell the credentials whether their token was taken. `refuses` reads an answer."""
 
     async def authorized(request: Request) -> Response:
-        token = await credentials.token()
+        token = credentials.current or await credentials.token()
         headers = {**request.headers, "Authorization": token.authorization}
-        response = await send(Request(request.method, request.path, request.body, headers, request.users))
+        response = credentials.mask(await send(replace(request, headers=headers)), token)
         if refuses(response):
             credentials.refused(token, words(response))
-        else:
+        elif 200 <= response.status < 300:  # what fails may have failed before anybody looked at the token
             credentials.accepted(token)
         return response
 
@@ -82,8 +108,8 @@ def bearer(send: Send, credentials: "Credentials", refuses: Callable[[Response],
 class Credentials:
     """The current token, fetched once for all who wait for it.
 
-    `secrets` reads the credentials anew for each fetch, so that a rotated secret is taken up. `send` pays the pace like
-    any attempt.
+    `secrets` reads the credentials anew for each fetch, so that a rotated secret is taken up; it may block. A fetch pays
+    the pace like any attempt. `current` is the token that was fetched last, unless it was refused.
     """
 
     def __init__(
@@ -92,6 +118,7 @@ class Credentials:
         secrets: Callable[[], Mapping[str, str]],
         send: Send,
         lane: Lane,
+        limiter: AsyncLimiter | None = None,
         *,
         uniform: Callable[[float, float], float] = random.uniform,
         wall: Callable[[], float] = time.time,
@@ -100,29 +127,30 @@ class Credentials:
         self._scheme = scheme
         self._secrets = secrets
         self._send = send
+        self._ask = pace(self._call, lane, limiter)
         self._lane = lane
         self._uniform = uniform
         self._wall = wall
         self._monotonic = monotonic
         self._lock = anyio.Lock(fast_acquire=True)
-        self._token: Token | None = None
         self._is_accepted = False
         self._after_refusal = False
-        self.calls = 0
+        self._hidden: list[str] = []
+        self.current: Token | None = None
 
     async def token(self) -> Token:
         """A token that is not due for renewal. Raises Stopped if the credentials are refused."""
-        if (token := self._current()) is not None:
+        if (token := self.current) is not None and not self._is_due(token):
             return token
         async with self._lock:
-            if (token := self._current()) is None:  # nobody fetched it while we waited
-                token = self._token = await self._fetch()
+            if (token := self.current) is None or self._is_due(token):  # nobody fetched it while we waited
+                token = self.current = await self._fetch()
                 self._is_accepted = False
             return token
 
     def accepted(self, token: Token) -> None:
-        """A request with `token` was not refused for it."""
-        if token is self._token:
+        """A request with `token` succeeded."""
+        if token is self.current:
             self._is_accepted = True
             self._after_refusal = False
 
@@ -131,50 +159,65 @@ class Credentials:
 
         Raises Stopped if it was fresh: fetched after the refusal before, never accepted, younger than its lifetime.
         """
-        if token is not self._token:
+        if token is not self.current:
             return
         if self._after_refusal and not self._is_accepted and not token.is_expired(self._wall(), self._monotonic()):
             raise Stopped(f"the credentials are not accepted: {reason}")
-        self._token = None
+        self.current = None
         self._after_refusal = True
 
-    def _current(self) -> Token | None:
-        token = self._token
-        return None if token is None or token.is_due(self._wall(), self._monotonic()) else token
+    def mask(self, response: Response, token: Token | None = None) -> Response:
+        """The response without our secrets, should it repeat them: its words go into messages and the checkpoint."""
+        body = response.body
+        for secret in [*self._hidden, token.authorization.rpartition(" ")[2]] if token else self._hidden:
+            if len(secret) >= _SECRET_LENGTH:
+                body = body.replace(secret.encode(), b"***")
+        return response if body == response.body else replace(response, body=body)
+
+    def _is_due(self, token: Token) -> bool:
+        return token.is_due(self._wall(), self._monotonic())
 
     async def _fetch(self) -> Token:
-        call = self._scheme.call
-        if call is None:
-            assert self._scheme.header is not None
-            return Token(self._scheme.header(self._read_secrets()))
         failures = 0
         while True:
-            wall, monotonic = self._wall(), self._monotonic()
-            self.calls += 1
+            try:
+                secrets = await to_thread.run_sync(self._secrets)  # from a file, perhaps
+            except Refused as error:  # they were there when the run began
+                raise Stopped(str(error)) from error
+            self._hidden = list(secrets.values())
+            if self._scheme.header is not None:
+                return _checked(Token(self._scheme.header(secrets)))
             wait = None
             try:
-                response = await self._send(call(self._read_secrets(), wall))
+                response, token = await self._ask(secrets)
             except TransportError as error:
                 reason = str(error)
             else:
-                reason = words(response)
+                if token is not None:
+                    return _checked(token)
+                do = by_status(response)
                 if 200 <= response.status < 300:
-                    if (token := read_token(response, wall, monotonic)) is not None:
-                        return token
-                    reason = f"no token in the answer of the token endpoint (HTTP {response.status})"
+                    reason = f"there is none in the answer (HTTP {response.status})"  # or there is, by another name
                 else:
-                    do = by_status(response)
-                    if do in (Do.STOP, Do.RENEW, Do.SPLIT, Do.SHRINK):
-                        raise Stopped(f"no token was given: {reason}")
-                    if do is Do.WAIT and (wait := retry_after_s(response.headers, self._wall())):
-                        self._lane.hold(wait)
+                    reason = words(response)
+                if do in (Do.STOP, Do.RENEW, Do.SPLIT, Do.SHRINK):
+                    raise Stopped(f"no token was given: {reason}")
+                if do is Do.WAIT and (wait := retry_after_s(response.headers, self._wall())):
+                    self._lane.hold(wait)
             failures += 1
             self._lane.failed(f"no token: {reason}")
             if not wait:
                 await self._lane.sleep(backoff_s(failures, self._uniform))
 
-    def _read_secrets(self) -> Mapping[str, str]:
-        try:
-            return self._secrets()
-        except Refused as error:  # they were there when the run began
-            raise Stopped(str(error)) from error
+    async def _call(self, secrets: Mapping[str, str]) -> tuple[Response, Token | None]:
+        """The token call. Made when it goes and not before: it may carry the time, and a token's age counts from it."""
+        assert self._scheme.call is not None
+        wall, monotonic = self._wall(), self._monotonic()
+        response = self.mask(await self._send(self._scheme.call(secrets, wall)))
+        return response, read_token(response, wall, monotonic) if 200 <= response.status < 300 else None
+
+
+def _checked(token: Token) -> Token:
+    if not token.authorization.isprintable():
+        raise Stopped("the credentials hold a control character; is there a line break at their end?")
+    return token

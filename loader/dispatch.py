@@ -1,6 +1,6 @@
 """Batches out, outcomes in: a bounded window of batches in flight, each freed only when its outcomes are durable."""
 
-from collections.abc import AsyncIterable, Callable
+from collections.abc import AsyncIterable, AsyncIterator, Callable
 
 import anyio
 from anyio import to_thread
@@ -54,19 +54,26 @@ class Dispatcher:
 
     async def _feed(self, blocks: AsyncIterable[Rows], settling: TaskGroup) -> None:
         stopping = self._lane.stopping
-        async for rows in blocks:
+        reader = aiter(blocks)
+        while (rows := await self._next_block(reader)) is not None:
             await self._entries.send(Entry(settled=rows.settled, mark=rows.end))
             self._batcher.feed(rows)
-            while not stopping.is_set() and await self._send_next(settling, final=False):
+            while await self._send_next(settling, final=False):
                 pass
             while self._batcher.is_full and not stopping.is_set():
                 if not await self._send_next(settling, final=True):
                     await self._release()
-            if stopping.is_set():
-                return
         while not self._batcher.is_empty and not stopping.is_set():
             if not await self._send_next(settling, final=True):
                 await self._release()
+
+    async def _next_block(self, blocks: AsyncIterator[Rows]) -> Rows | None:
+        """The next block; None: that was the last, or the run stops."""
+        try:
+            with self._lane.waiting():
+                return await anext(blocks)
+        except (StopAsyncIteration, Abandoned):
+            return None
 
     async def _send_next(self, settling: TaskGroup, *, final: bool) -> bool:
         """Start settling the next batch when there is room in flight. False: there is none to send now."""
@@ -92,9 +99,10 @@ class Dispatcher:
 
     async def _release(self) -> None:
         """Wait until rows that are held back may go: until a batch in flight is durable."""
-        if not self._in_flight:
+        if self._in_flight:
+            await self._freed.wait()
+        elif not self._lane.stopping.is_set():
             raise AssertionError("rows are held back, and nothing is in flight that they could wait for")
-        await self._freed.wait()
 
     def _free(self) -> None:
         self._in_flight -= 1
@@ -112,9 +120,20 @@ class Dispatcher:
                         group.append(self._to_commit.receive_nowait())
                     except (anyio.WouldBlock, anyio.EndOfStream):
                         break
-                await to_thread.run_sync(self._checkpoint.commit, group)
+                is_durable = await self._try_commit(group)
                 for done in group:
-                    self._committed(done)
+                    if is_durable:
+                        self._committed(done)
                     if done.batch is not None:
-                        self._batcher.release(done.batch)
+                        if is_durable:
+                            self._batcher.release(done.batch)
                         self._free()
+
+    async def _try_commit(self, group: list[Entry]) -> bool:
+        """False: it failed, so the run stops, and nothing is claimed of these rows; the next run sends them again."""
+        try:
+            await to_thread.run_sync(self._checkpoint.commit, group)
+        except Stopped as error:
+            self._lane.stop(error)
+            return False
+        return True

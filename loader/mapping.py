@@ -4,13 +4,14 @@ Columns (CSV, TSV) are mapped a block at a time by Arrow's compiled functions; l
 with values kept as the bytes they came in. Either way a row that isn't valid becomes an outcome, and the rest go on.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
-from typing import Any, Literal, NamedTuple
+from itertools import accumulate
+from typing import Literal, NamedTuple
 
 import msgspec
-import orjson
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -26,6 +27,11 @@ NESTED_USER, NESTED_ATTRIBUTES = "userName", "attributes"
 
 _NUMBER = r"\A-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?\z"
 _SPECIAL = bytes([*range(0x20), 0x22, 0x5C])  # what a JSON string must escape
+_STRINGS = re.compile(rb'"(?:[^"\\]++|\\.)*+"', re.DOTALL)
+
+#: Values may be nested so deep. Parsers give up at about a thousand (ours at what is left of Python's stack), and a
+#: record that can be mapped must be one that can be merged.
+MAX_DEPTH = 200
 
 
 class Problem(NamedTuple):
@@ -85,11 +91,6 @@ class ColumnMapper:
         else:
             self._attributes = dict(mapping.attributes)
         check_columns(mapping, columns)
-        for name in mapping.types:
-            if name not in self._attributes:
-                raise ExportError(
-                    f"mapping.types: {name!r} is not an attribute that is sent{_nearest(name, self._attributes)}"
-                )
         frame = mapping.frame
         self._before_user = pa.scalar(frame.before_user.decode())
         self._before_attributes = pa.scalar(frame.before_attributes.decode() + "{")
@@ -159,6 +160,10 @@ def check_columns(mapping: RowMapping, columns: Sequence[str]) -> None:
     for setting, column in wanted.items():
         if column is not None and column not in columns:
             raise ExportError(f"{setting}: the export has no column {column!r}{_nearest(column, columns)}")
+    sent = [name for name in columns if name != mapping.user] if mapping.attributes is None else mapping.attributes
+    for name in mapping.types:
+        if name not in sent:
+            raise ExportError(f"mapping.types: {name!r} is not an attribute that is sent{_nearest(name, sent)}")
 
 
 def _nearest(name: str, names: Sequence[str] | Mapping[str, str]) -> str:
@@ -243,24 +248,36 @@ def _invalid(kind: Type, text: pa.StringArray) -> pa.BooleanArray:
 
 
 def _is_json(text: str) -> bool:
+    if _is_deep(text.encode()):
+        return False
     try:
-        orjson.loads(text)
-    except orjson.JSONDecodeError:
+        _decode_value(text)
+    except (ValueError, msgspec.MsgspecError):
         return False
     return True
+
+
+def _is_deep(text: bytes) -> bool:
+    """Is this JSON nested deeper than MAX_DEPTH? Counting tells it for all but the odd record."""
+    if text.count(b"[") + text.count(b"{") <= MAX_DEPTH:
+        return False
+    steps = (1 if byte in b"[{" else -1 for byte in _STRINGS.sub(b"", text) if byte in b"[]{}")
+    return max(accumulate(steps), default=0) > MAX_DEPTH
 
 
 # Lines ---------------------------------------------------------------------------------------------------------------
 
 
 class _Nested(msgspec.Struct):
-    user: Any = msgspec.field(name=NESTED_USER, default=msgspec.UNSET)
+    user: msgspec.Raw | msgspec.UnsetType = msgspec.field(name=NESTED_USER, default=msgspec.UNSET)
     attributes: msgspec.Raw | msgspec.UnsetType = msgspec.field(name=NESTED_ATTRIBUTES, default=msgspec.UNSET)
 
 
+_decode_value: Callable[[str], msgspec.Raw] = msgspec.json.Decoder(msgspec.Raw).decode
 _Fields = dict[str, msgspec.Raw]
 _decode_fields: Callable[[bytes], _Fields] = msgspec.json.Decoder(_Fields).decode
 _decode_nested: Callable[[bytes], _Nested] = msgspec.json.Decoder(_Nested).decode
+_decode_text: Callable[[bytes], str] = msgspec.json.Decoder(str).decode
 
 #: How the JSON of a type begins.
 _BEGINS: Mapping[Type, tuple[bytes, ...]] = {
@@ -283,15 +300,15 @@ class LineMapper:
         if mapping.attributes is not None:
             self._picks = [(json_string(name) + b":", name, column) for name, column in mapping.attributes.items()]
 
-    def check(self, lines: Sequence[bytes]) -> None:
+    def check(self, lines: Iterable[bytes]) -> None:
         """Raise ExportError if a column that the mapping names is in none of these records (the first ones)."""
         names: dict[str, None] = {}
         for line in lines:
             try:
-                row = _decode_nested(line)
-                fields = line if self._mapping.user is not None or not row.attributes else bytes(row.attributes)
-                names.update(dict.fromkeys(_decode_fields(fields)))
-            except (ValueError, msgspec.MsgspecError):
+                _check_line(line)
+                fields = _decode_nested(line).attributes if self._mapping.user is None else line
+                names.update(dict.fromkeys(_decode_fields(bytes(fields) if fields else b"{}")))
+            except _NOT_A_ROW:
                 continue  # map() says what is wrong with it
         if names:
             check_columns(self._mapping, list(names))
@@ -304,6 +321,7 @@ class LineMapper:
         for at, line in enumerate(lines):
             user, record = "", b""
             try:
+                _check_line(line)
                 user, attributes = self._nested(line) if self._mapping.user is None else self._flat(line)
                 record = self._mapping.frame.record(user, attributes)
                 if attributes == b"{}":
@@ -311,20 +329,19 @@ class LineMapper:
                 elif len(record) > self._mapping.max_record_bytes:
                     reason = _too_large(len(record), self._mapping.max_record_bytes)
                     problems[at] = Problem(Code.REJECTED, reason, user)
-            except (_Invalid, ValueError, msgspec.MsgspecError) as error:
-                # UnicodeError is a ValueError, and msgspec tells a string cut at a lone surrogate as one, too.
-                problems[at] = Problem(Code.REJECTED, _reason(error), getattr(error, "user", ""))
+            except _NOT_A_ROW as error:
+                user = error.user if isinstance(error, _Invalid) else self._guess_user(line)
+                problems[at] = Problem(Code.REJECTED, _reason(error), user)
             users.append(user)
             records.append(record)
         return Mapped(users, records, problems)
 
     def _nested(self, line: bytes) -> tuple[str, bytes]:
         row = _decode_nested(line)
-        user = self._key(row.user, NESTED_USER)
+        user = self._key(None if isinstance(row.user, msgspec.UnsetType) else bytes(row.user), NESTED_USER)
         if isinstance(row.attributes, msgspec.UnsetType) or bytes(row.attributes)[:1] != b"{":
             raise _Invalid(f"{NESTED_ATTRIBUTES!r} must be an object", user)
         attributes = bytes(row.attributes)
-        _utf8(line, user)
         if self._picks is None and not self._mapping.types:
             return user, b"{}" if attributes[1:-1].isspace() else attributes
         return user, self._pick(_decode_fields(attributes), user)
@@ -334,17 +351,26 @@ class LineMapper:
         column = self._mapping.user
         assert column is not None
         raw = fields.get(column)
-        user = self._key(msgspec.UNSET if raw is None else msgspec.json.decode(raw), column)
-        _utf8(line, user)
+        user = self._key(None if raw is None else bytes(raw), column)
         if self._picks is None:
             del fields[column]
         return user, self._pick(fields, user)
 
-    def _key(self, key: object, column: str) -> str:
-        if key is msgspec.UNSET or key is None:
-            raise _Invalid(f"the user's key is empty ({column!r} is {'null' if key is None else 'missing'})")
-        if not isinstance(key, str):
-            raise _Invalid(f"the user's key must be text ({column!r} is {orjson.dumps(key).decode()[:60]})")
+    def _guess_user(self, line: bytes) -> str:
+        """The key of a record that is not valid, if it can be told all the same: bad bytes become U+FFFD."""
+        text = line.decode("utf-8", "replace").encode()
+        try:
+            raw = _decode_nested(text).user if self._mapping.user is None else _decode_fields(text)[self._mapping.user]
+            return _decode_text(bytes(raw)) if raw else ""
+        except (*_NOT_A_ROW, KeyError):
+            return ""
+
+    def _key(self, raw: bytes | None, column: str) -> str:
+        if raw is None or raw == b"null":
+            raise _Invalid(f"the user's key is empty ({column!r} is {raw.decode() if raw else 'missing'})")
+        if not raw.startswith(b'"'):
+            raise _Invalid(f"the user's key must be text ({column!r} is {_short(raw.decode())})")
+        key = _decode_text(raw)
         if not key.strip():
             raise _Invalid(f"the user's key is empty ({column!r})", key)
         return key
@@ -371,16 +397,21 @@ class _Invalid(Exception):
         self.user = user
 
 
-def _utf8(line: bytes, user: str) -> None:
-    """msgspec leaves the text inside raw values unchecked."""
+#: What a line that is no valid row ends in. A surrogate that stands alone is a UnicodeError, and so a ValueError.
+_NOT_A_ROW = (_Invalid, ValueError, msgspec.MsgspecError)
+
+
+def _check_line(line: bytes) -> None:
+    """What msgspec doesn't: the text inside raw values, and how deep they are nested."""
     if not line.isascii():
-        try:
-            line.decode()
-        except UnicodeDecodeError as error:
-            raise _Invalid(f"not UTF-8: byte 0x{line[error.start]:02x} at {error.start + 1}", user) from None
+        line.decode()
+    if _is_deep(line):
+        raise _Invalid(f"nested more than {MAX_DEPTH} levels deep")
 
 
 def _reason(error: Exception) -> str:
+    if isinstance(error, UnicodeDecodeError):
+        return f"not UTF-8: byte 0x{error.object[error.start]:02x} at {error.start + 1}"
     if isinstance(error, msgspec.MsgspecError):
         if isinstance(error, msgspec.ValidationError):
             return "not a JSON object"

@@ -35,7 +35,10 @@ class Reading:
             block = self._first
             self._first = None
             while block is not None:
-                await self._send.send(block)
+                try:
+                    await self._send.send(block)
+                except anyio.BrokenResourceError:
+                    return  # nobody wants more
                 block = await self._next()
 
     async def blocks(self) -> AsyncIterator[Rows]:

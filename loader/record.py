@@ -89,12 +89,13 @@ class Rows:
     """One mapped block: records to send and rows that are settled already, in order of row.
 
     `numbers`, `users` and `records` go together; `settled` are the rows never sent (REJECTED, SKIPPED).
-    `end` is the mark behind the block, `position` how many bytes of the export, as it is stored, are read.
+    `end` is the mark behind the block (None: reading can't begin there), `position` how many bytes of the export, as it
+    is stored, are read.
     """
 
     numbers: list[int]
     users: list[str]
     records: list[bytes]
     settled: list[Settled] = field(default_factory=list)
-    end: Mark = field(default_factory=Mark)
+    end: Mark | None = None
     position: int = 0

@@ -1,12 +1,14 @@
 """One batch to its outcomes: encode, send, read, and whatever the answer asks for, until every user has one.
 
-The only loop that sends anything twice. A part of the batch is either settled, halved, or waits for its next attempt.
+The only loop that sends anything twice. A part of the batch is either settled, halved, or waits for its next attempt;
+meanwhile the other parts go on.
 """
 
 import random
+import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from time import time
+from dataclasses import dataclass, replace
+from heapq import heappop, heappush
 
 from loader.batch import Batch, BatchLimits
 from loader.ceiling import Ceiling
@@ -23,25 +25,36 @@ from loader.verdict import Do, Verdict, words
 _NAMELESS_ANSWERS = 3
 
 
-@dataclass(slots=True)
+#: 401s in a row that cost a part nothing. One is an old token's end; more, while the others get through, are about it.
+_FREE_RENEWALS = 3
+
+
+@dataclass(slots=True, eq=False)
 class _Part:
-    """Some of a batch's users, by position. `attempts`: requests that carried them; `failures`: those that count."""
+    """Some of a batch's users, by position.
+
+    `attempts`: requests that carried them. `tries`: those that failed; `failures`: those of them that count, because
+    something succeeded meanwhile. `waits`: backoffs so far. `due`: when the next attempt may go.
+    """
 
     positions: Sequence[int]
     batch: Batch
     attempts: int = 0
+    tries: int = 0
     failures: int = 0
+    renewals: int = 0
     waits: int = 0
+    due: float = 0.0
     sent_at: int = 0  # the lane's successes when the last attempt was sent
     failed_at: int | None = None  # the same for the last that failed
 
-    def halves(self) -> "tuple[_Part, _Part]":
+    def __lt__(self, other: "_Part") -> bool:
+        return (self.due, self.positions[0]) < (other.due, other.positions[0])
+
+    def halves(self) -> "list[_Part]":
         middle = len(self.batch) // 2
-        first, second = (
-            _Part(self.positions[a:b], self.batch.part(a, b), self.attempts)
-            for a, b in ((0, middle), (middle, len(self.batch)))
-        )
-        return first, second
+        cuts = ((0, middle), (middle, len(self.batch)))
+        return [_Part(self.positions[a:b], self.batch.part(a, b), self.attempts) for a, b in cuts]
 
 
 class Settler:
@@ -61,6 +74,7 @@ class Settler:
         *,
         is_proven: bool = False,
         uniform: Callable[[float, float], float] = random.uniform,
+        wall: Callable[[], float] = time.time,
     ) -> None:
         self._target = target
         self._send = send
@@ -69,6 +83,7 @@ class Settler:
         self._attempts = attempts
         self._warn = warn
         self._uniform = uniform
+        self._wall = wall
         self._max_bytes = Ceiling()
         self._max_users = Ceiling()
         self._nameless = -1 if is_proven else 0
@@ -89,44 +104,54 @@ class Settler:
         outcomes: list[Outcome] = [_NOT_YET] * len(batch)
         todo = [_Part(range(len(batch)), batch)]
         while todo:
-            part = todo.pop()
-            if self._is_too_large(part.batch):
-                todo += reversed(part.halves())
-                continue
-            verdict, response, reason = await self._attempt(part)
-            if not isinstance(verdict, Do):
+            part = heappop(todo)
+            if (wait := part.due - self._lane.now()) > 0:
+                await self._lane.sleep(wait)
+            for left in await self._step(part, outcomes):
+                heappush(todo, left)
+        return outcomes
+
+    async def _step(self, part: _Part, outcomes: list[Outcome]) -> Sequence[_Part]:
+        """One attempt of a part; what remains to be done of it."""
+        if self._is_too_large(part.batch):
+            return part.halves()
+        verdict, response, reason = await self._attempt(part)
+        is_alone = len(part.batch) == 1
+        part.renewals = part.renewals + 1 if verdict is Do.RENEW else 0
+        match verdict:
+            case Do.STOP:
+                raise Stopped(f"the target refuses to go on: {reason}")
+            case Do.SPLIT | Do.SHRINK:
+                if not is_alone:
+                    return part.halves()
+                _fill(outcomes, part, Code.INVALID, reason, response)
+                return ()
+            case Do.RENEW if part.renewals <= _FREE_RENEWALS:
+                self._lane.failed(reason)
+                return (part,)
+            case Do.WAIT:
+                await self._wait(part, response, reason)
+                return (part,)
+            case Do():
+                is_alive = self._failed(part, reason)
+                if is_alone and is_alive and part.failures >= self._attempts:
+                    _fill(outcomes, part, Code.FAILED, reason, response)
+                    return ()
+                parts = [part]
+                if not is_alone and part.tries >= self._attempts:
+                    parts = self._suspects(part, is_alive=is_alive)
+                await self._back_off(parts, is_alive=is_alive)
+                return parts
+            case _:
                 left = self._take(part, verdict, response, outcomes)
                 if left is None:
-                    continue
-                if not await self._again(left, "the answer left users out"):
+                    return ()
+                is_alive = self._failed(left, "the answer left users out")
+                if left.failures >= self._attempts:
                     _fill(outcomes, left, Code.NO_RESULT, "no answer named this user", response)
-                else:
-                    todo.append(left)
-            elif verdict in (Do.SPLIT, Do.SHRINK):
-                if len(part.batch) > 1:
-                    todo += reversed(part.halves())
-                else:
-                    _fill(outcomes, part, Code.INVALID, reason, response)
-            elif verdict is Do.STOP:
-                raise Stopped(f"the target refuses to go on: {reason}")
-            elif verdict is Do.RENEW:
-                self._lane.failed(reason)
-                todo.append(part)
-            elif verdict is Do.WAIT:
-                await self._wait(part, response, reason)
-                todo.append(part)
-            elif await self._again(part, reason):
-                todo.append(part)
-            elif len(part.batch) > 1:
-                # Others went through meanwhile, so it may be one of these users: look for who it is. The halves get
-                # one try each; a user alone gets all of them.
-                for half in reversed(part.halves()):
-                    half.failures = self._attempts - 1 if len(half.batch) > 1 else 0
-                    half.failed_at = part.failed_at
-                    todo.append(half)
-            else:
-                _fill(outcomes, part, Code.FAILED, reason, response)
-        return outcomes
+                    return ()
+                await self._back_off([left], is_alive=is_alive)
+                return (left,)
 
     async def _attempt(self, part: _Part) -> tuple[Verdict, Response | None, str]:
         """Send the part's requests, one after the other while they are taken, and read what came."""
@@ -136,6 +161,7 @@ class Settler:
         try:
             for request in self._target.encode(part.batch):
                 body = max(body, len(request.body))
+                part.attempts += 1
                 responses.append(await self._send(request))
                 if not 200 <= responses[-1].status < 300:
                     break
@@ -147,7 +173,6 @@ class Settler:
             reason = words(responses[-1])
             if verdict is Do.AGAIN and 200 <= responses[-1].status < 300:
                 reason = f"the answer can't be read, {reason}"
-        part.attempts += 1
         if not isinstance(verdict, Do) or verdict in (Do.SPLIT, Do.SHRINK):
             self._lane.succeeded()
         if not isinstance(verdict, Do):
@@ -196,42 +221,51 @@ class Settler:
         if not missing:
             return None
         self._warn(f"an answer left out {len(missing)} of {len(results)} users; they are sent again")
-        return _Part(
-            [part.positions[place] for place in missing],
-            part.batch.pick(missing),
-            part.attempts,
-            part.failures,
-            part.waits,
-            part.sent_at,
-            part.failed_at,
-        )
+        return replace(part, positions=[part.positions[place] for place in missing], batch=part.batch.pick(missing))
 
-    async def _again(self, part: _Part, reason: str) -> bool:
-        """Wait for the next attempt of a part that failed. False: its attempts are used up.
+    def _failed(self, part: _Part, reason: str) -> bool:
+        """Take note of a failed attempt. True: something succeeded since the one before was sent (or this, the first).
 
-        A failure costs an attempt only if something succeeded since the one before: else the target is down, and this
-        part's users are not to blame.
+        Only such a failure counts: else the target is down, and this part's users are not to blame.
         """
         self._lane.failed(reason)
-        is_target_alive = self._lane.successes > (part.sent_at if part.failed_at is None else part.failed_at)
-        if part.failed_at is None or is_target_alive:
-            part.failures += 1
+        is_alive = self._lane.successes > (part.sent_at if part.failed_at is None else part.failed_at)
         part.failed_at = part.sent_at
-        if part.failures >= self._attempts and is_target_alive:
-            return False
-        part.waits += 1
-        await self._lane.sleep(backoff_s(part.waits, self._uniform))
-        return True
+        part.tries += 1
+        part.failures += is_alive
+        return is_alive
+
+    def _suspects(self, part: _Part, *, is_alive: bool) -> list[_Part]:
+        """The halves of a part whose tries are used up: one of its users may be the reason, so look for who it is.
+
+        The halves get one try each; a user alone gets all of them. This goes on, slowly, while nothing succeeds: should
+        each batch hold such a user, or this be the only one, then nothing else would ever tell that the target is up.
+        """
+        halves = part.halves()
+        for half in halves:
+            half.tries = self._attempts - 1 if len(half.batch) > 1 else 0
+            half.failed_at = part.failed_at
+            half.waits = 0 if is_alive else part.waits
+        return halves
+
+    async def _back_off(self, parts: Sequence[_Part], *, is_alive: bool) -> None:
+        """Put the next attempt of `parts` off. If the target seems to be down, the whole batch waits for it."""
+        pause = backoff_s(parts[0].waits + 1, self._uniform)
+        if not is_alive:
+            await self._lane.sleep(pause)
+            pause = 0.0
+        for part in parts:
+            part.waits += 1
+            part.due = self._lane.now() + pause
 
     async def _wait(self, part: _Part, response: Response | None, reason: str) -> None:
         """Slow down as the target asks: the whole lane if it says for how long, else this part."""
         self._lane.failed(reason)
-        seconds = retry_after_s(response.headers, time()) if response else None
+        seconds = retry_after_s(response.headers, self._wall()) if response else None
         if seconds:
             self._lane.hold(seconds)
         else:
-            part.waits += 1
-            await self._lane.sleep(backoff_s(part.waits, self._uniform))
+            await self._back_off([part], is_alive=False)
 
     def _is_too_large(self, batch: Batch) -> bool:
         limits = self.limits

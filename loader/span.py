@@ -13,10 +13,11 @@ class SpanSet:
 
     __slots__ = ("_firsts", "_lasts")
 
-    def __init__(self, spans: Iterable[tuple[int, int]] = ()) -> None:
+    def __init__(self, spans: Iterable[tuple[int, int]] = (), *, in_order: bool = False) -> None:
+        """`in_order`: the spans ascend by their first row, and need not all be held to be sorted."""
         firsts: list[int] = []
         lasts: list[int] = []
-        for first, last in sorted(spans):
+        for first, last in spans if in_order else sorted(spans):
             if lasts and first <= lasts[-1] + 1:
                 lasts[-1] = max(lasts[-1], last)
             else:

@@ -1,15 +1,15 @@
 """Exports into mapped rows: one file a format, each a stream of blocks with row numbers and places to resume from."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from pathlib import Path
 from typing import Literal, get_args
 
-from loader.errors import ExportError
+from loader.errors import ExportError, Stopped
 from loader.export import delimited, lines
-from loader.export.rows import Reader, chained
+from loader.export.rows import Reader, hash_from
 from loader.export.source import SUFFIXES, Compression, Fingerprint, Source
+from loader.export.split import CHUNK_BYTES
 from loader.mapping import RowMapping
 from loader.record import Mark, Rows
 from loader.span import SpanSet
@@ -22,13 +22,14 @@ __all__ = ["Export", "Fingerprint", "Format", "stem"]
 
 @dataclass(frozen=True)
 class Export:
-    """One export and how to read it. `delimiter` None: the format's own."""
+    """One export and how to read it. `delimiter` None: the format's own. `chunk_bytes`: read at a time."""
 
     path: Path
     format: Format
     compression: Compression = None
     delimiter: str | None = None
     max_row_bytes: int = 1 << 20
+    chunk_bytes: int = CHUNK_BYTES
 
     @classmethod
     def of(cls, path: Path, format: Format | None, delimiter: str | None, max_row_bytes: int) -> "Export":
@@ -43,7 +44,7 @@ class Export:
 
     def fingerprint(self) -> Fingerprint:
         """Size and time of the file. Raises ExportError if it isn't there."""
-        return Source(self.path, self.compression).fingerprint()
+        return self._source.fingerprint()
 
     def rows(self, mapping: RowMapping, start: Mark | None = None, settled: SpanSet | None = None) -> Iterator[Rows]:
         """Blocks of rows from `start` on, without those in `settled`. Blocking: for a thread.
@@ -51,7 +52,7 @@ class Export:
         Raises ExportError where the export doesn't fit the mapping (before the first block), Stopped where it breaks
         off (behind the last whole row).
         """
-        source = Source(self.path, self.compression)
+        source = self._source
         reader: Reader
         if self.format == "ndjson":
             reader = lines.Lines(source, mapping, self.max_row_bytes)
@@ -62,12 +63,27 @@ class Export:
 
     def is_same_up_to(self, marks: Sequence[Mark]) -> bool:
         """Does the export hold, up to the last mark, the bytes that were read when the marks were made? Reads it."""
-        source = Source(self.path, self.compression)
-        offsets = [mark.offset for mark in marks]
-        for (before, mark), data in zip(pairwise(marks), _pieces(source.chunks(offsets[0]), offsets), strict=False):
-            if chained(before.digest, data) != mark.digest:
-                return False
+        chunks = self._source.chunks()
+        data, offset, link = b"", 0, hash_from("")
+        try:
+            for mark in marks:
+                while offset < mark.offset:
+                    if not (data := data or next(chunks, b"")):
+                        return False
+                    piece = data[: mark.offset - offset]
+                    link.update(piece)
+                    offset += len(piece)
+                    data = data[len(piece) :]
+                if link.hexdigest() != mark.digest:
+                    return False
+                link = hash_from(mark.digest)
+        except Stopped:  # it breaks off where it did not before
+            return False
         return True
+
+    @property
+    def _source(self) -> Source:
+        return Source(self.path, self.compression, self.chunk_bytes)
 
 
 def stem(path: Path) -> str:
@@ -79,19 +95,3 @@ def stem(path: Path) -> str:
 def _uncompressed(path: Path) -> tuple[Path, Compression]:
     compression = SUFFIXES.get(path.suffix.lower())
     return (path.with_suffix(""), compression) if compression else (path, None)
-
-
-def _pieces(chunks: Iterable[bytes], offsets: Sequence[int]) -> Iterator[bytes]:
-    """The bytes between each two of `offsets`; a last one that is shorter if they run out."""
-    rest = b""
-    sizes = [end - start for start, end in pairwise(offsets)]
-    for chunk in chunks:
-        rest += chunk
-        while sizes and len(rest) >= sizes[0]:
-            yield rest[: sizes[0]]
-            rest = rest[sizes.pop(0) :]
-        if not sizes:
-            return
-    while sizes:
-        yield rest[: sizes[0]]
-        rest = rest[sizes.pop(0) :]

@@ -8,9 +8,9 @@ import pyarrow as pa
 import pyarrow.csv
 
 from loader.errors import ExportError
-from loader.export.rows import assemble
+from loader.export.rows import Place, assemble
 from loader.export.source import Source
-from loader.export.split import Cut, Splitter, count_lines
+from loader.export.split import Cut, Splitter
 from loader.mapping import ColumnMapper, Mapped, Problem, RowMapping
 from loader.outcome import Code
 from loader.record import Mark, Rows
@@ -30,41 +30,50 @@ class Delimited:
         self._max = max_row_bytes
 
     def blocks(self, start: Mark | None, settled: SpanSet) -> Iterator[Rows]:
-        header, first = self._header()
+        header, place = self._header()
         mapper = ColumnMapper(self._mapping, header)
-        mark = start or first
-        for cut in Splitter(self._delimiter, self._max).cuts(self._source.chunks(mark.offset)):
+        self._check_names(header, mapper.columns)
+        if start is not None:
+            place = Place(start)
+        for cut in Splitter(self._delimiter, self._max).cuts(self._source.chunks(place.offset)):
             bad, table = self._parse(cut, header, mapper)
             mapped = mapper.map(table) if table.num_rows else Mapped([], [], {})
-            rows = assemble(cut, bad, mapped, mark, self._source.path.name, settled)
+            rows = assemble(cut, bad, mapped, place, self._source.path.name, settled)
             rows.position = self._source.position
-            mark = rows.end
             yield rows
 
-    def _header(self) -> tuple[list[str], Mark]:
-        """The columns' names and the mark behind them. Raises ExportError."""
+    def _header(self) -> tuple[list[str], Place]:
+        """The columns' names and the place behind them. Raises ExportError."""
         name = self._source.path
-        skip = 3 if self._source.has_bom() else 0
-        line = 1
-        offset = skip
-        for cut in Splitter(self._delimiter, self._max).cuts(self._source.chunks(skip)):
+        place = Place(Mark())
+        place.move(self._source.byte_order_mark())
+        for cut in Splitter(self._delimiter, self._max).cuts(self._source.chunks(place.offset)):
             if len(cut.starts) == 0:
-                line += count_lines(cut.data)
-                offset += len(cut.data)
+                place.move(cut.data)
                 continue
+            line = place.line + next(cut.lines([0]))
             if reason := cut.bad.get(0):
-                raise ExportError(f"{name} line {line + cut.line(0)}: the header can't be read: {reason}")
-            end = int(cut.ends[0])
+                raise ExportError(f"{name} line {line}: the header can't be read: {reason}")
             try:
                 text = cut.text(0).decode()
             except UnicodeDecodeError as error:
-                raise ExportError(f"{name}: the header is not UTF-8 ({error.reason} at byte {error.start})") from error
-            header = next(csv.reader(io.StringIO(text, newline=""), delimiter=self._delimiter))
-            doubled = sorted({column for column in header if header.count(column) > 1})
-            if doubled:
-                raise ExportError(f"{name}: the header names {doubled[0]!r} twice; rename one of the columns")
-            return header, Mark(1, offset + end, line + count_lines(cut.data[:end]), "")
+                raise ExportError(
+                    f"{name} line {line}: the header is not UTF-8 ({error.reason} at byte {error.start})"
+                ) from error
+            place.move(cut.data[: int(cut.ends[0])])
+            return next(csv.reader(io.StringIO(text, newline=""), delimiter=self._delimiter)), place
         raise ExportError(f"{name} is empty: not even a header")
+
+    def _check_names(self, header: list[str], columns: list[str]) -> None:
+        """Raises ExportError if a column that is read can't be told from others by its name."""
+        for column in columns:
+            if header.count(column) > 1:
+                raise ExportError(f"{self._source.path}: the header names {column!r} twice; rename one of the columns")
+            if not column:
+                raise ExportError(
+                    f"{self._source.path}: the header leaves column {header.index(column) + 1} without a name; "
+                    "name it, or list the columns to send in mapping.attributes"
+                )
 
     def _parse(self, cut: Cut, header: list[str], mapper: ColumnMapper) -> tuple[dict[int, Problem], pa.Table]:
         """A cut's broken rows, by position, and a table of the others."""
@@ -76,12 +85,13 @@ class Delimited:
             ragged.append((row.number - 1, row.actual_columns))
             return "skip"
 
+        names = [str(at) for at in range(len(header))]  # columns that aren't read may share a name
         expected = len(cut.starts) - len(bad)
         if not expected:
             return bad, pa.table({})
         table = pyarrow.csv.read_csv(
             pa.py_buffer(data),
-            read_options=pyarrow.csv.ReadOptions(use_threads=False, column_names=header, block_size=len(data) + 1),
+            read_options=pyarrow.csv.ReadOptions(use_threads=False, column_names=names, block_size=len(data) + 1),
             parse_options=pyarrow.csv.ParseOptions(
                 delimiter=self._delimiter,
                 newlines_in_values=True,
@@ -89,9 +99,10 @@ class Delimited:
                 invalid_row_handler=skip,
             ),
             convert_options=pyarrow.csv.ConvertOptions(
-                column_types=dict.fromkeys(header, pa.binary()), include_columns=mapper.columns
+                column_types=dict.fromkeys(names, pa.binary()),
+                include_columns=[str(header.index(column)) for column in mapper.columns],
             ),
-        )
+        ).rename_columns(mapper.columns)
         if ragged:
             positions = [at for at in range(len(cut.starts)) if at not in bad]
             for number, found in ragged:
@@ -107,7 +118,7 @@ class Delimited:
     def _key(self, cut: Cut, at: int, header: list[str], mapper: ColumnMapper) -> str:
         """The user of a broken row, if its field can be told."""
         text = cut.text(at).decode("utf-8", "replace")
-        fields = next(csv.reader([text.replace("\0", "")], delimiter=self._delimiter), [])
+        fields = next(csv.reader([text], delimiter=self._delimiter), [])
         place = header.index(mapper.columns[0])
         # The last field of a row with broken quotes is whatever the quote swallowed.
         return fields[place] if place < len(fields) - (at in cut.bad) else ""

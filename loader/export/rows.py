@@ -17,34 +17,52 @@ class Reader(Protocol):
     def blocks(self, start: Mark | None, settled: SpanSet) -> Iterator[Rows]: ...
 
 
-def chained(digest: str, data: bytes) -> str:
-    """The hash of all bytes read so far, from the one before and the bytes since."""
-    return hashlib.blake2b(data, key=digest.encode(), digest_size=16).hexdigest()
+def hash_from(digest: str) -> "hashlib.blake2b":
+    """The hash of the bytes behind a mark with `digest`: chained, it is the hash of all that was read."""
+    return hashlib.blake2b(key=digest.encode(), digest_size=16)
 
 
-def assemble(cut: Cut, bad: dict[int, Problem], mapped: Mapped, start: Mark, name: str, settled: SpanSet) -> Rows:
-    """The rows of one cut: `bad` by position among all its rows, `mapped` the others, in order.
+class Place:
+    """Where reading stands, from a mark on: the next row's number, the bytes and lines before it."""
+
+    def __init__(self, start: Mark) -> None:
+        self.row, self.offset, self.line, digest = start
+        self._hash = hash_from(digest)
+        self._marked = start.row
+
+    def move(self, data: bytes, rows: int = 0, *, is_open: bool = False) -> Mark | None:
+        """Go behind `data`. A mark, if reading could begin there: at the end of a row, and not yet marked."""
+        self.row += rows
+        self.offset += len(data)
+        self.line += count_lines(data)
+        self._hash.update(data)
+        if is_open or self.row == self._marked:
+            return None
+        mark = Mark(self.row, self.offset, self.line, self._hash.hexdigest())
+        self._hash, self._marked = hash_from(mark.digest), mark.row
+        return mark
+
+
+def assemble(cut: Cut, bad: dict[int, Problem], mapped: Mapped, place: Place, name: str, settled: SpanSet) -> Rows:
+    """The rows of one cut, and `place` moves behind them: `bad` by position among all rows, `mapped` the others.
 
     Every message gets the file's name and the physical line.
     """
     count = len(cut.starts)
+    first, line = place.row, place.line
+    end = place.move(cut.data, count, is_open=cut.is_open)
     positions = [at for at in range(count) if at not in bad] if bad else range(count)
-    end = Mark(
-        start.row + count,
-        start.offset + len(cut.data),
-        start.line + count_lines(cut.data),
-        chained(start.digest, cut.data),
-    )
-    numbers = [start.row + at for at in positions] if bad else list(range(start.row, end.row))
+    numbers = [first + at for at in positions] if bad else list(range(first, first + count))
     users, records, aside = mapped.users, mapped.records, []
     problems = bad | {positions[at]: problem for at, problem in mapped.problems.items()}
     if problems:
-        for at in sorted(problems):
+        ordered = sorted(problems)
+        for at, before in zip(ordered, cut.lines(ordered), strict=True):
             problem = problems[at]
-            where = f"{name} line {start.line + cut.line(at)}: "
-            aside.append(Settled(start.row + at, problem.user, Outcome(problem.code, where + problem.reason)))
+            where = f"{name} line {line + before}: "
+            aside.append(Settled(first + at, problem.user, Outcome(problem.code, where + problem.reason)))
     drop = set(mapped.problems)
-    if settled.overlaps(start.row, end.row - 1):
+    if settled.overlaps(first, first + count - 1):
         drop |= {at for at, number in enumerate(numbers) if number in settled}
         aside = [item for item in aside if item.row not in settled]
     if drop:

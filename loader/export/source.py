@@ -29,6 +29,7 @@ class Source:
 
     path: Path
     compression: Compression
+    chunk_bytes: int = CHUNK_BYTES
     position: int = 0
 
     def fingerprint(self) -> Fingerprint:
@@ -40,7 +41,7 @@ class Source:
         return Fingerprint(stat.st_size, stat.st_mtime_ns)
 
     def chunks(self, offset: int = 0) -> Iterator[bytes]:
-        """The decompressed bytes from `offset` on, about a mebibyte at a time; at the start without a byte order mark.
+        """The decompressed bytes from `offset` on. Chunks end at the same places whatever `offset` is.
 
         Raises ExportError if the file can't be opened, and Stopped where it breaks off or can't be read further.
         """
@@ -48,7 +49,7 @@ class Source:
             with self.path.open("rb", buffering=0) as file:
                 if self.compression is None:
                     file.seek(offset)
-                    yield from self._plain(file)
+                    yield from self._plain(file, offset)
                 else:
                     yield from _behind(offset, self._gzip(file))
         except OSError as error:
@@ -57,30 +58,35 @@ class Source:
                 raise ExportError(f"export.path: can't read {where}") from error
             raise Stopped(f"reading the export failed, {where}; all rows before are kept") from error
 
-    def has_bom(self) -> bool:
-        """Does the text begin with a byte order mark, as spreadsheets write it?"""
-        return next(self.chunks(), b"").startswith(_BOM)
+    def byte_order_mark(self) -> bytes:
+        """The mark with which spreadsheets begin a text, or nothing."""
+        begin = b""
+        for chunk in self.chunks():
+            begin += chunk
+            if len(begin) >= len(_BOM):
+                break
+        return _BOM if begin.startswith(_BOM) else b""
 
-    def _plain(self, file: BinaryIO) -> Iterator[bytes]:
-        while chunk := file.read(CHUNK_BYTES):
-            self.position = file.tell()
+    def _plain(self, file: BinaryIO, offset: int) -> Iterator[bytes]:
+        while chunk := file.read(self.chunk_bytes - offset % self.chunk_bytes):
+            offset = self.position = file.tell()
             yield chunk
 
     def _gzip(self, file: BinaryIO) -> Iterator[bytes]:
         """Any number of gzip members, one after the other; zeros behind the last are padding."""
         unpack = None
+        is_first = True
         while raw := file.read(_RAW_BYTES):
-            first = self.position == 0
             self.position = file.tell()
             while raw:
                 if unpack is None:
-                    if not first and not raw.strip(b"\0"):
+                    if not is_first and not (raw := raw.lstrip(b"\0")):
                         break
                     unpack = zlib.decompressobj(wbits=31)
                 try:
-                    chunk = unpack.decompress(raw, CHUNK_BYTES)
+                    chunk = unpack.decompress(raw, self.chunk_bytes)
                 except zlib.error as error:
-                    if first:
+                    if is_first:
                         raise ExportError(f"{self.path} is not gzip: {error}") from error
                     raise Stopped(
                         f"{self.path} is damaged near byte {self.position:,} ({error}); all rows before are kept"
@@ -90,7 +96,7 @@ class Source:
                     yield chunk
                 if unpack.eof:
                     raw, unpack = unpack.unused_data, None
-                first = False
+                is_first = False
         if unpack is not None:
             raise Stopped(
                 f"{self.path} breaks off: its gzip data ends at byte {self.position:,} without an end mark; "

@@ -22,17 +22,24 @@ class Cut(NamedTuple):
     """Whole rows, cut off the export.
 
     `data` is the bytes as they came; `starts` and `ends` are where in it each row stands, line end included, blank
-    lines left out; `bad` says of some rows (by position) why they are not records.
+    lines left out; `bad` says of some rows (by position) why they are not records. `is_open`: the last line is a
+    rejected row's, and goes on in the next cut.
     """
 
     data: bytes
     starts: NDArray[np.int64]
     ends: NDArray[np.int64]
     bad: dict[int, str]
+    is_open: bool = False
 
-    def line(self, at: int) -> int:
-        """How many line ends stand in the data before row `at`."""
-        return count_lines(self.data[: int(self.starts[at])])
+    def lines(self, rows: Iterable[int]) -> Iterator[int]:
+        """How many line ends stand in the data before each of `rows`, which ascend."""
+        before = lines = 0
+        for at in rows:
+            start = int(self.starts[at])
+            lines += count_lines(self.data[before:start])
+            before = start
+            yield lines
 
     def text(self, at: int) -> bytes:
         """Row `at` as it came, without its line end."""
@@ -79,21 +86,22 @@ class Splitter:
             data = rest + chunk
             if skipping:
                 end = _line_end(data, 0)
+                skipping = end is None
                 if end is None:
                     end = _without_last_return(data)
-                    yield Cut(data[:end], _NONE, _NONE, {})
-                    rest = data[end:]
+                yield Cut(data[:end], _NONE, _NONE, {}, is_open=skipping)
+                data = data[end:]
+                if skipping:
+                    rest = data
                     continue
-                yield Cut(data[:end], _NONE, _NONE, {})
-                data, skipping = data[end:], False
-            cut, skipping = self._cut(data, final=False)
-            rest = data[len(cut.data) :]
+            cut = self._cut(data, final=False)
+            rest, skipping = data[len(cut.data) :], cut.is_open
             if cut.data:
                 yield cut
         if rest:
-            yield self._cut(rest, final=True)[0]
+            yield self._cut(rest, final=True)
 
-    def _cut(self, data: bytes, *, final: bool) -> tuple[Cut, bool]:
+    def _cut(self, data: bytes, *, final: bool) -> Cut:
         found = self._fast(data, final=final)
         if found is None:
             return self._walk(data, final=final)
@@ -104,7 +112,7 @@ class Splitter:
         blank = _blank(data, starts, ends)
         if blank.any():
             starts, ends = starts[~blank], ends[~blank]
-        return Cut(data[:used], starts, ends, {}), False
+        return Cut(data[:used], starts, ends, {})
 
     def _fast(self, data: bytes, *, final: bool) -> tuple[NDArray[np.int64], NDArray[np.int64]] | None:
         """Where records begin and end, or None if something is odd and the rows have to be walked."""
@@ -135,17 +143,17 @@ class Splitter:
         behind = buf[closes[closes < len(buf) - 1] + 1]
         return bool(np.isin(before, edges).all() and np.isin(behind, edges).all())
 
-    def _walk(self, data: bytes, *, final: bool) -> tuple[Cut, bool]:
-        """The same, one row at a time. True: the last row's line is too long to have ended."""
+    def _walk(self, data: bytes, *, final: bool) -> Cut:
+        """The same, one row at a time."""
         starts: list[int] = []
         ends: list[int] = []
         bad: dict[int, str] = {}
         at = 0
-        skipping = False
+        is_open = False
         while at < len(data):
             end, reason = self._row(data, at, final=final)
             if end is None and reason:  # a line longer than the limit, and its end is not in sight
-                end, skipping = (len(data), False) if final else (_without_last_return(data), True)
+                end, is_open = (len(data), False) if final else (_without_last_return(data), True)
             if end is None:
                 break
             if reason:
@@ -154,32 +162,40 @@ class Splitter:
                 starts.append(at)
                 ends.append(end)
             at = end
-        return Cut(data[:at], np.array(starts, np.int64), np.array(ends, np.int64), bad), skipping
+        return Cut(data[:at], np.array(starts, np.int64), np.array(ends, np.int64), bad, is_open)
 
     def _row(self, data: bytes, at: int, *, final: bool) -> tuple[int | None, str]:
-        """The end of the row at `at` and what is wrong with it; (None, "") if more bytes are needed to tell."""
-        end: int | None
-        if self._quoted:
-            match = self._record.match(data, at)
-            end = match.end() if match else None
-        else:
-            end = _line_end(data, at) or len(data)
-        if end is not None and end - at <= self._max:
-            whole = final or (end < len(data) or data.endswith(b"\n"))
-            return (end, "") if whole else (None, "")
-        unclosed = end is None and self._unclosed.match(data, at) is not None
-        if not final and len(data) - at <= self._max and (unclosed or end is not None):
+        """The end of the row at `at` and what is wrong with it; (None, "") if more bytes are needed to tell.
+
+        A row is judged by no more bytes than it may have, and one, so that it is judged alike however they arrive.
+        """
+        stop = min(len(data), at + self._max + 1)
+        is_over = stop - at > self._max
+        end = self._end(data, at, stop)
+        if end is not None and end - at <= self._max and (end < stop or data[end - 1] == _LF or final):
+            return end, ""
+        may_go_on = end is not None or self._unclosed.match(data, at, stop) is not None
+        if may_go_on and not is_over and not final:
             return None, ""
         line_end = _line_end(data, at)
         if line_end is None and final:
             line_end = len(data)
-        if end is not None or (line_end or len(data)) - at > self._max:
+        if (line_end or len(data)) - at > self._max:
             return line_end, f"too long: over export.max_row_bytes = {self._max:,} bytes"
         if line_end is None:
             return None, ""  # broken for certain, but its line has not ended yet
-        if unclosed or self._unclosed.match(data[at:line_end].rstrip(b"\r\n")):
+        if may_go_on and is_over:
+            return line_end, f"a quote is opened and not closed within export.max_row_bytes = {self._max:,} bytes"
+        if may_go_on or self._unclosed.match(data[at:line_end].rstrip(b"\r\n")):
             return line_end, "a quote is opened in this row and never closed"
         return line_end, "text behind a closing quote"
+
+    def _end(self, data: bytes, at: int, stop: int) -> int | None:
+        """The end of the record at `at`, or `stop` if there is none before; None if it can't be a record."""
+        if not self._quoted:
+            return min(_line_end(data, at) or stop, stop)
+        match = self._record.match(data, at, stop)
+        return match.end() if match else None
 
 
 _ZERO = np.zeros(1, np.int64)

@@ -33,12 +33,12 @@ def test_a_load_ends_with_an_outcome_for_every_row(tmp_path: Path, url: str, sch
     """Each scheme loads; status 0, and results name every row."""
     status, out, err = oracle.run("run", settings(tmp_path, url, scheme=scheme))
 
-    assert (0, "") == (status, out), err
+    assert (status, out) == (0, ""), err
     rows = oracle.results(tmp_path / "users.ckpt")
-    assert [("1", "a@x.com", "SUCCESS", "0", "200", "1")] == [
-        (r["row"], r["user"], r["code"], r["target_code"], r["http_status"], r["attempts"]) for r in rows[:1]
+    assert [(r["row"], r["user"], r["code"], r["target_code"], r["http_status"], r["attempts"]) for r in rows[:1]] == [
+        ("1", "a@x.com", "SUCCESS", "0", "200", "1")
     ]
-    assert 3 == len(rows)
+    assert len(rows) == 3
 
 
 def test_a_bearer_token_is_taken_as_it_is(tmp_path: Path) -> None:
@@ -46,7 +46,7 @@ def test_a_bearer_token_is_taken_as_it_is(tmp_path: Path) -> None:
     with oracle.sandbox("--token", "T") as address:
         status, _, err = oracle.run("run", settings(tmp_path, address, scheme="bearer"))
 
-    assert 0 == status, err
+    assert status == 0, err
 
 
 def test_a_finished_load_sends_nothing_and_ends_as_it_ended(tmp_path: Path, url: str) -> None:
@@ -57,7 +57,7 @@ def test_a_finished_load_sends_nothing_and_ends_as_it_ended(tmp_path: Path, url:
 
     again = oracle.run("run", path)
 
-    assert (1, 1) == (first[0], again[0])
+    assert (first[0], again[0]) == (1, 1)
     assert "finished" in again[2]
     assert before == oracle.get(url, "stats")[0]["writes"]
 
@@ -69,7 +69,7 @@ def test_another_mapping_is_refused_with_the_difference(tmp_path: Path, url: str
 
     status, _, err = oracle.run("run", path, "--set", "mapping.empty=null")
 
-    assert 2 == status
+    assert status == 2
     assert "mapping.empty: was 'omit', is 'null'" in err
     assert "--fresh" in err
 
@@ -83,10 +83,10 @@ def test_a_changed_export_is_refused_and_fresh_keeps_the_old_checkpoint(tmp_path
     refused = oracle.run("run", path)
     fresh = oracle.run("run", path, "--fresh")
 
-    assert (2, 0) == (refused[0], fresh[0]), fresh[2]
+    assert (refused[0], fresh[0]) == (2, 0), fresh[2]
     assert "its size was" in refused[2]
-    assert 4 == len(oracle.results(tmp_path / "users.ckpt"))
-    assert 1 == len(list(tmp_path.glob("users.ckpt.2*")))
+    assert len(oracle.results(tmp_path / "users.ckpt")) == 4
+    assert len(list(tmp_path.glob("users.ckpt.2*"))) == 1
 
 
 def test_a_touched_copy_is_the_same_export(tmp_path: Path, url: str) -> None:
@@ -95,7 +95,7 @@ def test_a_touched_copy_is_the_same_export(tmp_path: Path, url: str) -> None:
     oracle.run("run", path)
     os.utime(tmp_path / "users.csv", (1, 1))
 
-    assert 0 == oracle.run("run", path)[0]
+    assert oracle.run("run", path)[0] == 0
 
 
 def test_a_second_run_is_kept_out(tmp_path: Path) -> None:
@@ -111,9 +111,9 @@ def test_a_second_run_is_kept_out(tmp_path: Path) -> None:
         first.kill()
         first.communicate()
 
-    assert 2 == status
+    assert status == 2
     assert f"process {first.pid}" in err
-    assert "unfinished" == json.loads(asked[1])["state"]
+    assert json.loads(asked[1])["state"] == "unfinished"
 
 
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
@@ -129,8 +129,8 @@ def test_a_signal_lets_what_is_in_flight_finish(tmp_path: Path, number: signal.S
 
         assert status == process.returncode, err
         assert f"loader run {path}" in err
-        assert 1 == oracle.run("run", path)[0]
-        assert 0 == oracle.compare(address, tmp_path / "users.ckpt", expected)
+        assert oracle.run("run", path)[0] == 1
+        assert oracle.compare(address, tmp_path / "users.ckpt", expected) == 0
 
 
 def test_a_second_signal_stops_at_once(tmp_path: Path) -> None:
@@ -145,14 +145,14 @@ def test_a_second_signal_stops_at_once(tmp_path: Path) -> None:
         process.send_signal(signal.SIGINT)
         process.communicate(timeout=5)
 
-    assert 130 == process.returncode
+    assert process.returncode == 130
 
 
 def test_wrong_credentials_stop_with_the_apis_words(tmp_path: Path, url: str) -> None:
     """A refused key is status 3, and the secret is in no message."""
     status, _, err = oracle.run("run", settings(tmp_path, url), environment={"LOADER_TEST_SECRET": "wr0ng-s3cret"})
 
-    assert 3 == status
+    assert status == 3
     assert "401" in err
     assert "wr0ng-s3cret" not in err
 
@@ -161,7 +161,7 @@ def test_a_closed_port_gives_up_resumably(tmp_path: Path) -> None:
     """No usable answer for give_up_s: status 3, and the command to go on with."""
     status, _, err = oracle.run("run", settings(tmp_path, "http://127.0.0.1:9", give_up_s=1))
 
-    assert 3 == status
+    assert status == 3
     assert "can't connect to 127.0.0.1:9" in err
     assert "Go on with: loader run" in err
 
@@ -184,7 +184,7 @@ def test_what_is_wrong_is_named_and_nothing_is_sent(tmp_path: Path, url: str, ch
     """Status 2, a message that names key and way out, and no checkpoint left behind."""
     status, _, err = oracle.run("run", settings(tmp_path, url), "--set", change)
 
-    assert 2 == status, err
+    assert status == 2, err
     assert message in err
     assert not list(tmp_path.glob("*.ckpt*"))
 
@@ -194,8 +194,8 @@ def test_an_empty_file_is_an_error_and_a_header_alone_is_not(tmp_path: Path, url
     (tmp_path / "a").mkdir()
     (tmp_path / "b").mkdir()
 
-    assert 2 == oracle.run("run", settings(tmp_path / "a", url, ""))[0]
-    assert 0 == oracle.run("run", settings(tmp_path / "b", url, "email,Dept,Cost Centre,Site,Reports\n"))[0]
+    assert oracle.run("run", settings(tmp_path / "a", url, ""))[0] == 2
+    assert oracle.run("run", settings(tmp_path / "b", url, "email,Dept,Cost Centre,Site,Reports\n"))[0] == 0
 
 
 def test_the_checkpoint_is_its_owners_alone(tmp_path: Path, url: str) -> None:
@@ -203,10 +203,10 @@ def test_the_checkpoint_is_its_owners_alone(tmp_path: Path, url: str) -> None:
     oracle.run("run", settings(tmp_path, url))
     path = tmp_path / "users.ckpt"
 
-    assert 0o600 == stat.S_IMODE(path.stat().st_mode)
-    assert ["load.toml", "users.ckpt", "users.csv"] == sorted(p.name for p in tmp_path.iterdir())
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["load.toml", "users.ckpt", "users.csv"]
     with sqlite3.connect(path) as db:
-        assert [("SUCCESS",)] == db.execute("select code from results where user = 'b@x.com'").fetchall()
+        assert db.execute("select code from results where user = 'b@x.com'").fetchall() == [("SUCCESS",)]
 
 
 def test_results_can_be_filtered_and_piped(tmp_path: Path, url: str) -> None:
@@ -217,8 +217,8 @@ def test_results_can_be_filtered_and_piped(tmp_path: Path, url: str) -> None:
     _, out, _ = oracle.run("results", path, "--code", "USER_NOT_FOUND", "--code", "REJECTED", "--format", "ndjson")
     wrong = oracle.run("results", path, "--code", "LOST")
 
-    assert [4, 5] == [json.loads(line)["row"] for line in out.splitlines()]
-    assert 2 == wrong[0]
+    assert [json.loads(line)["row"] for line in out.splitlines()] == [4, 5]
+    assert wrong[0] == 2
     assert "USER_NOT_FOUND" in wrong[2]
 
 
@@ -230,9 +230,9 @@ def test_max_failures_stops_and_resumes(tmp_path: Path, url: str) -> None:
     stopped = oracle.run("run", path)
     finished = oracle.run("run", path, "--set", "limits.max_failures=1000")
 
-    assert (3, 1) == (stopped[0], finished[0])
+    assert (stopped[0], finished[0]) == (3, 1)
     assert "max_failures" in stopped[2]
-    assert 400 == len(oracle.results(tmp_path / "users.ckpt"))
+    assert len(oracle.results(tmp_path / "users.ckpt")) == 400
 
 
 def _wait_for_file(path: Path) -> None:
