@@ -223,7 +223,8 @@ class Calven:
     def _all_taken(self, users: list[str]) -> Response:
         """The same answer, for nothing but successes and four times as fast: names are encoded and joined in C."""
         names = orjson.dumps(users)
-        if not users or b"\\" in names:  # with an escape about, the quotes that end a name can't be told by sight
+        # With an escape about, or a user called ",", the quotes that end a name can't be told by sight.
+        if not users or b"\\" in names or "," in users:
             return self._answer(users, [SUCCESS] * len(users))
         start, end = b'{"userName":', b"," + orjson.dumps(self._rest(SUCCESS))[1:]
         results = names[1:-1].replace(b'","', b'"' + end + b"," + start + b'"')
