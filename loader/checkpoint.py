@@ -105,36 +105,29 @@ class Checkpoint:
         try:
             if is_new:
                 os.close(os.open(path, os.O_CREAT | os.O_WRONLY, 0o600))
-            db = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
-            if not db.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0]:
-                db.executescript(f"BEGIN; PRAGMA user_version={VERSION}; {_SCHEMA} COMMIT;")
-            opened = cls(path, db)._checked()  # before anything is changed: it may be another program's
-            db.execute("PRAGMA journal_mode=WAL")
-            db.execute("PRAGMA synchronous=FULL")
+            with _closed_on_error(sqlite3.connect(path, isolation_level=None, check_same_thread=False)) as db:
+                if not db.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0]:
+                    db.executescript(f"BEGIN; PRAGMA user_version={VERSION}; {_SCHEMA} COMMIT;")
+                _check(path, db)  # before anything is changed: it may be another program's
+                db.execute("PRAGMA journal_mode=WAL")
+                db.execute("PRAGMA synchronous=FULL")
+                return cls(path, db)
         except (sqlite3.Error, OSError) as error:
             raise CheckpointError(f"checkpoint {path}: {getattr(error, 'strerror', None) or error}") from error
-        return opened
 
     @classmethod
     def read(cls, path: Path) -> "Checkpoint":
-        """Open to read, also while a run writes. Raises CheckpointError."""
+        """Open to read, also while a run writes: all that is read is of one moment. Raises CheckpointError."""
         if not path.is_file():
             raise CheckpointError(f"there is no checkpoint {path}")
+        uri = f"{path.absolute().as_uri()}?mode=ro"
         try:
-            db = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, check_same_thread=False)
+            with _closed_on_error(sqlite3.connect(uri, uri=True, isolation_level=None, check_same_thread=False)) as db:
+                db.execute("BEGIN")
+                _check(path, db)
+                return cls(path, db)
         except sqlite3.Error as error:
             raise CheckpointError(f"checkpoint {path}: {error}") from error
-        return cls(path, db)._checked()
-
-    def _checked(self) -> "Checkpoint":
-        try:
-            version = self._db.execute("PRAGMA user_version").fetchone()[0]
-            self._db.execute("SELECT count(*) FROM load")
-        except sqlite3.Error as error:
-            raise CheckpointError(f"{self.path} is not a checkpoint: {error}") from error
-        if version != VERSION:
-            raise CheckpointError(f"{self.path} is of version {version}; this loader reads version {VERSION}")
-        return self
 
     def __enter__(self) -> "Checkpoint":
         return self
@@ -155,6 +148,10 @@ class Checkpoint:
             self._db.executemany(
                 "INSERT OR REPLACE INTO load VALUES (?, ?)", [(key, json.dumps(value)) for key, value in facts.items()]
             )
+
+    def merge_log(self) -> None:
+        """Bring all that is committed into the file itself, as far as nobody reads what was there before."""
+        self._db.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
 
     # What is settled
 
@@ -237,6 +234,25 @@ class Checkpoint:
             if self._db.in_transaction:
                 self._db.execute("ROLLBACK")
             raise
+
+
+@contextlib.contextmanager
+def _closed_on_error(db: sqlite3.Connection) -> Iterator[sqlite3.Connection]:
+    try:
+        yield db
+    except BaseException:
+        db.close()
+        raise
+
+
+def _check(path: Path, db: sqlite3.Connection) -> None:
+    try:
+        version = db.execute("PRAGMA user_version").fetchone()[0]
+        db.execute("SELECT count(*) FROM load")
+    except sqlite3.Error as error:
+        raise CheckpointError(f"{path} is not a checkpoint: {error}") from error
+    if version != VERSION:
+        raise CheckpointError(f"{path} is of version {version}; this loader reads version {VERSION}")
 
 
 def _in_order(groups: Iterable[Sequence[_Item]]) -> Iterator[_Item]:

@@ -108,8 +108,8 @@ def bearer(send: Send, credentials: "Credentials", refuses: Callable[[Response],
 class Credentials:
     """The current token, fetched once for all who wait for it.
 
-    `secrets` reads the credentials anew for each fetch, so that a rotated secret is taken up; it may block. A fetch pays
-    the pace like any attempt. `current` is the token that was fetched last, unless it was refused.
+    `secrets` reads the credentials anew for each fetch, so that a rotated secret is taken up; it may block. A fetch
+    pays the pace like any attempt. `current` is the token that was fetched last, unless it was refused.
     """
 
     def __init__(

@@ -1,5 +1,6 @@
 """The lane: what all requests to one target share. Is it held back, is it down, is the run to stop?"""
 
+import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -26,7 +27,7 @@ class Lane:
         self._waits: set[anyio.CancelScope] = set()
         self.stopping = anyio.Event()
         self.reason: LoaderError | None = None
-        self.successes = 0
+        self.up_at = -math.inf  # when the last request went out that got a usable answer
         self.attempts = 0
         self.on_wire = 0
 
@@ -74,9 +75,9 @@ class Lane:
         if self.stopping.is_set():
             raise Abandoned
 
-    def succeeded(self) -> None:
-        """A usable answer came."""
-        self.successes += 1
+    def succeeded(self, elapsed_s: float) -> None:
+        """A usable answer came, to a request that had been on the wire for `elapsed_s`."""
+        self.up_at = max(self.up_at, self.now() - elapsed_s)
         self._trouble_since = None
 
     def failed(self, reason: str) -> None:

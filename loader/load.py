@@ -10,13 +10,14 @@ checkpoint is written by another thread, a group of batches at a time.
 import time
 from collections.abc import Callable
 
-from anyio import create_task_group
+from anyio import create_task_group, to_thread
 
 from loader.batch import Batcher
 from loader.checkpoint import Checkpoint, Entry
 from loader.client import Credentials, bearer, gate, limiter_of, pace
 from loader.dispatch import Dispatcher
 from loader.errors import Stopped
+from loader.export import Export
 from loader.lane import Lane
 from loader.progress import Meter, Tally
 from loader.reading import Reading
@@ -39,9 +40,10 @@ async def load(
     sent, Stopped where the run can't go on; what was settled is in the checkpoint either way.
     """
     target = settings.build_target()
-    settings.secrets()  # what is missing is told before anything begins
     export, limits, rate = settings.source, settings.limits, settings.requests_per_minute
-    tally = Tally(checkpoint.counts())
+    await to_thread.run_sync(settings.secrets)  # what is missing is told before anything begins
+    found = await to_thread.run_sync(export.fingerprint)
+    tally = Tally(await to_thread.run_sync(checkpoint.counts))
     lane = Lane(limits.give_up_s)
     reading = Reading(export.rows(settings.row_mapping(), resume.start, resume.settled))
     await reading.begin()
@@ -55,20 +57,25 @@ async def load(
     batcher = Batcher(target.frame, settings.batch_limits, replace=target.write == "replace")
     limiter = limiter_of(rate / 60) if rate else None
     async with Transport(settings.base_url, limits.concurrency, limits.timeout_s) as wire, create_task_group() as tasks:
-        credentials = Credentials(target.scheme, settings.secrets, pace(wire, lane, limiter), lane)
+        credentials = Credentials(target.scheme, settings.secrets, wire, lane, limiter)
         authorized = bearer(wire, credentials, target.refuses_token)
-        send = gate(pace(authorized, lane, limiter), limits.concurrency)
+        send = gate(pace(authorized, lane, limiter, credentials), limits.concurrency)
         settler = Settler(target, send, lane, settings.batch_limits, limits.attempts, warn, is_proven=tally.is_proven)
         dispatcher = Dispatcher(batcher, settler, checkpoint, lane, limits.concurrency, committed)
         tasks.start_soon(reading.pump)
-        watch(Meter(tally, export.fingerprint().size, lambda: reading.position, time.monotonic), lane)
+        watch(Meter(tally, found.size, lambda: reading.position, time.monotonic), lane)
         await dispatcher.run(reading.blocks())
         tasks.cancel_scope.cancel()
     if error := lane.reason or reading.error:
         raise error
+    await to_thread.run_sync(_finish, export, checkpoint, tally.rows)
+    return tally
+
+
+def _finish(export: Export, checkpoint: Checkpoint, rows: int) -> None:
+    """The load is finished, unless it wasn't one export that was read."""
     if list(export.fingerprint()) != list(checkpoint.get("export").values()):
         raise Stopped(
             f"{export.path} changed while it was read; what was settled is kept, but it is of the old content"
         )
-    checkpoint.put(finished_at=time.time(), rows=tally.rows)
-    return tally
+    checkpoint.put(finished_at=time.time(), rows=rows)

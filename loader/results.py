@@ -17,10 +17,13 @@ def write_results(checkpoint: Checkpoint, out: TextIO, form: str, codes: Collect
     rows = checkpoint.results(codes)
     count = 0
     if form == "csv":
-        writer = csv.writer(out, lineterminator="\n")
-        writer.writerow(COLUMNS)
+        plain = csv.writer(out, lineterminator="\n")
+        quoting = csv.writer(out, lineterminator="\n", quoting=csv.QUOTE_NONNUMERIC)
+        plain.writerow(COLUMNS)
         for count, row in enumerate(rows, 1):  # noqa: B007  # the count is the result
-            writer.writerow(row)
+            # A lone CR ends a line for those who read this, and Python before 3.13 does not quote it by itself.
+            has_return = "\r" in row.user or "\r" in row.message or "\r" in row.target_code
+            (quoting if has_return else plain).writerow(row)
     else:
         for count, row in enumerate(rows, 1):  # noqa: B007
             out.write(
@@ -47,10 +50,12 @@ def status(checkpoint: Checkpoint) -> dict[str, Any]:
 
 def status_lines(state: dict[str, Any]) -> Iterator[str]:
     """The same for people."""
-    yield f"{state['export']} → {state['checkpoint']}"
+    yield f"{state['export'] or 'no export yet'} → {state['checkpoint']}"
     yield from outcome_lines({Code(code): count for code, count in state["outcomes"].items()})
     if state["finished_at"]:
         yield f"finished {_time(state['finished_at'])}"
+    elif state["started_at"] is None:
+        yield "not begun"
     else:
         yield f"not finished; begun {_time(state['started_at'])}. Go on with: loader run SETTINGS"
 

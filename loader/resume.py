@@ -1,5 +1,6 @@
 """Where a run begins: at the start, where the run before ended, or not at all."""
 
+import contextlib
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -43,17 +44,21 @@ def set_aside(path: Path, *, even_unfinished: bool) -> Path | None:
     """
     if not path.exists():
         return None
-    with Checkpoint.open(path, create=False) as checkpoint:  # opening it to write also takes in what its WAL holds
+    with Checkpoint.open(path, create=False) as checkpoint:
         if checkpoint.get("finished_at") is None and checkpoint.get("identity") is not None and not even_unfinished:
             raise CheckpointError(
                 f"{path} holds a load that is not finished; resume it without --fresh, or give it up: --fresh --yes"
             )
+        checkpoint.merge_log()
     aside = path.with_name(f"{path.name}.{time.strftime('%Y%m%d-%H%M%S')}")
-    number = 1
+    name, number = aside.name, 1
     while aside.exists():
         number += 1
-        aside = aside.with_name(f"{path.name}.{time.strftime('%Y%m%d-%H%M%S')}-{number}")
-    path.rename(aside)
+        aside = aside.with_name(f"{name}-{number}")
+    # Its WAL, there still if somebody is reading, goes along and first: the new checkpoint would take it for its own.
+    for suffix in ("-shm", "-wal", ""):
+        with contextlib.suppress(FileNotFoundError):
+            path.with_name(path.name + suffix).rename(aside.with_name(aside.name + suffix))
     return aside
 
 

@@ -1,13 +1,15 @@
 """How long to wait before another attempt, and what a server's `Retry-After` asks for."""
 
-import math
+import re
 from collections.abc import Callable, Mapping
+from datetime import UTC
 from email.utils import parsedate_to_datetime
 
 BASE_S = 0.5
 CAP_S = 30.0
 #: A longer Retry-After is cut to this: a wrong one must not put a load to sleep for a day. Vendors' penalties are 60 s.
 MAX_RETRY_AFTER_S = 300.0
+_NUMBER = re.compile(r"[0-9]+(\.[0-9]*)?|\.[0-9]+")
 
 
 def backoff_s(failures: int, uniform: Callable[[float, float], float]) -> float:
@@ -23,20 +25,19 @@ def retry_after_s(headers: Mapping[str, str], now: float) -> float | None:
     text = headers.get("retry-after", "").strip()
     if not text:
         return None
-    try:
+    if _NUMBER.fullmatch(text):
         seconds = float(text)
-    except ValueError:
-        until = _unix_time(text)
-        if until is None:
-            return None
-        seconds = until - (_unix_time(headers.get("date", "")) or now)
-    if math.isnan(seconds) or seconds < 0:
+    elif (until := unix_time(text)) is not None:
+        seconds = until - (unix_time(headers.get("date", "")) or now)
+    else:
         return None
-    return min(seconds, MAX_RETRY_AFTER_S)
+    return None if seconds < 0 else min(seconds, MAX_RETRY_AFTER_S)
 
 
-def _unix_time(text: str) -> float | None:
+def unix_time(text: str) -> float | None:
+    """An HTTP date as unix time, or None if it is none. Without a zone it is in UTC, as all HTTP dates are."""
     try:
-        return parsedate_to_datetime(text).timestamp()
+        date = parsedate_to_datetime(text)
+        return (date if date.tzinfo else date.replace(tzinfo=UTC)).timestamp()
     except (ValueError, TypeError, OverflowError, IndexError):
         return None

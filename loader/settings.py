@@ -4,14 +4,16 @@ Every error names the key, what is wrong with it, and the nearest valid one.
 """
 
 import os
+import re
 import tomllib
 from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated, Any
 from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PlainValidator, PrivateAttr, ValidationError
 
 from loader.batch import BatchLimits
 from loader.errors import SettingsError
@@ -20,19 +22,32 @@ from loader.mapping import Empty, RowMapping, Type
 from loader.target import Target
 from loader.targets import TARGETS
 
-_LOOPBACK = {"localhost", "127.0.0.1", "::1"}
-
 
 class _Table(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    # strict: true is no number, and "4" is none either
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+
+def _delimiter(text: str) -> str:
+    if len(text) != 1 or not text.isascii() or text in '"\r\n':
+        raise ValueError("one ASCII character, and neither a quote nor a line end")
+    return text
+
+
+def _max_failures(value: object) -> str | int:
+    if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
+        return value
+    if isinstance(value, str) and re.fullmatch(r"[0-9]+(\.[0-9]+)?%", value):
+        return value
+    raise ValueError('a number of rows, or a share of them such as "5%"')
 
 
 class ExportTable(_Table):
     """`[export]`"""
 
-    path: str
+    path: Annotated[str, Field(min_length=1)]
     format: Format | None = None
-    delimiter: Annotated[str, Field(min_length=1, max_length=1, pattern=r'^[^"\r\n]$')] | None = None
+    delimiter: Annotated[str, AfterValidator(_delimiter)] | None = None
     max_row_bytes: Annotated[int, Field(ge=1, le=1 << 28)] = 1 << 20
 
 
@@ -40,7 +55,7 @@ class MappingTable(_Table):
     """`[mapping]`"""
 
     user: str | None = None
-    attributes: dict[str, str] | None = None
+    attributes: Annotated[dict[str, str], Field(min_length=1)] | None = None
     types: dict[str, Type] = {}
     empty: Empty = "omit"
 
@@ -50,11 +65,11 @@ class LimitsTable(_Table):
 
     users_per_request: Annotated[int, Field(ge=1)] | None = None
     bytes_per_request: Annotated[int, Field(ge=100)] | None = None
-    requests_per_minute: Annotated[float, Field(gt=0)] | None = None
+    requests_per_minute: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
     concurrency: Annotated[int, Field(ge=1, le=10_000)] = 16
-    timeout_s: Annotated[float, Field(gt=0)] = 30.0
+    timeout_s: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 30.0
     attempts: Annotated[int, Field(ge=1)] = 8
-    max_failures: Annotated[str, Field(pattern=r"^[0-9]+(\.[0-9]+)?%$")] | Annotated[int, Field(ge=0)] = "100%"
+    max_failures: Annotated[str | int, PlainValidator(_max_failures)] = "100%"
     give_up_s: Annotated[float, Field(gt=0)] = 600.0
 
 
@@ -69,24 +84,24 @@ class Settings(_Table):
 
     export: ExportTable
     mapping: MappingTable = MappingTable()
-    target: dict[str, Any]
+    target: dict[str, Any] = Field(repr=False)  # it may hold secrets
     limits: LimitsTable = LimitsTable()
     checkpoint: CheckpointTable = CheckpointTable()
-    folder: Path = Field(default=Path(), exclude=True)
+    _folder: Path = PrivateAttr(default=Path())
 
     @property
     def source(self) -> Export:
         """The export to read. Raises ExportError if its name doesn't tell the format."""
         table = self.export
-        return Export.of(self.folder / table.path, table.format, table.delimiter, table.max_row_bytes)
+        return Export.of(self._folder / table.path, table.format, table.delimiter, table.max_row_bytes)
 
     @property
     def checkpoint_path(self) -> Path:
         """Where the checkpoint stands: beside the export if nothing else is said."""
         if self.checkpoint.path is not None:
-            return self.folder / self.checkpoint.path
-        export = self.folder / self.export.path
-        return export.with_name(stem(export) + ".ckpt")
+            return self._folder / self.checkpoint.path
+        export = self._folder / self.export.path
+        return export.parent / f"{stem(export)}.ckpt"
 
     @property
     def api(self) -> type[Target]:
@@ -127,7 +142,7 @@ class Settings(_Table):
         """The credentials, read anew at each call, so that a rotated secret is found. Raises SettingsError."""
         auth = self.target["auth"]
         return {
-            name: _secret(f"target.auth.{name}", auth[name], self.folder)
+            name: _secret(f"target.auth.{name}", auth[name], self._folder)
             for name in self.api.schemes[auth["scheme"]].needs
         }
 
@@ -142,6 +157,7 @@ class Settings(_Table):
         return {
             "export.format": self.source.format,
             "export.delimiter": self.export.delimiter,
+            "export.max_row_bytes": self.export.max_row_bytes,  # behind a row that is too long, others count
             "mapping.user": self.mapping.user,
             "mapping.attributes": self.mapping.attributes,
             "mapping.types": self.mapping.types,
@@ -168,7 +184,8 @@ def load_settings(path: Path, overrides: Sequence[str] = ()) -> Settings:
     for override in overrides:
         _override(data, override)
     try:
-        settings = Settings.model_validate(data | {"folder": path.absolute().parent})
+        settings = Settings.model_validate(data)
+        settings._folder = path.absolute().parent
         _check_target(settings)
     except ValidationError as error:
         raise SettingsError(f"{path}: {_first(error, Settings)}") from error
@@ -178,10 +195,10 @@ def load_settings(path: Path, overrides: Sequence[str] = ()) -> Settings:
 
 
 def _override(data: dict[str, Any], override: str) -> None:
-    key, equals, text = override.partition("=")
+    key, equals, text = override.partition("=")  # the text may be a secret: no message shows it
     names = key.strip().split(".")
     if not equals or not all(names):
-        raise SettingsError(f"--set {override!r}: write it as key=value, such as limits.concurrency=4")
+        raise SettingsError("--set: write it as key=value, such as limits.concurrency=4")
     try:
         value = tomllib.loads(f"v = {text}")["v"]
     except tomllib.TOMLDecodeError:
@@ -189,7 +206,7 @@ def _override(data: dict[str, Any], override: str) -> None:
     for name in names[:-1]:
         data = data.setdefault(name, {})
         if not isinstance(data, dict):
-            raise SettingsError(f"--set {override!r}: {name} is not a table")
+            raise SettingsError(f"--set {key}: {name} is not a table")
     data[names[-1]] = value
 
 
@@ -206,15 +223,15 @@ def _check_target(settings: Settings) -> None:
     if not isinstance(auth, dict) or "scheme" not in auth:
         raise SettingsError(f"target.auth.scheme is missing: one of {', '.join(target.schemes)}")
     scheme = auth["scheme"]
-    if scheme not in target.schemes:
+    if not isinstance(scheme, str) or scheme not in target.schemes:
         raise SettingsError(f"target.auth.scheme: {scheme!r} is not one of {', '.join(target.schemes)}")
     needs = target.schemes[scheme].needs
     for name in auth:
         if name not in ("scheme", *needs):
-            raise SettingsError(f"target.auth.{name} is not a setting of {scheme}{_guess(name, needs)}")
+            raise SettingsError(f"target.auth.{name} is not a setting of {scheme}; it takes {' and '.join(needs)}")
     for name in needs:
         if not isinstance(auth.get(name), str) or not auth[name]:
-            raise SettingsError(f"target.auth.{name} is missing: env:NAME, file:PATH or the text itself")
+            raise SettingsError(f"target.auth.{name} is missing: env:NAME, file:PATH or the text itself, in quotes")
     _check_url(table.get("base_url", target.base_url))
     try:
         settings.build_target()
@@ -232,14 +249,31 @@ def _check_url(url: object) -> None:
     except ValueError:
         parts = urlsplit("")
     host = parts.hostname
-    if not host or parts.scheme not in ("http", "https") or parts.query or parts.fragment or parts.username:
+    if parts.username is not None or parts.password is not None:
+        raise SettingsError("target.base_url: credentials don't belong into the address, but under [target.auth]")
+    is_clean = isinstance(url, str) and url.isprintable() and " " not in url
+    if not host or not is_clean or parts.scheme not in ("http", "https") or parts.query or parts.fragment:
         raise SettingsError(f"target.base_url: {url!r} is not an address such as https://api.example.com")
-    if parts.scheme == "http" and host not in _LOOPBACK:
+    if parts.scheme == "http" and not _is_loopback(host):
         raise SettingsError(f"target.base_url: {url!r} would send credentials in the clear; plain http is for loopback")
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 def _secret(key: str, value: str, folder: Path) -> str:
     """The secret that a setting points at, or is."""
+    secret = _pointed_at(key, value, folder)
+    if not secret.isprintable():  # in a header, it would fail each request
+        raise SettingsError(f"{key}: the text holds a line break or another control character")
+    return secret
+
+
+def _pointed_at(key: str, value: str, folder: Path) -> str:
     kind, _, name = value.partition(":")
     if kind == "env":
         if not os.environ.get(name):
@@ -269,7 +303,7 @@ def _guess(name: str, known: Sequence[str] | Mapping[str, Any]) -> str:
 def _first(error: ValidationError, model: type[BaseModel], prefix: str = "", hidden: Sequence[str] = ()) -> str:
     """The first thing wrong, in the user's words: the key and the way out."""
     first = error.errors()[0]
-    names = [str(part) for part in first["loc"] if part not in ("constrained-int", "constrained-str", "int", "str")]
+    names = [str(part) for part in first["loc"]]
     key = ".".join([prefix, *names] if prefix else names)
     if first["type"] == "missing":
         return f"{key} is missing"
@@ -280,10 +314,14 @@ def _first(error: ValidationError, model: type[BaseModel], prefix: str = "", hid
             if not isinstance(inner, type) or not issubclass(inner, BaseModel):
                 break
             at = inner
-        known = [name for name in (*at.model_fields, *hidden) if name != "folder"]
+        known = list(dict.fromkeys((*at.model_fields, *hidden)))
         return f"{key} is not a setting{_guess(names[-1], known) or '; known here: ' + ', '.join(known)}"
     shown = first["input"]
-    return f"{key}: {first['msg'][0].lower()}{first['msg'][1:]}" + (f", not {shown!r}" if _is_plain(shown) else "")
+    # Not as pydantic and Python would say it: "Value error, …", and a member of an enum by all its names.
+    message = re.sub(r"<\w+\.\w+: ('\w+')>", r"\1", first["msg"].removeprefix("Value error, "))
+    message = re.sub(r"valid dictionary( or instance of \w+)?", "table", message)
+    is_shown = _is_plain(shown) and key != "target"  # whoever writes `target = "…"` may have pasted a secret
+    return f"{key}: {message[0].lower()}{message[1:]}" + (f", not {shown!r}" if is_shown else "")
 
 
 def _is_plain(value: object) -> bool:

@@ -45,8 +45,9 @@ class _Part:
     renewals: int = 0
     waits: int = 0
     due: float = 0.0
-    sent_at: int = 0  # the lane's successes when the last attempt was sent
-    failed_at: int | None = None  # the same for the last that failed
+    is_suspect: bool = False  # half of a batch that failed again and again
+    sent_at: float = 0.0
+    trouble_at: float | None = None  # when the last attempt failed; of a suspect: when it became one
 
     def __lt__(self, other: "_Part") -> bool:
         return (self.due, self.positions[0]) < (other.due, other.positions[0])
@@ -146,7 +147,7 @@ class Settler:
                 left = self._take(part, verdict, response, outcomes)
                 if left is None:
                     return ()
-                is_alive = self._failed(left, "the answer left users out")
+                is_alive = self._failed(left, "the answer left users out", was_answered=True)
                 if left.failures >= self._attempts:
                     _fill(outcomes, left, Code.NO_RESULT, "no answer named this user", response)
                     return ()
@@ -156,7 +157,7 @@ class Settler:
     async def _attempt(self, part: _Part) -> tuple[Verdict, Response | None, str]:
         """Send the part's requests, one after the other while they are taken, and read what came."""
         responses: list[Response] = []
-        part.sent_at = self._lane.successes
+        part.sent_at = self._lane.now()
         body = 0
         try:
             for request in self._target.encode(part.batch):
@@ -174,7 +175,7 @@ class Settler:
             if verdict is Do.AGAIN and 200 <= responses[-1].status < 300:
                 reason = f"the answer can't be read, {reason}"
         if not isinstance(verdict, Do) or verdict in (Do.SPLIT, Do.SHRINK):
-            self._lane.succeeded()
+            self._lane.succeeded(responses[-1].elapsed_s)
         if not isinstance(verdict, Do):
             self._max_bytes.took(body)
             self._max_users.took(len(part.batch))
@@ -223,14 +224,18 @@ class Settler:
         self._warn(f"an answer left out {len(missing)} of {len(results)} users; they are sent again")
         return replace(part, positions=[part.positions[place] for place in missing], batch=part.batch.pick(missing))
 
-    def _failed(self, part: _Part, reason: str) -> bool:
-        """Take note of a failed attempt. True: something succeeded since the one before was sent (or this, the first).
+    def _failed(self, part: _Part, reason: str, *, was_answered: bool = False) -> bool:
+        """Take note of a failed attempt. True: the target took something since the trouble began, so it counts.
 
-        Only such a failure counts: else the target is down, and this part's users are not to blame.
+        Else the target is down, and this part's users are not to blame. What it took must have been sent since: answers
+        may come in late. Each failure needs a proof of its own, since the one before; a suspect needs only one, since
+        it became one, as all others may be settled by then.
         """
         self._lane.failed(reason)
-        is_alive = self._lane.successes > (part.sent_at if part.failed_at is None else part.failed_at)
-        part.failed_at = part.sent_at
+        since = part.sent_at if part.trouble_at is None else part.trouble_at
+        is_alive = was_answered or self._lane.up_at > since
+        if not part.is_suspect:
+            part.trouble_at = self._lane.now()
         part.tries += 1
         part.failures += is_alive
         return is_alive
@@ -243,8 +248,9 @@ class Settler:
         """
         halves = part.halves()
         for half in halves:
+            half.is_suspect = True
+            half.trouble_at = self._lane.now()
             half.tries = self._attempts - 1 if len(half.batch) > 1 else 0
-            half.failed_at = part.failed_at
             half.waits = 0 if is_alive else part.waits
         return halves
 

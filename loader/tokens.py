@@ -6,11 +6,11 @@ lifetime; its own SDK takes the first for milliseconds), so any of these forms i
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from email.utils import parsedate_to_datetime
 
 import orjson
 
 from loader.request import Request, Response
+from loader.retry import unix_time
 
 #: Above this a number of seconds since 1970 would lie after the year 5000: it is milliseconds.
 _MILLISECONDS = 1e11
@@ -79,7 +79,9 @@ def read_token(response: Response, wall: float, monotonic: float) -> Token | Non
     if not isinstance(value, str) or not value or body.get("authenticated") is False:
         return None
     expiry = next((body[name] for name in ("expires_in", "expiration", "expires_at") if body.get(name)), None)
-    return Token(f"Bearer {value}", _lifetime_s(expiry, _server_time(response) or wall), wall, monotonic)
+    return Token(
+        f"Bearer {value}", _lifetime_s(expiry, unix_time(response.headers.get("date", "")) or wall), wall, monotonic
+    )
 
 
 def _lifetime_s(expiry: object, now: float) -> float | None:
@@ -95,10 +97,3 @@ def _lifetime_s(expiry: object, now: float) -> float | None:
         value /= 1000
     # Not positive: the clocks disagree by more than the token lives. Then only a refusal can tell that it is over.
     return value if value > 0 else None
-
-
-def _server_time(response: Response) -> float | None:
-    try:
-        return parsedate_to_datetime(response.headers.get("date", "")).timestamp()
-    except (ValueError, TypeError, IndexError):
-        return None

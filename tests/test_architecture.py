@@ -220,7 +220,6 @@ def test_breaches_are_seen(module: str, source: str, complaint: str) -> None:
     [
         ("batch", "from loader.span import Span\nfrom loader import errors"),
         ("batch", "import collections, json, orjson"),
-        ("pace", "import asyncio"),
         ("load", "from loader.targets import TARGETS\nimport loader.export.csv"),
         ("cli", "def sandbox():\n    from loader.sandbox import server"),
         ("sandbox.server", "from loader.request import Request\nimport asyncio, aiohttp.web"),

@@ -77,48 +77,47 @@ class Delimited:
 
     def _parse(self, cut: Cut, header: list[str], mapper: ColumnMapper) -> tuple[dict[int, Problem], pa.Table]:
         """A cut's broken rows, by position, and a table of the others."""
-        bad = {at: Problem(Code.REJECTED, reason, self._key(cut, at, header, mapper)) for at, reason in cut.bad.items()}
-        data = cut.records()
-        ragged: list[tuple[int, int]] = []
+        bad = dict(cut.bad)
+        try:
+            table = self._table(cut.records(bad), header, mapper)
+        except pa.ArrowInvalid:  # Arrow can tell which rows are ragged, but breaks off at one that isn't UTF-8
+            bad |= self._ragged(cut, len(header))
+            table = self._table(cut.records(bad), header, mapper)
+        if table.num_rows + len(bad) != len(cut.starts):
+            raise AssertionError(f"{len(cut.starts)} rows were cut, {table.num_rows} + {len(bad)} were parsed")
+        place = header.index(mapper.columns[0])
+        return {at: Problem(Code.REJECTED, bad[at], self._key(cut, at, place)) for at in bad}, table
 
-        def skip(row: pyarrow.csv.InvalidRow) -> str:
-            ragged.append((row.number - 1, row.actual_columns))
-            return "skip"
-
+    def _table(self, data: bytes, header: list[str], mapper: ColumnMapper) -> pa.Table:
+        """Records as the columns that the mapping reads. Raises ArrowInvalid if one is ragged."""
+        if not data:
+            return pa.table({})
         names = [str(at) for at in range(len(header))]  # columns that aren't read may share a name
-        expected = len(cut.starts) - len(bad)
-        if not expected:
-            return bad, pa.table({})
-        table = pyarrow.csv.read_csv(
+        return pyarrow.csv.read_csv(
             pa.py_buffer(data),
             read_options=pyarrow.csv.ReadOptions(use_threads=False, column_names=names, block_size=len(data) + 1),
             parse_options=pyarrow.csv.ParseOptions(
-                delimiter=self._delimiter,
-                newlines_in_values=True,
-                ignore_empty_lines=False,
-                invalid_row_handler=skip,
+                delimiter=self._delimiter, newlines_in_values=True, ignore_empty_lines=False
             ),
             convert_options=pyarrow.csv.ConvertOptions(
                 column_types=dict.fromkeys(names, pa.binary()),
                 include_columns=[str(header.index(column)) for column in mapper.columns],
             ),
         ).rename_columns(mapper.columns)
-        if ragged:
-            positions = [at for at in range(len(cut.starts)) if at not in bad]
-            for number, found in ragged:
-                at = positions[number]
-                fields = f"{found} field{'' if found == 1 else 's'}"
-                bad[at] = Problem(
-                    Code.REJECTED, f"{fields}, the header has {len(header)}", self._key(cut, at, header, mapper)
-                )
-        if table.num_rows + len(ragged) != expected:
-            raise AssertionError(f"{expected} records were cut, {table.num_rows} + {len(ragged)} were parsed")
-        return bad, table
 
-    def _key(self, cut: Cut, at: int, header: list[str], mapper: ColumnMapper) -> str:
+    def _ragged(self, cut: Cut, width: int) -> dict[int, str]:
+        """The rows with too few fields or too many, and how many."""
+        found: dict[int, str] = {}
+        for at in range(len(cut.starts)):
+            if at not in cut.bad and (count := len(self._fields(cut, at))) != width:
+                found[at] = f"{count} field{'' if count == 1 else 's'}, the header has {width}"
+        return found
+
+    def _key(self, cut: Cut, at: int, place: int) -> str:
         """The user of a broken row, if its field can be told."""
-        text = cut.text(at).decode("utf-8", "replace")
-        fields = next(csv.reader([text], delimiter=self._delimiter), [])
-        place = header.index(mapper.columns[0])
+        fields = self._fields(cut, at)
         # The last field of a row with broken quotes is whatever the quote swallowed.
         return fields[place] if place < len(fields) - (at in cut.bad) else ""
+
+    def _fields(self, cut: Cut, at: int) -> list[str]:
+        return next(csv.reader([cut.text(at).decode("utf-8", "replace")], delimiter=self._delimiter), [])

@@ -7,7 +7,7 @@ long) costs that one line: reading goes on at the next.
 """
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -45,12 +45,12 @@ class Cut(NamedTuple):
         """Row `at` as it came, without its line end."""
         return self.data[int(self.starts[at]) : int(self.ends[at])].rstrip(b"\r\n")
 
-    def records(self) -> bytes:
-        """The rows that are records, and nothing else."""
-        if not self.bad and int((self.ends - self.starts).sum()) == len(self.data):
+    def records(self, leave_out: Collection[int]) -> bytes:
+        """The rows without those left out, and nothing else."""
+        if not leave_out and int((self.ends - self.starts).sum()) == len(self.data):
             return self.data
         keep = np.ones(len(self.starts), bool)
-        keep[list(self.bad)] = False
+        keep[list(leave_out)] = False
         pieces = zip(self.starts[keep].tolist(), self.ends[keep].tolist(), strict=True)
         return b"".join([_ended(self.data[start:end]) for start, end in pieces])
 

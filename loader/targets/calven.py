@@ -15,7 +15,7 @@ import base64
 import hashlib
 import hmac
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar, Literal
 
 import msgspec
 import orjson
@@ -43,9 +43,15 @@ _KNOWN = {
 _JSON = {"Content-Type": "application/json"}
 
 
+#: What an answer can say of a user. The other outcomes belong to rows that were not sent, or got no answer.
+_Answered = Literal[Code.SUCCESS, Code.USER_NOT_FOUND, Code.LOCATION_NOT_FOUND, Code.INVALID, Code.PARTIAL, Code.FAILED]
+_Path = Annotated[str, Field(pattern=r"^/[!-~]*$")]
+_Word = Annotated[str, Field(pattern=r"^[!-~]+$")]  # a header's value
+
+
 class _Result(msgspec.Struct):
     userName: Any = None
-    resultCode: Any = None
+    resultCode: msgspec.Raw = msgspec.Raw(b"null")
     message: Any = None
 
 
@@ -54,6 +60,17 @@ class _Answer(msgspec.Struct):
 
 
 _decode = msgspec.json.Decoder(_Answer).decode
+
+
+def _code(raw: bytes) -> tuple[object, str]:
+    """A code as a value, and as text: numbers by their digits, objects as compact JSON."""
+    if raw[:1] in (b'"', b"{", b"["):
+        try:
+            value = msgspec.json.decode(raw)
+        except (msgspec.MsgspecError, ValueError):  # such as a number within that no float can hold
+            return None, raw.decode("utf-8", "replace")
+        return value, value if isinstance(value, str) else msgspec.json.encode(value).decode()
+    return None, raw.decode()
 
 
 def _hmac_call(secrets: Mapping[str, str], now: float) -> Request:
@@ -93,10 +110,10 @@ class Calven(Target):
         "bearer": Scheme(("token",), header=_bearer_header),
     }
 
-    region: str | None = None
-    path: str | None = None
-    auth_path: str | None = None
-    result_codes: Mapping[str, Code] = Field(default_factory=dict)
+    region: _Word | None = None
+    path: _Path | None = None
+    auth_path: _Path | None = None
+    result_codes: Mapping[str, _Answered] = Field(default_factory=dict)
 
     @property
     def scheme(self) -> Scheme:
@@ -121,7 +138,7 @@ class Calven(Target):
             return by_status(response)
         try:
             answered = _decode(response.body).results if response.body.strip() else []
-        except (msgspec.MsgspecError, UnicodeDecodeError):
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
             return Do.AGAIN
         seen: dict[tuple[str, str], Result] = {}
         by_user: dict[str, Result] = {}
@@ -134,8 +151,7 @@ class Calven(Target):
         return [by_user.get(user) for user in batch.users]
 
     def _result(self, item: _Result, seen: dict[tuple[str, str], Result]) -> Result:
-        raw = item.resultCode
-        code = raw if isinstance(raw, str) else orjson.dumps(raw).decode()
+        raw, code = _code(bytes(item.resultCode))
         message = item.message if isinstance(item.message, str) else ""
         if (result := seen.get((code, message))) is None:
             result = seen[code, message] = Result(self._meaning(raw, code), code, message)

@@ -1,0 +1,298 @@
+"""The checkpoint says of every row what became of it: as a plain dict would, durably, for one run at a time."""
+
+import os
+import signal
+import sqlite3
+import stat
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import closing
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from loader.batch import Batch
+from loader.checkpoint import VERSION, Checkpoint, Entry, ResultRow, lock
+from loader.errors import CheckpointError
+from loader.outcome import Code, Outcome, Settled
+from loader.record import Mark
+from loader.span import SpanSet
+from tests import make
+
+Model = dict[int, ResultRow]
+
+USERS = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=6) | st.sampled_from(
+    ["o'hara", '"q"', "\0", "a\0b", "é😀", "x" * 3000, "null", "[]", "a\nb\rc"]
+)
+OUTCOMES = st.builds(
+    Outcome,
+    st.sampled_from([Code.SUCCESS, Code.SUCCESS, Code.USER_NOT_FOUND, Code.FAILED]),
+    st.sampled_from(["", 'it\'s "so"']),
+    st.sampled_from(["0", ""]),
+    st.sampled_from([0, 200]),
+    st.integers(1, 2),
+)
+
+
+@pytest.fixture
+def checkpoint(tmp_path: Path) -> Iterator[Checkpoint]:
+    with Checkpoint.open(tmp_path / "users.ckpt", create=True) as opened:
+        yield opened
+
+
+@st.composite
+def commits(draw: st.DrawFn) -> tuple[list[list[Entry]], Model]:
+    """Rows 1 to n dealt to batches in any order, merged or not, and to rows never sent; and what results from them."""
+    rows = draw(st.permutations(range(1, draw(st.integers(1, 40)) + 1)))
+    model: Model = {}
+    entries: list[Entry] = []
+    while rows:
+        count = draw(st.integers(1, 8))
+        taken, rows = rows[:count], rows[count:]
+        if draw(st.booleans()):  # mostly, the rows of a batch stand near each other
+            taken = sorted(taken)
+        users = draw(st.lists(USERS, min_size=len(taken), max_size=len(taken)))
+        if draw(st.integers(0, 4)) == 0:
+            settled = [
+                Settled(row, user, Outcome(Code.REJECTED, "why")) for row, user in zip(taken, users, strict=True)
+            ]
+            entries.append(Entry(settled=settled))
+            model |= {item.row: as_row(*item) for item in settled}
+            continue
+        merged: dict[int, list[int]] = {}
+        if len(taken) > 2 and draw(st.booleans()):
+            winner, *losers = sorted(taken[:3], reverse=True)
+            merged = {winner: sorted(losers)}
+            users = [user for row, user in zip(taken, users, strict=True) if row not in losers]
+            taken = [row for row in taken if row not in losers]
+        same = draw(st.booleans())
+        outcomes = [draw(OUTCOMES)] * len(taken) if same else [draw(OUTCOMES) for _ in taken]
+        entries.append(Entry(Batch(taken, users, [b"{}"] * len(taken), merged), outcomes))
+        for row, user, outcome in zip(taken, users, outcomes, strict=True):
+            model[row] = as_row(row, user, outcome)
+            for loser in merged.get(row, []):
+                superseded = Outcome(Code.SUPERSEDED, f"merged into row {row}", attempts=outcome.attempts)
+                model[loser] = as_row(loser, user, superseded)
+    groups = []
+    while entries:
+        count = draw(st.integers(1, 3))
+        groups.append(entries[:count])
+        entries = entries[count:]
+    return groups, model
+
+
+def as_row(row: int, user: str, outcome: Outcome) -> ResultRow:
+    status = outcome.http_status or None
+    return ResultRow(row, user, outcome.code, outcome.message, outcome.target_code, status, outcome.attempts)
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60)
+@given(commits(), st.sets(st.sampled_from(["SUCCESS", "SUPERSEDED", "REJECTED"])))
+def test_a_checkpoint_is_a_dict_of_rows(tmp_path: Path, made: tuple[list[list[Entry]], Model], codes: set[str]) -> None:
+    """Results in order of row, filtered or not, counts, settled rows, and the view for plain sqlite3 all agree."""
+    groups, model = made
+    path = tmp_path / "users.ckpt"
+    path.unlink(missing_ok=True)
+    with Checkpoint.open(path, create=True) as checkpoint:
+        for group in groups:
+            checkpoint.commit(group)
+
+        expected = [model[row] for row in sorted(model)]
+        assert list(checkpoint.results()) == expected
+        assert list(checkpoint.results(codes)) == [row for row in expected if not codes or row.code in codes]
+        assert checkpoint.counts() == Counter(row.code for row in expected)
+        assert checkpoint.settled() == SpanSet((row, row) for row in model)
+    with closing(sqlite3.connect(path)) as db:
+        shown = [ResultRow(*row) for row in db.execute("SELECT * FROM results ORDER BY row")]
+    # SQLite's JSON functions end a text at NUL: of such a key the view shows what is before.
+    assert [row for row in shown if "\0" not in model[row.row].user] == [
+        row for row in expected if "\0" not in row.user
+    ]
+    assert [row.row for row in shown] == sorted(model)
+
+
+def test_a_batch_is_one_span_only_if_its_rows_are(checkpoint: Checkpoint) -> None:
+    """Rows 10, 13, 12, where 11 was merged into 13, end as far apart as three in a row: they were taken for 10 to 12,
+    which gave row 11 two outcomes and row 13 none."""
+    batch = Batch([10, 13, 12], ["a", "b", "c"], [b"{}"] * 3, {13: [11]})
+
+    checkpoint.commit([make.entry(batch)])
+
+    assert [(row.row, row.user, row.code) for row in checkpoint.results()] == [
+        (10, "a", "SUCCESS"),
+        (11, "b", "SUPERSEDED"),
+        (12, "c", "SUCCESS"),
+        (13, "b", "SUCCESS"),
+    ]
+
+
+def test_a_settled_row_takes_little_room(checkpoint: Checkpoint, tmp_path: Path) -> None:
+    """A batch is a row of the table, not each of its users."""
+    users = [f"user{at:06}@example.com" for at in range(20_000)]
+    checkpoint.commit(make.entry(make.batch(users[at : at + 100], at + 1)) for at in range(0, len(users), 100))
+    checkpoint.merge_log()
+
+    assert (tmp_path / "users.ckpt").stat().st_size < 45 * len(users)
+
+
+def test_facts_are_kept_together(checkpoint: Checkpoint) -> None:
+    """Any JSON value, and None where there is none."""
+    checkpoint.put(identity={"a": [1, None]}, rows=3)
+    checkpoint.put(rows=4)
+
+    assert [checkpoint.get(key) for key in ("identity", "rows", "else")] == [{"a": [1, None]}, 4, None]
+
+
+def test_reading_begins_at_the_last_mark_before_a_row(checkpoint: Checkpoint) -> None:
+    """Marks come with the entries they belong to, in any order."""
+    marks = [Mark(row, row * 10, row, str(row)) for row in (11, 31, 21)]
+    checkpoint.commit(Entry(mark=mark) for mark in marks)
+
+    assert checkpoint.marks() == sorted(marks)
+    assert [checkpoint.start_at(row) for row in (1, 10, 11, 30, 99)] == [None, None, marks[0], marks[2], marks[1]]
+
+
+def test_a_commit_is_all_or_nothing(checkpoint: Checkpoint) -> None:
+    """A row that has an outcome gets no second one, and what came with it is not kept either."""
+    checkpoint.commit([Entry(settled=[Settled(1, "a", make.outcome())])])
+
+    with pytest.raises(sqlite3.IntegrityError):
+        checkpoint.commit([make.entry(make.batch("bc", 2)), Entry(settled=[Settled(1, "a", make.outcome())])])
+
+    assert len(checkpoint.settled()) == 1
+
+
+def test_a_reader_sees_one_moment_while_a_run_writes(checkpoint: Checkpoint) -> None:
+    """Results and counts agree, whatever is committed in between."""
+    checkpoint.commit([make.entry(make.batch("ab"))])
+    with Checkpoint.read(checkpoint.path) as reader:
+        results = reader.results()
+        first = next(results)
+        checkpoint.commit([make.entry(make.batch("cd", 3)), Entry(settled=[Settled(5, "e", make.outcome())])])
+
+        assert [first, *results] == list(checkpoint.results())[:2]
+        assert reader.counts() == {Code.SUCCESS: 2}
+    with Checkpoint.read(checkpoint.path) as reader:
+        assert reader.counts() == {Code.SUCCESS: 5}
+
+
+def test_a_finished_checkpoint_can_be_read(tmp_path: Path) -> None:
+    """With no writer, and no log beside it."""
+    path = tmp_path / "users.ckpt"
+    with Checkpoint.open(path, create=True) as checkpoint:
+        checkpoint.commit([make.entry(make.batch("ab"))])
+
+    assert not path.with_name("users.ckpt-wal").exists()
+    with Checkpoint.read(path) as reader:
+        assert reader.counts() == {Code.SUCCESS: 2}
+
+
+def test_all_its_files_are_the_owners_alone(checkpoint: Checkpoint, tmp_path: Path) -> None:
+    """They hold users' keys; the log and its index do, too, whatever the umask."""
+    old = os.umask(0)
+    try:
+        with lock(tmp_path / "users.ckpt"), Checkpoint.open(tmp_path / "other.ckpt", create=True) as other:
+            for each in (checkpoint, other):
+                each.commit([make.entry(make.batch("ab"))])
+            modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in tmp_path.iterdir()}
+    finally:
+        os.umask(old)
+
+    assert modes == dict.fromkeys(modes, 0o600)
+    assert {"users.ckpt", "users.ckpt-wal", "users.ckpt-shm", "users.ckpt.lock"} <= set(modes)
+
+
+def foreign(path: Path) -> None:
+    with closing(sqlite3.connect(path)) as db:
+        db.execute("CREATE TABLE theirs (x)")
+
+
+def of_version(path: Path, version: int) -> None:
+    with Checkpoint.open(path, create=True):
+        pass
+    with closing(sqlite3.connect(path)) as db:
+        db.execute(f"PRAGMA user_version={version}")
+
+
+@pytest.mark.parametrize(
+    ("make_it", "message"),
+    [
+        (lambda path: path.write_text("email,d\n" * 200), "file is not a database"),
+        (lambda path: path.mkdir(), "unable to open|there is no checkpoint"),
+        (foreign, "is not a checkpoint: no such table: load"),
+        (lambda path: of_version(path, VERSION + 1), f"is of version {VERSION + 1}; this loader reads version"),
+    ],
+)
+def test_what_is_no_checkpoint_is_refused_and_left_alone(tmp_path: Path, make_it: Any, message: str) -> None:
+    """The message names the file; not a byte of it is changed, as it is someone else's."""
+    path = tmp_path / "users.ckpt"
+    make_it(path)
+    before = path.read_bytes() if path.is_file() else b""
+
+    for opening in (lambda: Checkpoint.open(path, create=True), lambda: Checkpoint.read(path)):
+        with pytest.raises(CheckpointError, match=message) as caught:
+            opening()
+        assert str(path) in str(caught.value)
+
+    assert (path.read_bytes() if path.is_file() else b"") == before
+
+
+def test_a_missing_checkpoint_is_named(tmp_path: Path) -> None:
+    """Only a run makes one."""
+    for opening in (Checkpoint.read, partial(Checkpoint.open, create=False)):
+        with pytest.raises(CheckpointError, match=r"there is no checkpoint .*users\.ckpt"):
+            opening(tmp_path / "users.ckpt")
+
+
+def test_a_folder_that_is_not_there_is_named(tmp_path: Path) -> None:
+    """By the lock, which comes first, and by the checkpoint itself."""
+    path = tmp_path / "nowhere" / "users.ckpt"
+
+    with pytest.raises(CheckpointError, match="No such file"), lock(path):
+        pass
+    with pytest.raises(CheckpointError, match="No such file"):
+        Checkpoint.open(path, create=True)
+
+
+def test_an_empty_file_becomes_a_checkpoint(tmp_path: Path) -> None:
+    """A run that was killed while making it leaves one."""
+    (tmp_path / "users.ckpt").touch()
+
+    with Checkpoint.open(tmp_path / "users.ckpt", create=True) as checkpoint:
+        assert list(checkpoint.results()) == []
+
+
+HOLD = """
+import sys
+from pathlib import Path
+from loader.checkpoint import lock
+with lock(Path(sys.argv[1])):
+    print("locked", flush=True)
+    sys.stdin.read()
+"""
+
+
+def test_a_lock_keeps_others_out_until_its_holder_is_gone(tmp_path: Path) -> None:
+    """Killed is gone: nothing has to be cleaned up by hand."""
+    path = tmp_path / "users.ckpt"
+    with subprocess.Popen(
+        [sys.executable, "-c", HOLD, str(path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as holder:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == "locked\n"
+
+        with pytest.raises(CheckpointError, match=rf"is in use by another run \(process {holder.pid}\)"), lock(path):
+            pass
+
+        holder.send_signal(signal.SIGKILL)
+        holder.wait()
+        with lock(path):
+            pass
+
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,111 @@
+"""The lane: pauses, stops, and the patience with a target that is down."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+import anyio
+import pytest
+
+from loader.errors import Stopped
+from loader.lane import Abandoned, Lane
+from tests.virtual_time import START_S, virtual_time
+
+
+def elapsed() -> float:
+    return asyncio.get_running_loop().time() - START_S
+
+
+@virtual_time
+async def test_clearance_waits_for_the_end_of_the_pause() -> None:
+    """The longest pause asked for counts, also when it was asked for while one waits already."""
+    lane = Lane(600)
+    lane.hold(10)
+    lane.hold(3)
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(lane.clearance)
+        await anyio.sleep(5)
+        lane.hold(20)
+
+    assert elapsed() == pytest.approx(25, abs=0.01)
+    assert lane.is_clear
+
+
+@virtual_time
+async def test_a_free_lane_lets_pass_at_once() -> None:
+    lane = Lane(600)
+    await lane.clearance()
+
+    assert elapsed() == 0
+
+
+@virtual_time
+async def test_a_stop_ends_every_wait() -> None:
+    """Backoffs, pauses and any other wait end with Abandoned at the moment of the stop."""
+    lane = Lane(600)
+    lane.hold(300)
+    ended: list[float] = []
+
+    async def other_wait() -> None:
+        with lane.waiting():
+            await anyio.sleep_forever()
+
+    async def expect_abandoned(wait: Callable[[], Awaitable[None]]) -> None:
+        with pytest.raises(Abandoned):
+            await wait()
+        ended.append(elapsed())
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(expect_abandoned, lane.clearance)
+        tasks.start_soon(expect_abandoned, lambda: lane.sleep(300))
+        tasks.start_soon(expect_abandoned, other_wait)
+        await anyio.sleep(7)
+        lane.stop(Stopped("first"))
+        lane.stop(Stopped("second"))
+
+    assert ended == [pytest.approx(7, abs=0.01)] * 3
+    assert str(lane.reason) == "first"
+
+
+async def test_nothing_waits_after_a_stop() -> None:
+    """After the stop each wait is refused before it begins."""
+    lane = Lane(600)
+    lane.stop(Stopped("enough"))
+
+    for wait in (lane.clearance, lambda: lane.sleep(0)):
+        with pytest.raises(Abandoned):
+            await wait()
+    with pytest.raises(Abandoned), lane.waiting():
+        pytest.fail("it went on")
+    assert not lane.is_clear
+
+
+@virtual_time
+async def test_a_wait_passes_on_what_went_wrong_in_it() -> None:
+    """Errors and cancellation from outside are not taken for a stop."""
+    lane = Lane(600)
+    with pytest.raises(ZeroDivisionError), lane.waiting():
+        raise ZeroDivisionError
+    with anyio.move_on_after(1) as scope:
+        await lane.sleep(5)
+
+    assert scope.cancelled_caught
+    assert elapsed() == pytest.approx(1, abs=0.01)
+
+
+def test_the_run_stops_after_give_up_s_without_a_usable_answer() -> None:
+    """Counted from the first failure since the last success; the message holds the last reason."""
+    now = 0.0
+    lane = Lane(600, lambda: now)
+    lane.failed("one")
+    now = 599.0
+    lane.failed("two")
+    lane.succeeded(1.0)
+    now = 700.0
+    lane.failed("three")
+    now = 1299.0
+    lane.failed("four")
+    now = 1300.0
+
+    with pytest.raises(Stopped, match="no usable answer for 600 s .*give_up_s = 600.*; the last: five") as stopped:
+        lane.failed("five")
+    assert stopped.value.exit_status == 3

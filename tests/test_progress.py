@@ -1,0 +1,99 @@
+"""Counters add up, and a load that can't end well stops early."""
+
+import pytest
+
+from loader.outcome import Code, Outcome
+from loader.progress import Meter, Tally
+from tests import make
+
+
+def tally(**counts: int) -> Tally:
+    return Tally({Code[name]: count for name, count in counts.items()})
+
+
+def test_rows_are_the_sum_over_the_codes() -> None:
+    """Of all runs; those merged away count as SUPERSEDED."""
+    made = tally(SUCCESS=5)
+    made.add([make.outcome()] * 3 + [make.outcome(Code.FAILED, "why")], superseded=2)
+
+    assert made.counts == {Code.SUCCESS: 8, Code.FAILED: 1, Code.SUPERSEDED: 2}
+    assert (made.rows, made.failures, made.last_failure) == (11, 1, "FAILED: why")
+
+
+@pytest.mark.parametrize("code", Code)
+def test_the_exit_status_is_0_only_for_good_outcomes(code: Code) -> None:
+    """SUCCESS, UNCHANGED, SUPERSEDED and SKIPPED."""
+    good = {Code.SUCCESS, Code.UNCHANGED, Code.SUPERSEDED, Code.SKIPPED}
+
+    assert Tally({code: 1}).exit_status == (0 if code in good else 1)
+    assert Tally({code: 1}).is_proven is (code is Code.SUCCESS)
+
+
+@pytest.mark.parametrize(
+    ("counts", "stops"),
+    [
+        ({"USER_NOT_FOUND": 999}, False),
+        ({"USER_NOT_FOUND": 1000}, True),
+        ({"USER_NOT_FOUND": 900, "INVALID": 100}, True),
+        ({"USER_NOT_FOUND": 5000, "SUCCESS": 1}, False),
+        ({"USER_NOT_FOUND": 5000, "PARTIAL": 1}, False),
+        ({"REJECTED": 5000}, False),
+        ({"USER_NOT_FOUND": 500, "REJECTED": 5000, "SKIPPED": 100, "SUPERSEDED": 100}, False),
+    ],
+)
+def test_a_load_of_which_nothing_succeeds_stops(counts: dict[str, int], stops: bool) -> None:
+    """After the first thousand users sent: the mapping is wrong, not the users."""
+    made = tally(**counts)
+    made.add([make.outcome(Code.USER_NOT_FOUND, "no such UPN")][:0])
+
+    assert (made.reason_to_stop("100%") is not None) is stops
+
+
+@pytest.mark.parametrize(
+    ("most", "counts", "stops"),
+    [
+        (0, {"SUCCESS": 9}, False),
+        (0, {"SUCCESS": 9, "FAILED": 1}, True),
+        (5, {"REJECTED": 5}, False),
+        (5, {"REJECTED": 5, "INVALID": 1}, True),
+        ("5%", {"SUCCESS": 95, "FAILED": 5}, False),
+        ("5%", {"SUCCESS": 94, "FAILED": 6}, True),
+        ("5%", {"SUCCESS": 9, "FAILED": 9}, False),  # too few rows to speak of a share
+        ("0.5%", {"SUCCESS": 994, "REJECTED": 6}, True),
+        ("100%", {"REJECTED": 500}, False),
+        ("5%", {"SUCCESS": 100, "SKIPPED": 500}, False),
+    ],
+)
+def test_more_failures_than_allowed_stop_a_load(most: str | int, counts: dict[str, int], stops: bool) -> None:
+    """A number of rows, or a share of those so far."""
+    assert (tally(**counts).reason_to_stop(most) is not None) is stops
+
+
+def test_the_reason_to_stop_has_the_targets_words() -> None:
+    """And the setting, where it was one."""
+    made = tally(SUCCESS=1)
+    made.add([Outcome(Code.USER_NOT_FOUND, "no such UPN")] * 2)
+
+    assert made.reason_to_stop(1) == (
+        "2 of 3 rows failed, more than limits.max_failures = 1; the last: USER_NOT_FOUND: no such UPN"
+    )
+
+
+def test_a_meter_measures_this_run_alone() -> None:
+    """What earlier runs did counts for the share, not for the rate."""
+    now = 100.0
+    position = 500
+    made = tally(SUCCESS=1000)
+    meter = Meter(made, 1000, lambda: position, lambda: now)
+    assert meter.snapshot().left_s is None
+
+    made.add([make.outcome()] * 400)
+    now, position = 110.0, 700
+    found = meter.snapshot()
+
+    assert (found.rows, found.share, found.rows_per_s, found.elapsed_s, found.left_s) == (1400, 0.7, 40, 10, 15)
+
+
+def test_an_empty_export_is_read_whole() -> None:
+    """Its share is no division by zero."""
+    assert Meter(tally(), 0, lambda: 0, lambda: 0.0).snapshot().share == 1

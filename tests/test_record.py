@@ -1,0 +1,49 @@
+"""Records and bodies as bytes: built once, measured before they exist, merged without a value re-encoded."""
+
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from loader.record import Frame, json_string
+from tests import make
+
+FRAME = Frame("userAttributes", "userName", "attributes")
+TEXT = st.text(max_size=8)
+RECORDS = st.lists(st.tuples(TEXT, st.dictionaries(TEXT, TEXT, max_size=3)), max_size=5)
+
+
+@given(RECORDS)
+def test_a_body_is_json_of_the_size_foretold(records: list[tuple[str, dict[str, str]]]) -> None:
+    """The batcher reckons with body_bytes, so it is exact."""
+    made = [make.record(user, FRAME, **attributes) for user, attributes in records if attributes]
+    body = FRAME.body(made)
+
+    assert len(body) == FRAME.body_bytes(len(made), sum(map(len, made)))
+    assert json.loads(body) == {
+        "userAttributes": [{"userName": user, "attributes": values} for user, values in records if values]
+    }
+
+
+@given(TEXT)
+def test_any_text_is_a_json_string(text: str) -> None:
+    """Keys and names come as they like."""
+    assert json.loads(json_string(text)) == text
+
+
+def test_a_lone_surrogate_has_no_json_form() -> None:
+    """It can't be sent as UTF-8, and says so as text that can't be encoded."""
+    with pytest.raises(UnicodeEncodeError, match="a surrogate stands alone"):
+        json_string("\ud800")
+
+
+def test_merging_takes_the_last_value_byte_for_byte() -> None:
+    """Numbers keep their digits, names their order, null is a value."""
+    earlier = FRAME.record("ann", b'{"a":1.50,"b":1e400,"c":"\\u00e9"}')
+    later = FRAME.record("ann", b'{"b":null,"d":123456789012345678901234567890}')
+
+    merged = FRAME.merge("ann", earlier, later)
+
+    assert merged == FRAME.record("ann", b'{"a":1.50,"b":null,"c":"\\u00e9","d":123456789012345678901234567890}')
+    assert FRAME.attributes_of(later) == {"b": b"null", "d": b"123456789012345678901234567890"}

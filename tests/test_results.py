@@ -1,0 +1,100 @@
+"""What a person gets: lines that other programs can read, and a table that adds up."""
+
+import csv
+import io
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from loader.checkpoint import Checkpoint, Entry
+from loader.outcome import Code, Outcome, Settled
+from loader.results import COLUMNS, outcome_lines, status, status_lines, write_results
+from tests import make
+
+USERS = ["ann", 'o"hara, x', "a\nb", "a\rb", "é\0"]
+
+
+@pytest.fixture
+def checkpoint(tmp_path: Path) -> Iterator[Checkpoint]:
+    with Checkpoint.open(tmp_path / "users.ckpt", create=True) as opened:
+        opened.commit([make.entry(make.batch(USERS))])
+        opened.commit([Entry(settled=[Settled(6, "", Outcome(Code.REJECTED, "line 7: bad\rly"))])])
+        yield opened
+
+
+def written(checkpoint: Checkpoint, form: str, *codes: str) -> tuple[int, str]:
+    out = io.StringIO(newline="")
+    return write_results(checkpoint, out, form, codes), out.getvalue()
+
+
+def test_csv_can_be_read_back(checkpoint: Checkpoint) -> None:
+    """Whatever a key holds: a lone CR, which the csv module wrote bare, tore a row in two."""
+    count, text = written(checkpoint, "csv")
+    header, *rows = list(csv.reader(io.StringIO(text, newline="")))
+
+    assert count == 6
+    assert header == list(COLUMNS)
+    assert [row[:3] for row in rows] == [
+        *([str(at), user, "SUCCESS"] for at, user in enumerate(USERS, 1)),
+        ["6", "", "REJECTED"],
+    ]
+    assert rows[5][3:] == ["line 7: bad\rly", "", "", "0"]
+    assert text.startswith("row,user,code,message,target_code,http_status,attempts\n1,ann,SUCCESS,,0,200,1\n")
+
+
+def test_ndjson_can_be_read_back(checkpoint: Checkpoint) -> None:
+    """One object a line; what was not sent has no status."""
+    count, text = written(checkpoint, "ndjson")
+    rows = [json.loads(line) for line in text.split("\n")[:-1]]
+
+    assert count == len(rows) == 6
+    assert [row["user"] for row in rows] == [*USERS, ""]
+    assert rows[5]["http_status"] is None
+    assert list(rows[0]) == list(COLUMNS)
+
+
+def test_codes_filter(checkpoint: Checkpoint) -> None:
+    """Any of those given."""
+    assert written(checkpoint, "ndjson", "REJECTED")[0] == 1
+    assert written(checkpoint, "ndjson", "REJECTED", "SUCCESS")[0] == 6
+    assert written(checkpoint, "csv", "FAILED") == (0, ",".join(COLUMNS) + "\n")
+
+
+def test_the_status_adds_up(checkpoint: Checkpoint) -> None:
+    """The rows are the sum over the outcomes, always."""
+    checkpoint.put(path="users.csv", started_at=0.0)
+
+    state = status(checkpoint)
+
+    assert (state["rows"], state["failures"], state["state"]) == (6, 1, "unfinished")
+    assert state["outcomes"] == {"SUCCESS": 5, "REJECTED": 1}
+    lines = list(status_lines(state))
+    assert lines[0] == f"users.csv → {checkpoint.path}"
+    assert lines[1:4] == ["  SUCCESS   5", "  REJECTED  1", "  rows      6"]
+    assert lines[4].startswith("not finished; begun ")
+
+
+def test_a_finished_load_says_when(checkpoint: Checkpoint) -> None:
+    """And not how to go on."""
+    checkpoint.put(path="users.csv", started_at=0.0, finished_at=1.0)
+
+    assert list(status_lines(status(checkpoint)))[-1].startswith("finished ")
+
+
+def test_a_checkpoint_of_no_load_says_so(tmp_path: Path) -> None:
+    """A run killed at once leaves one; its beginning is not now."""
+    with Checkpoint.open(tmp_path / "x.ckpt", create=True) as empty:
+        lines = list(status_lines(status(empty)))
+
+    assert lines == [f"no export yet → {tmp_path / 'x.ckpt'}", "  rows  0", "not begun"]
+
+
+def test_outcomes_stand_in_columns() -> None:
+    """The largest first, nothing that didn't happen."""
+    assert list(outcome_lines({Code.FAILED: 2, Code.SUCCESS: 12_345, Code.SKIPPED: 0})) == [
+        "  SUCCESS  12,345",
+        "  FAILED        2",
+        "  rows     12,347",
+    ]

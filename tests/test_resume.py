@@ -1,0 +1,198 @@
+"""A run goes on with the same load, refuses another, and never mixes two."""
+
+import dataclasses
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from loader.checkpoint import Checkpoint, Entry
+from loader.errors import CheckpointError
+from loader.export import Export
+from loader.resume import Resume, begin, set_aside
+from loader.span import SpanSet
+from tests import make
+
+IDENTITY: dict[str, Any] = {"mapping.user": "email", "mapping.types": {}, "target.api": "calven"}
+CONTENT = "email,d\n" + "".join(f"u{at},{at}\n" for at in range(1, 21))
+
+
+@pytest.fixture
+def checkpoint(tmp_path: Path) -> Iterator[Checkpoint]:
+    with Checkpoint.open(tmp_path / "users.ckpt", create=True) as opened:
+        yield opened
+
+
+@pytest.fixture
+def export(tmp_path: Path) -> Export:
+    return make.export(tmp_path, CONTENT, chunk_bytes=32)
+
+
+def read_all(checkpoint: Checkpoint, export: Export) -> None:
+    """Settle rows 1 to 9 and 11, and keep every mark, as a run does."""
+    checkpoint.commit(Entry(mark=block.end) for block in export.rows(make.mapping()))
+    checkpoint.commit([make.entry(make.batch("abcdefghi")), make.entry(make.batch("k", 11))])
+
+
+def test_a_first_run_begins_at_the_first_row(checkpoint: Checkpoint, export: Export) -> None:
+    """And notes what load it is."""
+    assert begin(checkpoint, IDENTITY, export) == Resume(SpanSet(), None)
+    assert checkpoint.get("identity") == IDENTITY
+
+
+def test_a_run_goes_on_before_the_first_row_that_is_not_settled(checkpoint: Checkpoint, export: Export) -> None:
+    """From the last mark before it; the rows settled behind it are known."""
+    begin(checkpoint, IDENTITY, export)
+    read_all(checkpoint, export)
+
+    resume = begin(checkpoint, IDENTITY, export)
+
+    assert resume.settled == SpanSet([(1, 9), (11, 11)])
+    assert resume.start == max(mark for mark in checkpoint.marks() if mark.row <= 10)
+    assert list(make.sent(export.rows(make.mapping(), resume.start, resume.settled))) == [10, *range(12, 21)]
+
+
+def test_a_finished_load_stays_finished(checkpoint: Checkpoint, export: Export) -> None:
+    """Nothing is read or sent."""
+    begin(checkpoint, IDENTITY, export)
+    checkpoint.put(finished_at=1.0)
+
+    assert begin(checkpoint, IDENTITY, export).is_finished
+
+
+def test_another_load_is_refused_with_the_difference(checkpoint: Checkpoint, export: Export) -> None:
+    """Every setting that differs, as it was and as it is."""
+    begin(checkpoint, IDENTITY, export)
+
+    with pytest.raises(CheckpointError) as caught:
+        begin(
+            checkpoint,
+            IDENTITY | {"mapping.user": "upn", "mapping.types": {"n": "number"}, "target.write": "x"},
+            export,
+        )
+
+    assert str(caught.value).splitlines()[1:4] == [
+        "  mapping.types: was {}, is {'n': 'number'}",
+        "  mapping.user: was 'email', is 'upn'",
+        "  target.write: was not set, is 'x'",
+    ]
+    assert "--fresh" in str(caught.value)
+
+
+def touch(export: Export) -> None:
+    os.utime(export.path, (1, 1))
+
+
+def test_a_touched_copy_is_the_same_export(checkpoint: Checkpoint, export: Export) -> None:
+    """Its content was compared, so next time its new date is known."""
+    begin(checkpoint, IDENTITY, export)
+    read_all(checkpoint, export)
+    touch(export)
+
+    assert begin(checkpoint, IDENTITY, export).settled == SpanSet([(1, 9), (11, 11)])
+    assert checkpoint.get("export")["mtime_ns"] == 10**9
+
+
+def test_a_touched_copy_of_what_was_not_read_yet_is_the_same(checkpoint: Checkpoint, export: Export) -> None:
+    """A run killed before its first commit left no mark to compare with."""
+    begin(checkpoint, IDENTITY, export)
+    touch(export)
+
+    assert begin(checkpoint, IDENTITY, export) == Resume(SpanSet(), None)
+
+
+@pytest.mark.parametrize("at", [0, 9, len(CONTENT) - 2])
+def test_an_export_of_the_same_size_with_other_content_is_refused(
+    checkpoint: Checkpoint, export: Export, tmp_path: Path, at: int
+) -> None:
+    """Whatever byte of what was read differs, be the export ever so small."""
+    whole = dataclasses.replace(export, chunk_bytes=1 << 20)
+    begin(checkpoint, IDENTITY, whole)
+    read_all(checkpoint, whole)
+    whole.path.write_text(CONTENT[:at] + "X" + CONTENT[at + 1 :])
+    touch(whole)
+
+    with pytest.raises(CheckpointError, match="its size is the same, its content is not"):
+        begin(checkpoint, IDENTITY, whole)
+
+
+def test_an_export_of_another_size_is_refused(checkpoint: Checkpoint, export: Export) -> None:
+    """A load that is finished belongs to its export, too."""
+    begin(checkpoint, IDENTITY, export)
+    checkpoint.put(finished_at=1.0)
+    export.path.write_text(CONTENT + "more,1\n")
+
+    with pytest.raises(CheckpointError, match=r"has changed .*its size was \d+ bytes and is \d+"):
+        begin(checkpoint, IDENTITY, export)
+
+
+def test_two_interruptions_leave_one_chain_of_marks(checkpoint: Checkpoint, export: Export) -> None:
+    """The marks of a resumed run go on with those of the first: a touched copy is known even then."""
+    begin(checkpoint, IDENTITY, export)
+    blocks = list(export.rows(make.mapping()))
+    checkpoint.commit([Entry(mark=block.end) for block in blocks[:4]])
+    checkpoint.commit([make.entry(make.batch("abc"))])
+    resume = begin(checkpoint, IDENTITY, export)
+    checkpoint.commit([Entry(mark=block.end) for block in export.rows(make.mapping(), resume.start, resume.settled)])
+    touch(export)
+
+    assert len(begin(checkpoint, IDENTITY, export).settled) == 3
+    assert checkpoint.marks() == [block.end for block in blocks if block.end]
+
+
+def test_an_unfinished_load_is_set_aside_only_if_asked(checkpoint: Checkpoint, export: Export) -> None:
+    """Its outcomes would be lost from sight."""
+    begin(checkpoint, IDENTITY, export)
+
+    with pytest.raises(CheckpointError, match="not finished; resume it without --fresh, or give it up: --fresh --yes"):
+        set_aside(checkpoint.path, even_unfinished=False)
+    assert set_aside(checkpoint.path, even_unfinished=True) is not None
+
+
+def test_nothing_is_set_aside_where_nothing_is(tmp_path: Path) -> None:
+    """A first --fresh is a first run."""
+    assert set_aside(tmp_path / "users.ckpt", even_unfinished=False) is None
+
+
+def test_checkpoints_set_aside_keep_all_they_had(tmp_path: Path) -> None:
+    """Each under a name of its own."""
+    path = tmp_path / "users.ckpt"
+    names = []
+    for user in "abc":
+        with Checkpoint.open(path, create=True) as checkpoint:
+            checkpoint.put(identity=IDENTITY, finished_at=1.0)
+            checkpoint.commit([make.entry(make.batch(user))])
+        names.append(set_aside(path, even_unfinished=False))
+
+    assert len(set(names)) == 3
+    for name, user in zip(names, "abc", strict=True):
+        assert name is not None
+        with Checkpoint.read(name) as checkpoint:
+            assert [row.user for row in checkpoint.results()] == [user]
+
+
+@pytest.mark.parametrize("is_reading", [True, False])
+def test_a_new_checkpoint_takes_nothing_from_the_old_one(tmp_path: Path, is_reading: bool) -> None:
+    """While somebody reads the old one its log stays on disk, and was taken for the new one's: with all old rows."""
+    path = tmp_path / "users.ckpt"
+    with Checkpoint.open(path, create=True) as old:
+        old.put(identity=IDENTITY, finished_at=1.0)
+        old.commit([make.entry(make.batch("ab"))])
+    with Checkpoint.read(path) as reader:
+        if is_reading:
+            assert len(reader.settled()) == 2
+        with Checkpoint.open(path, create=True) as old:
+            old.commit([make.entry(make.batch("c", 3))])
+            aside = set_aside(path, even_unfinished=False)
+        with Checkpoint.open(path, create=True) as new:
+            assert list(new.results()) == []
+            new.commit([make.entry(make.batch("z"))])
+        if is_reading:
+            assert len(reader.settled()) == 2
+
+    assert aside is not None
+    with Checkpoint.read(aside) as kept, Checkpoint.read(path) as new:
+        assert [row.user for row in kept.results()] == ["a", "b", "c"]
+        assert [row.user for row in new.results()] == ["z"]

@@ -1,0 +1,505 @@
+"""One batch to its outcomes: each row of the response table, and what counts as an attempt."""
+
+import asyncio
+import random
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import anyio
+import orjson
+import pytest
+
+from loader.batch import Batch, BatchLimits
+from loader.errors import Stopped, TransportError
+from loader.lane import Abandoned, Lane
+from loader.outcome import Code, Outcome
+from loader.request import Request, Response
+from loader.retry import CAP_S
+from loader.settle import Settler
+from loader.targets.calven import Calven
+from loader.transport import Send
+from tests.faults.rig import FRAME, users_of
+from tests.virtual_time import START_S, virtual_time
+
+Answer = Response | TransportError
+Api = Callable[[list[str]], Answer]
+
+
+def elapsed() -> float:
+    return asyncio.get_running_loop().time() - START_S
+
+
+def batch_of(*users: str, size: int = 0) -> Batch:
+    return Batch(
+        list(range(1, len(users) + 1)),
+        list(users),
+        [FRAME.record(user, orjson.dumps({"a": "x" * size})) for user in users],
+    )
+
+
+def named(count: int) -> list[str]:
+    return [f"user{number:04}" for number in range(count)]
+
+
+def results(users: list[str], **codes: object) -> Response:
+    """A good answer; `codes` are of those that are no success."""
+    listed = [{"userName": user, "resultCode": codes.get(user, 0), "message": ""} for user in users]
+    return Response(200, {}, orjson.dumps({"results": listed}))
+
+
+class Target:
+    """Answers as `api` says, with virtual latency; notes what came and when."""
+
+    def __init__(self, api: Api, latency_s: float = 0.1) -> None:
+        self.api = api
+        self.latency_s = latency_s
+        self.requests: list[list[str]] = []
+        self.times: list[float] = []
+
+    async def __call__(self, request: Request) -> Response:
+        users = users_of(request)
+        self.requests.append(users)
+        self.times.append(elapsed())
+        answer = self.api(users)
+        await anyio.sleep(self.latency_s)
+        if isinstance(answer, TransportError):
+            raise answer
+        return answer
+
+    def carried(self, user: str) -> int:
+        return sum(user in users for users in self.requests)
+
+
+def settler(target: Send, *, lane: Lane | None = None, attempts: int = 8, **more: Any) -> Settler:
+    settings = {"missing_result": more.pop("missing_result", "again")}
+    return Settler(
+        Calven(auth="bearer", **settings),
+        target,
+        lane or Lane(600),
+        more.pop("limits", BatchLimits(1000, 1_000_000)),
+        attempts,
+        more.pop("warn", lambda _: None),
+        **{"uniform": random.Random(1).uniform, "wall": lambda: 1.75e9 + elapsed(), **more},
+    )
+
+
+def in_turn(*answers: Answer | Api) -> Api:
+    """The answers one after the other, then successes."""
+    left: Iterator[Answer | Api] = iter(answers)
+
+    def api(users: list[str]) -> Answer:
+        answer = next(left, results)
+        return answer(users) if callable(answer) else answer
+
+    return api
+
+
+def codes(outcomes: list[Outcome]) -> list[Code]:
+    return [outcome.code for outcome in outcomes]
+
+
+class Others:
+    """Successes of other batches, so that the target is known to be up."""
+
+    def __init__(self, lane: Lane) -> None:
+        self.lane = lane
+
+    async def __aenter__(self) -> None:
+        self.tasks = anyio.create_task_group()
+        await self.tasks.__aenter__()
+        self.tasks.start_soon(self._succeed)
+
+    async def __aexit__(self, *_: object) -> None:
+        self.tasks.cancel_scope.cancel()
+        await self.tasks.__aexit__(None, None, None)
+
+    async def _succeed(self) -> None:
+        while True:
+            self.lane.succeeded(0.0)
+            await anyio.sleep(0.05)
+
+
+# 2xx: per user
+
+
+@virtual_time
+async def test_each_user_gets_what_the_answer_says_of_it() -> None:
+    """Code, message, the API's own code, the status, and one attempt each."""
+    answer = orjson.dumps(
+        {
+            "results": [
+                {"userName": "b", "resultCode": 1, "message": "no such user"},
+                {"userName": "a", "resultCode": 0, "message": "OK"},
+                {"userName": "c", "resultCode": 99},
+            ]
+        }
+    )
+    outcomes = await settler(Target(lambda _: Response(200, {}, answer))).settle(batch_of("a", "b", "c"))
+
+    assert outcomes == [
+        Outcome(Code.SUCCESS, "OK", "0", 200, 1),
+        Outcome(Code.USER_NOT_FOUND, "no such user", "1", 200, 1),
+        Outcome(Code.INVALID, "", "99", 200, 1),
+    ]
+
+
+@virtual_time
+async def test_only_users_left_out_are_sent_again() -> None:
+    """They settle with the attempts that they took; the others are done."""
+    target = Target(in_turn(lambda users: results(users[:2]), lambda users: results(users[1:])))
+    warnings: list[str] = []
+    outcomes = await settler(target, warn=warnings.append).settle(batch_of("a", "b", "c", "d"))
+
+    assert target.requests == [["a", "b", "c", "d"], ["c", "d"], ["c"]]
+    assert codes(outcomes) == [Code.SUCCESS] * 4
+    assert [outcome.attempts for outcome in outcomes] == [1, 1, 3, 2]
+    assert warnings == [
+        "an answer left out 2 of 4 users; they are sent again",
+        "an answer left out 1 of 2 users; they are sent again",
+    ]
+
+
+@virtual_time
+async def test_left_out_in_every_attempt_is_no_result() -> None:
+    target = Target(lambda users: results([user for user in users if user != "b"]))
+    outcomes = await settler(target, attempts=5, is_proven=True).settle(batch_of("a", "b"))
+
+    assert codes(outcomes) == [Code.SUCCESS, Code.NO_RESULT]
+    assert outcomes[1].attempts == target.carried("b") == 5
+    assert outcomes[1].http_status == 200
+
+
+@virtual_time
+async def test_if_the_first_answers_name_nobody_the_run_stops() -> None:
+    """Either the API lists only failures, or the keys are not the names that it knows: both ways out are named."""
+    target = Target(lambda _: results(["somebody@else"]))
+
+    with pytest.raises(Stopped, match=r'target.missing_result = "success".*key column.*somebody@else'):
+        await settler(target).settle(batch_of("a", "b"))
+    assert len(target.requests) == 3
+
+
+@pytest.mark.parametrize("is_proven", [True, False])
+@virtual_time
+async def test_once_the_target_named_a_user_silence_is_about_users(is_proven: bool) -> None:
+    """In this run or the one before: then nobody is stopped, the users left out are NO_RESULT."""
+    target = Target(lambda users: results([user for user in users if user == "known"]))
+    one = settler(target, attempts=4, is_proven=is_proven)
+    if not is_proven:
+        await one.settle(batch_of("known"))
+
+    assert codes(await one.settle(batch_of("a", "b"))) == [Code.NO_RESULT] * 2
+
+
+@virtual_time
+async def test_missing_results_may_mean_success() -> None:
+    """With missing_result = "success" whoever is not listed was taken, at the first attempt."""
+    target = Target(lambda _: results(["b"], b=1))
+    outcomes = await settler(target, missing_result="success").settle(batch_of("a", "b", "c"))
+
+    assert codes(outcomes) == [Code.SUCCESS, Code.USER_NOT_FOUND, Code.SUCCESS]
+    assert len(target.requests) == 1
+
+
+# 400, 422: split
+
+
+@pytest.mark.parametrize("status", [400, 422])
+@pytest.mark.parametrize("culprits", [{0}, {99}, {41}, {0, 50, 99}, set(range(100))])
+@virtual_time
+async def test_a_refused_batch_is_split_until_the_culprit_stands_alone(status: int, culprits: set[int]) -> None:
+    """It alone is INVALID, with the API's words, at no more than 2 log2 n requests a culprit."""
+    names = named(100)
+    bad = {names[number] for number in culprits}
+    target = Target(lambda users: Response(status, {}, b"not valid") if bad & set(users) else results(users))
+    lane = Lane(600)
+    outcomes = await settler(target, lane=lane, attempts=1).settle(batch_of(*names))
+
+    for user, outcome in zip(names, outcomes, strict=True):
+        if user in bad:
+            assert outcome == Outcome(Code.INVALID, f"HTTP {status}: not valid", "", status, target.carried(user))
+        else:
+            assert (outcome.code, outcome.attempts) == (Code.SUCCESS, target.carried(user))
+    assert len(target.requests) <= 1 + 14 * len(culprits)
+    assert elapsed() < 0.11 * len(target.requests), "a split does not wait"
+
+
+# 413: shrink
+
+
+@pytest.mark.parametrize("by", ["users", "bytes"])
+@virtual_time
+async def test_a_ceiling_is_learnt_and_kept_to(by: str) -> None:
+    """413 splits, and what it was is remembered: later batches fit; a last user alone is INVALID, not REJECTED."""
+    size = 100
+
+    def api(users: list[str]) -> Answer:
+        is_over = len(users) > 37 if by == "users" else FRAME.body_bytes(len(users), len(users) * (size + 45)) > 5000
+        return Response(413) if is_over else results(users)
+
+    target = Target(api)
+    one = settler(target)
+    refused = 0
+    for _ in range(200):
+        limits = one.limits
+        names = named(min(limits.users, 100))
+        batch = batch_of(*names, size=size)
+        while FRAME.body_bytes(len(batch), sum(map(len, batch.records))) > limits.body_bytes:
+            batch = batch.part(0, len(batch) - 1)
+        assert set(codes(await one.settle(batch))) == {Code.SUCCESS}
+        refused = sum(isinstance(api(users), Response) and api(users) != results(users) for users in target.requests)
+
+    assert refused < 12
+    last = target.requests[-1]
+    assert len(last) >= (35 if by == "users" else 30)
+
+
+@virtual_time
+async def test_one_record_too_large_is_invalid_and_shrinks_nothing() -> None:
+    """It alone fails; the next batches are as large as before, but for a twentieth."""
+    fat = "user0042"
+    target = Target(lambda users: Response(413, {}, b"too large") if fat in users else results(users))
+    one = settler(target)
+    outcomes = await one.settle(batch_of(*named(100)))
+    for _ in range(10):
+        await one.settle(batch_of(*[f"other{number}" for number in range(min(one.limits.users, 100))]))
+
+    assert [user for user, outcome in zip(named(100), outcomes, strict=True) if outcome.code is Code.INVALID] == [fat]
+    assert len(target.requests[-1]) >= 95
+
+
+# 403, 404, 3xx and their like: stop
+
+
+@pytest.mark.parametrize("status", [403, 404, 405, 410, 415, 301, 302, 307, 308])
+@virtual_time
+async def test_what_no_request_can_mend_stops_the_run(status: int) -> None:
+    """With the response's words, after one request."""
+    target = Target(lambda _: Response(status, {"location": "http://elsewhere/"}, b"no permission for this key"))
+
+    with pytest.raises(Stopped, match=f"refuses to go on: .*HTTP {status}: .*no permission for this key"):
+        await settler(target).settle(batch_of("a", "b"))
+    assert len(target.requests) == 1
+
+
+# 401: again
+
+
+@virtual_time
+async def test_a_refused_token_costs_no_attempt_and_no_time() -> None:
+    target = Target(in_turn(Response(401)))
+    outcomes = await settler(target, attempts=1).settle(batch_of("a"))
+
+    assert outcomes == [Outcome(Code.SUCCESS, "", "0", 200, 2)]
+    assert elapsed() < 0.3
+
+
+@virtual_time
+async def test_a_batch_refused_with_401_for_ever_does_not_go_on_for_ever() -> None:
+    """If others get through with the same tokens, it is about a user of this batch."""
+    lane = Lane(600)
+    target = Target(lambda users: Response(401) if "b" in users else results(users))
+    async with Others(lane):
+        outcomes = await settler(target, lane=lane).settle(batch_of("a", "b", "c"))
+
+    assert codes(outcomes) == [Code.SUCCESS, Code.FAILED, Code.SUCCESS]
+
+
+# 429 and 503 with Retry-After: the lane waits
+
+
+@pytest.mark.parametrize("status", [429, 503])
+@pytest.mark.parametrize(
+    ("header", "seconds"), [("7", 7), ("2.5", 2.5), ("Sun, 15 Jun 2025 15:07:20 GMT", 40), ("100000", 300)]
+)
+@virtual_time
+async def test_retry_after_holds_the_whole_lane(status: int, header: str, seconds: float) -> None:
+    """As a number, a decimal or a date, and bounded; it costs no attempt."""
+    target = Target(in_turn(Response(status, {"retry-after": header, "date": "Sun, 15 Jun 2025 15:06:40 GMT"})))
+    lane = Lane(600)
+    paced = held_by(lane, target)
+    outcomes = await settler(paced, lane=lane, attempts=1).settle(batch_of("a"))
+
+    assert outcomes[0] == Outcome(Code.SUCCESS, "", "0", 200, 2)
+    assert target.times[1] == pytest.approx(seconds + 0.1, abs=0.01)
+
+
+def held_by(lane: Lane, target: Target) -> Send:
+    async def send(request: Request) -> Response:
+        await lane.clearance()
+        return await target(request)
+
+    return send
+
+
+@pytest.mark.parametrize(
+    "answer", [Response(429, {"retry-after": "1"}), Response(429), Response(503, {"retry-after": "1"})]
+)
+@virtual_time
+async def test_slowing_down_never_uses_up_attempts(answer: Response) -> None:
+    """Not even 50 times in a row, with a single attempt allowed. `attempts` counts what carried the user."""
+    target = Target(in_turn(*[answer] * 50))
+    lane = Lane(6000)
+    outcomes = await settler(target, lane=lane, attempts=1).settle(batch_of("a", "b"))
+
+    assert codes(outcomes) == [Code.SUCCESS] * 2
+    assert outcomes[0].attempts == len(target.requests) == 51
+    assert all(len(users) == 2 for users in target.requests)
+
+
+# 408, 425, 5xx, network, undecodable: again
+
+TROUBLES = [
+    *(Response(status, {}, b"<html>sorry</html>") for status in (408, 409, 423, 425, 500, 502, 503, 504, 599)),
+    TransportError("the connection was reset"),
+    Response(200, {}, b"<!doctype html><title>Wi-Fi</title>"),
+    Response(200, {}, b'{"results": "none"}'),
+    Response(200, {}, b'{"results":[{"userNa'),
+]
+
+
+@pytest.mark.parametrize("trouble", TROUBLES, ids=str)
+@virtual_time
+async def test_trouble_is_tried_again_with_a_backoff(trouble: Answer) -> None:
+    """Below a bound that doubles; the batch stays whole, and succeeds in the end."""
+    target = Target(in_turn(*[trouble] * 4))
+    outcomes = await settler(target, uniform=lambda _, high: high).settle(batch_of("a", "b"))
+
+    assert codes(outcomes) == [Code.SUCCESS] * 2
+    assert [outcome.attempts for outcome in outcomes] == [5, 5]
+    pauses = [after - before - 0.1 for before, after in zip(target.times, target.times[1:], strict=False)]
+    assert pauses == [pytest.approx(pause, abs=0.01) for pause in (0.5, 1, 2, 4)]
+
+
+@virtual_time
+async def test_backoffs_have_full_jitter() -> None:
+    """Drawn evenly between nothing and the bound."""
+    draws: list[tuple[float, float]] = []
+
+    def uniform(low: float, high: float) -> float:
+        draws.append((low, high))
+        return 0.0
+
+    await settler(Target(in_turn(*[Response(500)] * 9)), uniform=uniform).settle(batch_of("a"))
+
+    assert draws == [(0.0, bound) for bound in (0.5, 1, 2, 4, 8, 16, CAP_S, CAP_S, CAP_S)]
+
+
+@pytest.mark.parametrize("trouble", TROUBLES, ids=str)
+@pytest.mark.parametrize("size", [1, 2, 100])
+@virtual_time
+async def test_the_culprit_alone_fails_when_attempts_are_used_up(trouble: Answer, size: int) -> None:
+    """While others succeed; its message holds the last reason, and the others of its batch are taken."""
+    names = named(size)
+    culprit = names[size // 3]
+    lane = Lane(600)
+    target = Target(lambda users: trouble if culprit in users else results(users))
+    async with Others(lane):
+        outcomes = await settler(target, lane=lane, attempts=3).settle(batch_of(*names))
+
+    for user, outcome in zip(names, outcomes, strict=True):
+        assert outcome.code is (Code.FAILED if user == culprit else Code.SUCCESS)
+        assert outcome.attempts == target.carried(user)
+    failed = outcomes[size // 3]
+    assert failed.http_status == (trouble.status if isinstance(trouble, Response) else 0)
+    assert (str(trouble) if isinstance(trouble, TransportError) else f"HTTP {trouble.status}") in failed.message
+    assert len(target.requests) <= 3 + 3 + 14
+
+
+@virtual_time
+async def test_the_culprit_is_found_in_the_last_batch_too() -> None:
+    """When nothing else is left to send, the others of its batch show that the target is up."""
+    target = Target(lambda users: Response(500) if "user0007" in users else results(users))
+    outcomes = await settler(target).settle(batch_of(*named(10)))
+
+    assert codes(outcomes) == [Code.FAILED if number == 7 else Code.SUCCESS for number in range(10)]
+    assert elapsed() < 300
+
+
+@virtual_time
+async def test_culprits_are_found_when_each_batch_has_one() -> None:
+    """No batch succeeds as a whole then, and still nobody but the culprits fails."""
+    target = Target(lambda users: Response(500) if any(user.endswith("7") for user in users) else results(users))
+    lane = Lane(600)
+    one = settler(target, lane=lane, attempts=4)
+    found: dict[str, Code] = {}
+
+    async def settle(names: list[str]) -> None:
+        found.update(zip(names, codes(await one.settle(batch_of(*names))), strict=True))
+
+    async with anyio.create_task_group() as tasks:
+        for start in range(0, 200, 20):
+            tasks.start_soon(settle, named(200)[start : start + 20])
+
+    assert found == {user: Code.FAILED if user.endswith("7") else Code.SUCCESS for user in named(200)}
+
+
+@virtual_time
+async def test_a_waiting_part_does_not_keep_the_others_waiting() -> None:
+    """The culprits of a batch have their backoffs at the same time."""
+    bad = set(named(100)[::10])
+    target = Target(lambda users: Response(500) if bad & set(users) else results(users))
+    lane = Lane(600)
+    async with Others(lane):
+        outcomes = await settler(target, lane=lane, uniform=lambda _, high: high).settle(batch_of(*named(100)))
+
+    assert {user for user, outcome in zip(named(100), outcomes, strict=True) if outcome.code is Code.FAILED} == bad
+    assert elapsed() < 200, "one after the other they would take ten minutes"
+
+
+@pytest.mark.parametrize("size", [1, 100])
+@virtual_time
+async def test_a_target_that_is_down_fails_nobody(size: int) -> None:
+    """However many attempts that takes, until it is back."""
+
+    def api(users: list[str]) -> Answer:
+        return TransportError("connection refused") if elapsed() < 300 else results(users)
+
+    target = Target(api)
+    one = settler(target, attempts=2)
+    found: list[Code] = []
+
+    async def settle(number: int) -> None:
+        found.extend(codes(await one.settle(batch_of(*[f"{number}-{user}" for user in named(size)]))))
+
+    async with anyio.create_task_group() as tasks:
+        for number in range(16):
+            tasks.start_soon(settle, number)
+
+    assert found == [Code.SUCCESS] * 16 * size
+    assert elapsed() < 340
+    down = sum(moment < 300 for moment in target.times)
+    assert down < 16 * 60, "no storm while it is down"
+    assert len(target.requests) - down <= 16 * min(size, 45), "nor thousands of pieces when it is back"
+
+
+@virtual_time
+async def test_after_give_up_s_without_an_answer_the_run_stops() -> None:
+    """Nobody failed: they are unsettled, and sent again by the next run."""
+    target = Target(lambda _: Response(500, {}, b"maintenance"))
+
+    with pytest.raises(Stopped, match="no usable answer for 6.. s.*HTTP 500: maintenance"):
+        await settler(target, attempts=2).settle(batch_of(*named(20)))
+    assert 600 <= elapsed() < 640
+
+
+@virtual_time
+async def test_a_stop_ends_a_backoff() -> None:
+    """The batch stays unsettled; nothing more is sent."""
+    lane = Lane(600)
+    target = Target(lambda _: Response(500))
+    ended: list[str] = []
+
+    async def settle() -> None:
+        with pytest.raises(Abandoned):
+            await settler(target, lane=lane).settle(batch_of("a"))
+        ended.append("abandoned")
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(settle)
+        await anyio.sleep(40)
+        lane.stop(Stopped("enough"))
+        sent = len(target.requests)
+
+    assert ended == ["abandoned"]
+    assert len(target.requests) == sent

@@ -1,0 +1,108 @@
+"""Tokens are read from whatever an API answers, and renewed in time by whichever clock is further on."""
+
+from typing import Any
+
+import pytest
+
+from loader.tokens import RENEW_AT, Token, read_token
+from tests import make
+
+WALL, MONOTONIC = 1_683_257_792.0, 50.0
+DATE = "Fri, 05 May 2023 03:36:32 GMT"  # the same as WALL
+
+
+def lifetime(body: dict[str, Any], wall: float = WALL, date: str = "") -> float | None:
+    token = read_token(make.response({"token": "T"} | body, date=date), wall, MONOTONIC)
+    assert token is not None
+    return token.lifetime_s
+
+
+@pytest.mark.parametrize(
+    ("body", "seconds"),
+    [
+        ({"expiration": 1683258201}, 409),  # the example of Calven's page on HMAC
+        ({"expiration": 1683258201000}, 409),  # as its SDK takes it
+        ({"expiration": "1683258201"}, 409),
+        ({"expiration": 1683258201.5}, 409.5),
+        ({"expires_in": 3600}, 3600),  # the example of its page on client secrets
+        ({"expires_in": "3600"}, 3600),
+        ({"expires_in": 3_600_000}, 3600),
+        ({"expires_at": 1683258201}, 409),
+        ({"expiration": 409}, 409),
+        ({}, None),
+        ({"expires_in": None}, None),
+        ({"expires_in": 0}, None),
+        ({"expires_in": -5}, None),
+        ({"expiration": "soon"}, None),
+        ({"expiration": "NaN"}, None),
+        ({"expiration": [1]}, None),
+        ({"expiration": 1683257000}, None),  # over before it began: the clocks disagree
+    ],
+)
+def test_a_lifetime_is_read_in_any_form(body: dict[str, Any], seconds: float | None) -> None:
+    """Seconds or milliseconds, absolute or relative, a number or its text; None where it can't be told."""
+    assert lifetime(body) == seconds
+
+
+@pytest.mark.parametrize("skew", [-86_400, -300, 300, 86_400])
+def test_a_wrong_clock_does_no_harm(skew: float) -> None:
+    """The answer's own Date is what an absolute time is measured by."""
+    assert lifetime({"expiration": 1683258201}, WALL + skew, DATE) == 409
+
+
+def test_the_token_is_in_either_field() -> None:
+    """`token` or `access_token`."""
+    for field in ("token", "access_token"):
+        token = read_token(make.response({field: "T"}), WALL, MONOTONIC)
+        assert token == Token("Bearer T", None, WALL, MONOTONIC)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"<html>",
+        b"\xff",
+        b"[]",
+        b'"T"',
+        {},
+        {"token": ""},
+        {"token": 5},
+        {"token": None},
+        {"authenticated": False, "token": "T"},
+    ],
+)
+def test_an_answer_without_a_token_has_none(body: Any) -> None:
+    """Even if its status was 200."""
+    assert read_token(make.response(body), WALL, MONOTONIC) is None
+
+
+def test_a_token_is_due_before_it_expires() -> None:
+    """At four fifths of its lifetime."""
+    token = Token("Bearer T", 100, WALL, MONOTONIC)
+    moments = [0.0, RENEW_AT * 100 - 1, RENEW_AT * 100, 100]
+
+    assert [token.is_due(WALL + at, MONOTONIC + at) for at in moments] == [False, False, True, True]
+    assert [token.is_expired(WALL + at, MONOTONIC + at) for at in moments] == [False, False, False, True]
+
+
+def test_the_clock_that_is_further_on_decides() -> None:
+    """A suspended machine stops the one; a correction sets back the other."""
+    token = Token("Bearer T", 100, WALL, MONOTONIC)
+
+    assert token.is_due(WALL + 90, MONOTONIC)
+    assert token.is_due(WALL, MONOTONIC + 90)
+    assert not token.is_due(WALL - 5000, MONOTONIC)
+
+
+def test_an_unknown_lifetime_is_never_over() -> None:
+    """Such a token is used until it is refused."""
+    token = Token("Bearer T")
+
+    assert not token.is_due(1e12, 1e12)
+    assert not token.is_expired(1e12, 1e12)
+
+
+def test_a_token_does_not_print() -> None:
+    """Not in a log, not in a crash file."""
+    assert "T0P" not in repr(Token("Bearer T0P")) + str(Token("Bearer T0P")) + f"{[Token('Bearer T0P')]}"
