@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from itertools import accumulate
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import msgspec
 import pyarrow as pa
@@ -32,6 +32,7 @@ _STRINGS = re.compile(rb'"(?:[^"\\]++|\\.)*+"', re.DOTALL)
 #: Values may be nested so deep. Parsers give up at about a thousand (ours at what is left of Python's stack), and a
 #: record that can be mapped must be one that can be merged.
 MAX_DEPTH = 200
+_SHALLOW = 2 * MAX_DEPTH  # bytes: every level has a bracket at both ends
 
 
 class Problem(NamedTuple):
@@ -259,7 +260,7 @@ def _is_json(text: str) -> bool:
 
 def _is_deep(text: bytes) -> bool:
     """Is this JSON nested deeper than MAX_DEPTH? Counting tells it for all but the odd record."""
-    if text.count(b"[") + text.count(b"{") <= MAX_DEPTH:
+    if len(text) <= _SHALLOW or text.count(b"[") + text.count(b"{") <= MAX_DEPTH:
         return False
     steps = (1 if byte in b"[{" else -1 for byte in _STRINGS.sub(b"", text) if byte in b"[]{}")
     return max(accumulate(steps), default=0) > MAX_DEPTH
@@ -269,7 +270,7 @@ def _is_deep(text: bytes) -> bool:
 
 
 class _Nested(msgspec.Struct):
-    user: msgspec.Raw | msgspec.UnsetType = msgspec.field(name=NESTED_USER, default=msgspec.UNSET)
+    user: Any = msgspec.field(name=NESTED_USER, default=msgspec.UNSET)
     attributes: msgspec.Raw | msgspec.UnsetType = msgspec.field(name=NESTED_ATTRIBUTES, default=msgspec.UNSET)
 
 
@@ -277,7 +278,7 @@ _decode_value: Callable[[str], msgspec.Raw] = msgspec.json.Decoder(msgspec.Raw).
 _Fields = dict[str, msgspec.Raw]
 _decode_fields: Callable[[bytes], _Fields] = msgspec.json.Decoder(_Fields).decode
 _decode_nested: Callable[[bytes], _Nested] = msgspec.json.Decoder(_Nested).decode
-_decode_text: Callable[[bytes], str] = msgspec.json.Decoder(str).decode
+_decode_any: Callable[[msgspec.Raw], object] = msgspec.json.Decoder().decode
 
 #: How the JSON of a type begins.
 _BEGINS: Mapping[Type, tuple[bytes, ...]] = {
@@ -321,7 +322,8 @@ class LineMapper:
         for at, line in enumerate(lines):
             user, record = "", b""
             try:
-                _check_line(line)
+                if len(line) > _SHALLOW or not line.isascii():
+                    _check_line(line)
                 user, attributes = self._nested(line) if self._mapping.user is None else self._flat(line)
                 record = self._mapping.frame.record(user, attributes)
                 if attributes == b"{}":
@@ -338,7 +340,7 @@ class LineMapper:
 
     def _nested(self, line: bytes) -> tuple[str, bytes]:
         row = _decode_nested(line)
-        user = self._key(None if isinstance(row.user, msgspec.UnsetType) else bytes(row.user), NESTED_USER)
+        user = self._key(row.user, NESTED_USER)
         if isinstance(row.attributes, msgspec.UnsetType) or bytes(row.attributes)[:1] != b"{":
             raise _Invalid(f"{NESTED_ATTRIBUTES!r} must be an object", user)
         attributes = bytes(row.attributes)
@@ -351,7 +353,7 @@ class LineMapper:
         column = self._mapping.user
         assert column is not None
         raw = fields.get(column)
-        user = self._key(None if raw is None else bytes(raw), column)
+        user = self._key(msgspec.UNSET if raw is None else _decode_any(raw), column)
         if self._picks is None:
             del fields[column]
         return user, self._pick(fields, user)
@@ -359,18 +361,18 @@ class LineMapper:
     def _guess_user(self, line: bytes) -> str:
         """The key of a record that is not valid, if it can be told all the same: bad bytes become U+FFFD."""
         text = line.decode("utf-8", "replace").encode()
+        name = self._mapping.user
         try:
-            raw = _decode_nested(text).user if self._mapping.user is None else _decode_fields(text)[self._mapping.user]
-            return _decode_text(bytes(raw)) if raw else ""
+            key = _decode_nested(text).user if name is None else _decode_any(_decode_fields(text)[name])
         except (*_NOT_A_ROW, KeyError):
             return ""
+        return key if isinstance(key, str) else ""
 
-    def _key(self, raw: bytes | None, column: str) -> str:
-        if raw is None or raw == b"null":
-            raise _Invalid(f"the user's key is empty ({column!r} is {raw.decode() if raw else 'missing'})")
-        if not raw.startswith(b'"'):
-            raise _Invalid(f"the user's key must be text ({column!r} is {_short(raw.decode())})")
-        key = _decode_text(raw)
+    def _key(self, key: object, column: str) -> str:
+        if key is msgspec.UNSET or key is None:
+            raise _Invalid(f"the user's key is empty ({column!r} is {'null' if key is None else 'missing'})")
+        if not isinstance(key, str):
+            raise _Invalid(f"the user's key must be text ({column!r} is {_short(msgspec.json.encode(key).decode())})")
         if not key.strip():
             raise _Invalid(f"the user's key is empty ({column!r})", key)
         return key
@@ -414,6 +416,6 @@ def _reason(error: Exception) -> str:
         return f"not UTF-8: byte 0x{error.object[error.start]:02x} at {error.start + 1}"
     if isinstance(error, msgspec.MsgspecError):
         if isinstance(error, msgspec.ValidationError):
-            return "not a JSON object"
+            return "a number is out of range" if "out of range" in str(error) else "not a JSON object"
         return f"not JSON: {str(error).removeprefix('JSON is malformed: ')}"
     return str(error)

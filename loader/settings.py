@@ -228,7 +228,8 @@ def _check_target(settings: Settings) -> None:
     needs = target.schemes[scheme].needs
     for name in auth:
         if name not in ("scheme", *needs):
-            raise SettingsError(f"target.auth.{name} is not a setting of {scheme}; it takes {' and '.join(needs)}")
+            way_out = _guess(name, needs) or f"; it takes {' and '.join(needs)}"
+            raise SettingsError(f"target.auth.{name} is not a setting of {scheme}{way_out}")
     for name in needs:
         if not isinstance(auth.get(name), str) or not auth[name]:
             raise SettingsError(f"target.auth.{name} is missing: env:NAME, file:PATH or the text itself, in quotes")

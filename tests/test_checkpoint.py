@@ -7,7 +7,7 @@ import stat
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from functools import partial
 from pathlib import Path
@@ -235,9 +235,10 @@ def test_what_is_no_checkpoint_is_refused_and_left_alone(tmp_path: Path, make_it
     make_it(path)
     before = path.read_bytes() if path.is_file() else b""
 
-    for opening in (lambda: Checkpoint.open(path, create=True), lambda: Checkpoint.read(path)):
+    openings: tuple[Callable[[Path], Checkpoint], ...] = (Checkpoint.read, partial(Checkpoint.open, create=True))
+    for opening in openings:
         with pytest.raises(CheckpointError, match=message) as caught:
-            opening()
+            opening(path)
         assert str(path) in str(caught.value)
 
     assert (path.read_bytes() if path.is_file() else b"") == before
@@ -245,7 +246,8 @@ def test_what_is_no_checkpoint_is_refused_and_left_alone(tmp_path: Path, make_it
 
 def test_a_missing_checkpoint_is_named(tmp_path: Path) -> None:
     """Only a run makes one."""
-    for opening in (Checkpoint.read, partial(Checkpoint.open, create=False)):
+    openings: tuple[Callable[[Path], Checkpoint], ...] = (Checkpoint.read, partial(Checkpoint.open, create=False))
+    for opening in openings:
         with pytest.raises(CheckpointError, match=r"there is no checkpoint .*users\.ckpt"):
             opening(tmp_path / "users.ckpt")
 

@@ -106,6 +106,6 @@ def test_the_run_stops_after_give_up_s_without_a_usable_answer() -> None:
     lane.failed("four")
     now = 1300.0
 
-    with pytest.raises(Stopped, match="no usable answer for 600 s .*give_up_s = 600.*; the last: five") as stopped:
+    with pytest.raises(Stopped, match=r"no usable answer for 600 s .*give_up_s = 600.*; the last: five") as stopped:
         lane.failed("five")
     assert stopped.value.exit_status == 3

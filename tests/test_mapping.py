@@ -1,4 +1,4 @@
-"""Cells and values into records. The readers' tests compare whole files with a reference; here are the rules, one by one."""
+"""Cells and values into records, rule by rule; the readers' tests compare whole files with a reference."""
 
 import json
 from typing import Any
@@ -128,13 +128,13 @@ def test_any_other_key_is_sent_as_it_stands(key: str) -> None:
 
 def test_a_record_over_the_room_is_rejected_with_both_sizes() -> None:
     """In every format."""
-    reason = "too large: the record takes 1,037 bytes, limits.bytes_per_request leaves 100"
+    reason = "too large: the record takes 1,035 bytes, limits.bytes_per_request leaves 100"
     mapped = map_cells(["x" * 1000, "y"], max_record_bytes=100)
     lines = LineMapper(make.mapping(max_record_bytes=100)).map(
         [b'{"email":"u0","v":"' + b"x" * 1000 + b'"}', b'{"email":"u1","v":"y"}']
     )
 
-    assert mapped.problems == lines.problems == {0: (Code.REJECTED, reason.replace("1,037", "1,036"), "u0")}
+    assert mapped.problems == lines.problems == {0: (Code.REJECTED, reason, "u0")}
 
 
 def test_a_long_cell_is_shown_in_part() -> None:

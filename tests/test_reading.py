@@ -37,9 +37,12 @@ class Export:
 async def numbers(reading: Reading) -> list[int]:
     """The rows that are handed out."""
     await reading.begin()
+    found: list[int] = []
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(reading.pump)
-        return [number async for block in reading.blocks() for number in block.numbers]
+        async for block in reading.blocks():
+            found += block.numbers
+    return found
 
 
 @pytest.mark.parametrize("count", [0, 1, 2, 7])

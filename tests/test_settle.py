@@ -474,11 +474,40 @@ async def test_a_target_that_is_down_fails_nobody(size: int) -> None:
 
 
 @virtual_time
+async def test_failures_of_an_outage_do_not_count_later() -> None:
+    """A user that was tried often while the target was down still has all its attempts when it is back."""
+    late_failures = 2
+
+    def api(users: list[str]) -> Answer:
+        nonlocal late_failures
+        if elapsed() < 60:
+            return TransportError("connection refused")
+        late_failures -= 1
+        return Response(500) if late_failures >= 0 else results(users)
+
+    lane = Lane(600)
+    target = Target(api)
+    found: list[Code] = []
+
+    async def settle() -> None:
+        found.extend(codes(await settler(target, lane=lane, attempts=3).settle(batch_of("a"))))
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(settle)
+        await anyio.sleep(60)
+        async with Others(lane):
+            await anyio.sleep(120)
+
+    assert found == [Code.SUCCESS]
+    assert late_failures < 0
+
+
+@virtual_time
 async def test_after_give_up_s_without_an_answer_the_run_stops() -> None:
     """Nobody failed: they are unsettled, and sent again by the next run."""
     target = Target(lambda _: Response(500, {}, b"maintenance"))
 
-    with pytest.raises(Stopped, match="no usable answer for 6.. s.*HTTP 500: maintenance"):
+    with pytest.raises(Stopped, match=r"no usable answer for 6.. s.*HTTP 500: maintenance"):
         await settler(target, attempts=2).settle(batch_of(*named(20)))
     assert 600 <= elapsed() < 640
 

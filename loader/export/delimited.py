@@ -108,8 +108,13 @@ class Delimited:
     def _ragged(self, cut: Cut, width: int) -> dict[int, str]:
         """The rows with too few fields or too many, and how many."""
         found: dict[int, str] = {}
-        for at in range(len(cut.starts)):
-            if at not in cut.bad and (count := len(self._fields(cut, at))) != width:
+        delimiter = self._delimiter.encode()
+        for at, (start, end) in enumerate(zip(cut.starts.tolist(), cut.ends.tolist(), strict=True)):
+            if at in cut.bad:
+                continue
+            is_quoted = cut.data.find(b'"', start, end) >= 0
+            count = len(self._fields(cut, at)) if is_quoted else cut.data.count(delimiter, start, end) + 1
+            if count != width:
                 found[at] = f"{count} field{'' if count == 1 else 's'}, the header has {width}"
         return found
 

@@ -34,7 +34,8 @@ class Lines:
             bad = {at: Problem(Code.REJECTED, reason) for at, reason in cut.bad.items()}
             rows = assemble(cut, bad, mapper.map(_texts(cut)), place, self._source.path.name, settled)
             rows.position = self._source.position
-            yield rows
+            if place.row > 1:  # not before the first row: a file of blank lines is refused before any block
+                yield rows
         if place.row == 1:
             raise ExportError(f"{self._source.path} is empty")
 

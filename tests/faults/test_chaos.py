@@ -1,6 +1,7 @@
 """Whatever goes wrong, and all at once: every row has one outcome, and it is true."""
 
 import random
+import re
 
 import pytest
 
@@ -29,7 +30,7 @@ async def chaos(seed: int) -> None:
                 seed=seed, latency_s=0.05, jitter_s=0.4, rates=rates, on=dice.choice(["data", "all"]), slow_s=2.0
             ),
             ledger=LedgerOptions(journal=True),
-            roster=RosterOptions(unknown=r"user00[12]\d", poison=r"user0[01]99"),
+            roster=RosterOptions(unknown=re.compile(r"user00[12]\d"), poison=re.compile(r"user0[01]99")),
         ),
         concurrency=dice.choice([1, 2, 8]),
         users_per_request=dice.choice([1, 7, 25]),

@@ -1,5 +1,9 @@
 """Answers that are wrong about users: missing, doubled, strange, shuffled, broken. Loud, and never misattributed."""
 
+import re
+from collections.abc import Callable
+
+import orjson
 import pytest
 
 from loader.outcome import Code
@@ -17,7 +21,7 @@ from tests.virtual_time import virtual_time
 async def test_answers_are_matched_by_user(fault: Fault, share: float) -> None:
     """Order, repetition and strangers change no outcome and cost no request."""
     rig = Rig(
-        options(FaultOptions(rates={fault: share}), roster=RosterOptions(unknown=r"7@")),
+        options(FaultOptions(rates={fault: share}), roster=RosterOptions(unknown=re.compile(r"7@"))),
         users_per_request=50,
     )
     found = await rig.run(users(1000))
@@ -33,7 +37,7 @@ async def test_answers_are_matched_by_user(fault: Fault, share: float) -> None:
 async def test_what_an_answer_does_not_say_is_asked_again(fault: Fault) -> None:
     """Until each user is named: all outcomes are true, and count the requests that carried the user."""
     rig = Rig(
-        options(FaultOptions(rates={fault: 0.4}), roster=RosterOptions(unknown=r"7@")),
+        options(FaultOptions(rates={fault: 0.4}), roster=RosterOptions(unknown=re.compile(r"7@"))),
         users_per_request=50,
         attempts=20,
     )
@@ -45,7 +49,7 @@ async def test_what_an_answer_does_not_say_is_asked_again(fault: Fault) -> None:
     assert bool(rig.warnings) == (fault == "missing")
 
 
-def only(names: object) -> "object":
+def only(names: Callable[[str], bool]) -> Callable[[Send], Send]:
     """An API that answers about these users alone."""
 
     def wrap(send: Send) -> Send:
@@ -53,9 +57,7 @@ def only(names: object) -> "object":
             response = await send(request)
             if not request.users:
                 return response
-            import orjson
-
-            results = [item for item in orjson.loads(response.body)["results"] if names(item["userName"])]  # type: ignore[operator]
+            results = [item for item in orjson.loads(response.body)["results"] if names(item["userName"])]
             return Response(200, response.headers, orjson.dumps({"results": results}))
 
         return silent
@@ -67,7 +69,7 @@ def only(names: object) -> "object":
 async def test_a_user_left_out_in_every_answer_is_no_result() -> None:
     """And only that one, after all its attempts."""
     silent = {users(1, 33)[0][0], users(1, 77)[0][0]}
-    rig = Rig(wrap=only(lambda user: user not in silent), attempts=4)  # type: ignore[arg-type]
+    rig = Rig(wrap=only(lambda user: user not in silent), attempts=4)
     found = await rig.run(users(200))
 
     assert {row for row, item in found.items() if item.outcome.code is Code.NO_RESULT} == {33, 77}
@@ -78,7 +80,7 @@ async def test_a_user_left_out_in_every_answer_is_no_result() -> None:
 @virtual_time
 async def test_an_api_that_names_nobody_stops_the_run() -> None:
     """At the first whole answers, naming the setting that may be wrong; nothing is claimed."""
-    rig = Rig(wrap=only(lambda _: False))  # type: ignore[arg-type]
+    rig = Rig(wrap=only(lambda _: False))
     found = await rig.run(users(1000))
 
     assert "missing_result" in str(rig.lane.reason)
@@ -90,8 +92,8 @@ async def test_an_api_that_names_nobody_stops_the_run() -> None:
 async def test_an_api_that_lists_only_failures() -> None:
     """With missing_result = "success" that is understood: one request a batch, no warning."""
     rig = Rig(
-        options(roster=RosterOptions(unknown=r"7@")),
-        wrap=only(lambda user: "7@" in user),  # type: ignore[arg-type]
+        options(roster=RosterOptions(unknown=re.compile(r"7@"))),
+        wrap=only(lambda user: "7@" in user),
         missing_result="success",
     )
     await rig.run(users(200))

@@ -1,10 +1,15 @@
 """429 and 5xx storms, outages, and quotas: nobody fails for the target's troubles."""
 
+import re
+from collections.abc import Callable
+from typing import get_args
+
 import pytest
 
 from loader.outcome import Code
 from loader.request import Request, Response
 from loader.sandbox import FaultOptions, QuotaOptions, RosterOptions
+from loader.sandbox.options import RetryAfter
 from loader.transport import Send
 from tests.faults.rig import Rig, options, users
 from tests.virtual_time import START_S, virtual_time
@@ -40,14 +45,14 @@ async def test_an_outage_longer_than_give_up_s_stops_the_run() -> None:
     assert len(found) == rig.memory.ledger.writes
 
 
-@pytest.mark.parametrize("form", ["int", "decimal", "date", "none"])
+@pytest.mark.parametrize("form", get_args(RetryAfter))
 @virtual_time
-async def test_a_storm_of_429_costs_nobody(form: str) -> None:
+async def test_a_storm_of_429_costs_nobody(form: RetryAfter) -> None:
     """A quota below the pace: half of all requests are refused, with or without Retry-After, and no user fails."""
     rig = Rig(
         options(
             FaultOptions(latency_s=0.05),
-            quota=QuotaOptions(requests=20, window_s=10, retry_after=form),  # type: ignore[arg-type]
+            quota=QuotaOptions(requests=20, window_s=10, retry_after=form),
         ),
         concurrency=8,
         attempts=1,
@@ -101,7 +106,7 @@ async def test_a_pause_asked_for_holds_everybody() -> None:
     assert rig.codes() == {Code.SUCCESS: 2000}
 
 
-def with_retry_after(seconds: str) -> "object":
+def with_retry_after(seconds: str) -> Callable[[Send], Send]:
     def wrap(send: Send) -> Send:
         async def asked(request: Request) -> Response:
             response = await send(request)
@@ -142,7 +147,10 @@ async def test_a_bad_spell_of_5xx_fails_only_who_always_fails() -> None:
 @virtual_time
 async def test_a_poisoned_user_in_each_tenth_batch() -> None:
     """Refused with 400: it alone is INVALID, at about 2 log2 n requests each."""
-    rig = Rig(options(FaultOptions(latency_s=0.05), roster=RosterOptions(poison=r"user0.500@")), users_per_request=100)
+    rig = Rig(
+        options(FaultOptions(latency_s=0.05), roster=RosterOptions(poison=re.compile(r"user0.500@"))),
+        users_per_request=100,
+    )
     found = await rig.run(users(10_000))
 
     bad = [row for row, item in found.items() if item.outcome.code is not Code.SUCCESS]

@@ -39,7 +39,7 @@ async def test_two_second_tokens_under_32_requests_at_once(auth: str, unit: Lite
 @virtual_time
 async def test_tokens_revoked_under_32_requests() -> None:
     """All in flight are refused together: one refresh, and all users settle."""
-    rig = Rig(options(FaultOptions(latency_s=0.5, unauthorized_once_at_s=3.2)), concurrency=32)
+    rig = Rig(options(FaultOptions(latency_s=0.1, jitter_s=1.5, unauthorized_once_at_s=3.2)), concurrency=32)
     await rig.run(users(5_000))
 
     refused = rig.memory.stats.requests["/v1/directory/user-attributes", "401"]

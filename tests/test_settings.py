@@ -1,0 +1,365 @@
+"""Settings: every mistake names its key and the way out, and no secret is ever shown."""
+
+import math
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from loader.batch import BatchLimits
+from loader.errors import ExportError, SettingsError
+from loader.settings import Settings, load_settings
+from tests import make
+
+SECRET = "hunter2-hunter2"
+
+
+def refusal(folder: Path, *overrides: str, text: str = make.SETTINGS) -> str:
+    """The message with which the settings are refused, without the file's name."""
+    with pytest.raises(SettingsError) as caught:
+        make.settings(folder, text, overrides)
+    return str(caught.value).removeprefix(f"{folder / 'load.toml'}: ")
+
+
+def test_what_is_left_out_has_its_default(tmp_path: Path) -> None:
+    """Or the target's own."""
+    made = make.settings(tmp_path)
+
+    assert made.limits.model_dump() == {
+        "users_per_request": None,
+        "bytes_per_request": None,
+        "requests_per_minute": None,
+        "concurrency": 16,
+        "timeout_s": 30.0,
+        "attempts": 8,
+        "max_failures": "100%",
+        "give_up_s": 600.0,
+    }
+    assert made.batch_limits == BatchLimits(100, 1_000_000)
+    assert made.requests_per_minute is None
+    assert (made.mapping.empty, made.mapping.types, made.mapping.attributes) == ("omit", {}, None)
+    assert made.source.max_row_bytes == 1_048_576
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("exprt.path=x", "exprt is not a setting; did you mean export?"),
+        ("folder=x", "folder is not a setting; known here: export, mapping, target, limits, checkpoint"),
+        ("export.pth=x", "export.pth is not a setting; did you mean path?"),
+        ("mapping.users=x", "mapping.users is not a setting; did you mean user?"),
+        ("limits.concurency=4", "limits.concurency is not a setting; did you mean concurrency?"),
+        ("limits.zzz=4", "limits.zzz is not a setting; known here: users_per_request, bytes_per_request"),
+        ("checkpoint.file=x", "checkpoint.file is not a setting"),
+        ("target.regoin=x", "target.regoin is not a setting; did you mean region?"),
+        ("target.baseurl=x", "target.baseurl is not a setting; did you mean base_url?"),
+        ("target.auth.secrets=x", "target.auth.secrets is not a setting of hmac; did you mean secret?"),
+        ("target.auth.token=x", "target.auth.token is not a setting of hmac; it takes key_id and secret"),
+    ],
+)
+def test_an_unknown_key_is_named_with_the_nearest_valid_one(tmp_path: Path, override: str, message: str) -> None:
+    """At every level."""
+    assert refusal(tmp_path, override).startswith(message)
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("export.path=5", "export.path: input should be a valid string, not 5"),
+        ("export.path=", "export.path: string should have at least 1 character"),
+        ("export.format=xml", "export.format: input should be 'csv', 'tsv' or 'ndjson', not 'xml'"),
+        ("export.delimiter=ab", "export.delimiter: one ASCII character, and neither a quote nor a line end, not 'ab'"),
+        ("export.delimiter=§", "export.delimiter: one ASCII character"),
+        ("export.delimiter='\"'", "export.delimiter: one ASCII character"),
+        ('export.delimiter="\\n"', "export.delimiter: one ASCII character"),
+        ("export.max_row_bytes=0", "export.max_row_bytes: input should be greater than or equal to 1, not 0"),
+        ("mapping.types.n=int", "mapping.types.n: input should be 'string', 'number', 'boolean' or 'json', not 'int'"),
+        ("mapping.empty=drop", "mapping.empty: input should be 'omit', 'null' or 'keep', not 'drop'"),
+        ("mapping.attributes={}", "mapping.attributes: "),
+        ("mapping.attributes.a=5", "mapping.attributes.a: input should be a valid string, not 5"),
+        ("limits=5", "limits: input should be a table, not 5"),
+        ("limits.concurrency=0", "limits.concurrency: input should be greater than or equal to 1, not 0"),
+        ("limits.concurrency=true", "limits.concurrency: input should be a valid integer, not True"),
+        ('limits.concurrency="4"', "limits.concurrency: input should be a valid integer, not '4'"),
+        ("limits.timeout_s=nan", "limits.timeout_s: input should be a finite number, not nan"),
+        ("limits.timeout_s=0", "limits.timeout_s: input should be greater than 0, not 0"),
+        ("limits.requests_per_minute=inf", "limits.requests_per_minute: input should be a finite number, not inf"),
+        ("limits.max_failures=-1", 'limits.max_failures: a number of rows, or a share of them such as "5%", not -1'),
+        ("limits.max_failures=true", "limits.max_failures: a number of rows"),
+        ("limits.max_failures=some", "limits.max_failures: a number of rows"),
+        ("target=x", "target: input should be a table"),
+        ("target.api=calvn", "target.api: 'calvn' is not an API; known: calven; did you mean calven?"),
+        ("target.api=[1]", "target.api: [1] is not an API"),
+        ("target.write=add", "target.write: input should be 'merge' or 'replace', not 'add'"),
+        ("target.path=v1/x", "target.path: string should match pattern"),
+        ("target.region='a b'", "target.region: string should match pattern"),
+        ("target.result_codes.3=MAYBE", "target.result_codes.3: input should be 'SUCCESS', 'USER_NOT_FOUND'"),
+        ("target.result_codes.3=REJECTED", "target.result_codes.3: input should be 'SUCCESS', 'USER_NOT_FOUND'"),
+        ("target.auth=x", "target.auth.scheme is missing: one of hmac, client-secret, basic, bearer"),
+        ("target.auth.scheme=oauth", "target.auth.scheme: 'oauth' is not one of hmac, client-secret, basic, bearer"),
+        ("target.auth.scheme=['hmac']", "target.auth.scheme: ['hmac'] is not one of"),
+        ("target.auth.scheme=bearer", "target.auth.key_id is not a setting of bearer; it takes token"),
+        ("target.auth.key_id=''", "target.auth.key_id is missing"),
+        ("target.auth.secret=5", "target.auth.secret is missing"),
+        ("target.base_url=5", "target.base_url: 5 is not an address"),
+        ("target.base_url=api.calven.com", "target.base_url: 'api.calven.com' is not an address"),
+        ("target.base_url=ftp://x", "target.base_url: 'ftp://x' is not an address"),
+        ("target.base_url=https://x:99999", "target.base_url: 'https://x:99999' is not an address"),
+        ("target.base_url='https://x y'", "target.base_url: 'https://x y' is not an address"),
+        ('target.base_url="https://x\\n"', "target.base_url: 'https://x\\n' is not an address"),
+        ("target.base_url=https://x/?q", "target.base_url: 'https://x/?q' is not an address"),
+    ],
+)
+def test_a_wrong_value_names_its_key(tmp_path: Path, override: str, message: str) -> None:
+    """And what would be right."""
+    assert refusal(tmp_path, override).startswith(message)
+
+
+@pytest.mark.parametrize("table", ["export", "target", "target.auth"])
+def test_a_missing_table_is_named(tmp_path: Path, table: str) -> None:
+    """As far as it is needed."""
+    text = re.sub(rf"\[{re.escape(table)}\]\n([^\[].*\n)*", "", make.SETTINGS)
+
+    assert refusal(tmp_path, text=text).split()[0].startswith(table)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"[export", "is not valid TOML: "),
+        (b"a = 1\na = 2", "is not valid TOML: "),
+        (b"\xff", "is not UTF-8: invalid start byte at byte 0"),
+    ],
+)
+def test_a_file_that_is_no_toml_is_named(tmp_path: Path, content: bytes, message: str) -> None:
+    """With the place."""
+    path = tmp_path / "load.toml"
+    path.write_bytes(content)
+
+    with pytest.raises(SettingsError, match=message):
+        load_settings(path)
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    """With the reason."""
+    with pytest.raises(SettingsError, match=r"can't read the settings .*load\.toml: No such file"):
+        load_settings(tmp_path / "load.toml")
+
+
+# Overrides
+
+
+@pytest.mark.parametrize(
+    ("override", "value"),
+    [
+        ("limits.max_failures=5", 5),
+        ("limits.max_failures=5%", "5%"),
+        ('limits.max_failures="5%"', "5%"),
+        ("limits.max_failures=0.5%", "0.5%"),
+        (" limits.max_failures = 7", 7),
+    ],
+)
+def test_an_override_is_a_toml_value_or_else_text(tmp_path: Path, override: str, value: Any) -> None:
+    """For any key; the last one wins."""
+    made = make.settings(tmp_path, overrides=["limits.max_failures=1", override])
+
+    assert made.limits.max_failures == value
+
+
+def test_overrides_make_the_tables_they_need(tmp_path: Path) -> None:
+    """Names in them may hold spaces."""
+    made = make.settings(tmp_path, overrides=["mapping.attributes.cost=Cost Centre", "export.delimiter=;"])
+
+    assert made.mapping.attributes == {"cost": "Cost Centre"}
+    assert made.source.delimiter == ";"
+
+
+def test_give_up_may_be_never(tmp_path: Path) -> None:
+    """Infinity is a number of seconds, too."""
+    assert math.isinf(make.settings(tmp_path, overrides=["limits.give_up_s=inf"]).limits.give_up_s)
+
+
+# Paths
+
+
+def test_relative_paths_begin_at_the_settings_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Wherever the command is given."""
+    (tmp_path / "a").mkdir()
+    made = make.settings(tmp_path / "a", overrides=["export.path=../x/users.csv.gz"])
+
+    assert made.source.path == tmp_path / "a/../x/users.csv.gz"
+    assert made.checkpoint_path == tmp_path / "a/../x/users.ckpt"
+    monkeypatch.chdir(tmp_path / "a")
+    assert load_settings(Path("load.toml")).source.path == tmp_path / "a/users.csv"
+
+
+@pytest.mark.parametrize(
+    ("overrides", "path"),
+    [
+        (["export.path=/data/u.2024.ndjson.gz"], "/data/u.2024.ckpt"),
+        (["export.path=/data/u.txt", "export.format=csv"], "/data/u.txt.ckpt"),
+        (["checkpoint.path=/else/x"], "/else/x"),
+        (["export.path=/", "export.format=csv"], "/.ckpt"),
+    ],
+)
+def test_the_checkpoint_stands_beside_the_export(tmp_path: Path, overrides: list[str], path: str) -> None:
+    """Under its name without format and compression, unless the settings say otherwise."""
+    assert make.settings(tmp_path, overrides=overrides).checkpoint_path == Path(path)
+
+
+def test_a_name_that_tells_no_format_is_refused(tmp_path: Path) -> None:
+    """With the setting that would."""
+    with pytest.raises(ExportError, match=r"export.format: 'users\.txt'"):
+        _ = make.settings(tmp_path, overrides=["export.path=users.txt"]).source
+
+
+# The target
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["http://localhost:1", "http://127.0.0.1", "http://127.1.2.3:80", "http://[::1]:8080/x/", "HTTPS://API.example"],
+)
+def test_plain_http_is_for_loopback(tmp_path: Path, url: str) -> None:
+    """Where credentials go nowhere."""
+    assert make.settings(tmp_path, overrides=[f"target.base_url={url}"]).base_url == url.rstrip("/")
+
+
+@pytest.mark.parametrize(
+    "url", ["http://api.calven.com", "http://127.0.0.1.example", "http://10.0.0.1", "http://0.0.0.0"]
+)
+def test_credentials_never_go_in_the_clear(tmp_path: Path, url: str) -> None:
+    """However near the host seems."""
+    assert "would send credentials in the clear" in refusal(tmp_path, f"target.base_url={url}")
+
+
+def test_the_target_gets_its_own_settings(tmp_path: Path) -> None:
+    """And knows which scheme is in use; the vendor's address is the default."""
+    text = make.SETTINGS.replace('base_url = "http://127.0.0.1:8080"', 'region = "ause1"')
+    made = make.settings(tmp_path, text, ["target.result_codes.3=INVALID"])
+    target = made.build_target()
+
+    assert made.base_url == "https://api.calven.com"
+    assert target.model_dump()["region"] == "ause1"
+    assert target.auth == "hmac"
+
+
+def test_the_load_is_known_by_what_shapes_it(tmp_path: Path) -> None:
+    """Not by credentials, limits, or where things stand: a rotated secret must resume."""
+    same = make.settings(tmp_path).identity()
+    for override in ("limits.concurrency=1", "target.auth.secret=other", "checkpoint.path=x", "export.path=y.csv"):
+        assert make.settings(tmp_path, overrides=[override]).identity() == same
+    for override in (
+        "export.format=tsv",
+        "export.delimiter=;",
+        "export.max_row_bytes=99",
+        "mapping.user=upn",
+        "mapping.empty=null",
+        "mapping.types.a=json",
+        "mapping.attributes.a=b",
+        "target.base_url=https://x",
+        "target.write=replace",
+    ):
+        key = override.partition("=")[0]
+        other = make.settings(tmp_path, overrides=[override]).identity()
+        assert [name for name in same if other[name] != same[name]] == [re.sub(r"\.a$", "", key)]
+
+
+# Secrets
+
+
+def auth(folder: Path, value: str) -> Settings:
+    return make.settings(folder, make.SETTINGS.replace("env:CALVEN_SECRET", value))
+
+
+@pytest.mark.parametrize(
+    ("content", "secret"),
+    [("s3", "s3"), ("s3\n", "s3"), ("s3\r\n", "s3"), (" s3 ", " s3 "), ("a:b", "a:b"), ("pä$$", "pä$$")],
+)
+def test_a_secret_in_a_file_loses_one_line_end(tmp_path: Path, content: str, secret: str) -> None:
+    """And nothing else; the path is relative to the settings."""
+    (tmp_path / "secret").write_bytes(content.encode())
+
+    assert auth(tmp_path, "file:secret").secrets() == {"key_id": "KEY", "secret": secret}
+
+
+def test_a_secret_is_read_anew_each_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """So a rotated one is found."""
+    made = make.settings(tmp_path)
+    for secret in ("one", "two"):
+        monkeypatch.setenv("CALVEN_SECRET", secret)
+        assert made.secrets()["secret"] == secret
+
+
+def test_a_literal_secret_is_warned_about(tmp_path: Path) -> None:
+    """One that is pointed at is not; neither is a key's name."""
+    assert auth(tmp_path, "a:literal").secrets()["secret"] == "a:literal"
+    assert auth(tmp_path, "a:literal").literal_secrets() == ["target.auth.secret"]
+    assert make.settings(tmp_path).literal_secrets() == []
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        ("env:NOT_THERE", "target.auth.secret: the environment variable NOT_THERE is not set"),
+        ("env:EMPTY", "target.auth.secret: the environment variable EMPTY is empty"),
+        ("file:nowhere", "target.auth.secret: can't read the file nowhere: No such file or directory"),
+        ("file:folder", "target.auth.secret: can't read the file folder: Is a directory"),
+        ("file:empty", "target.auth.secret: the file empty is empty"),
+        ("file:binary", "target.auth.secret: can't read the file binary: not UTF-8"),
+        ("file:lines", "target.auth.secret: the text holds a line break"),
+        ("env:LINES", "target.auth.secret: the text holds a line break"),
+    ],
+)
+def test_a_secret_that_can_not_be_had_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, value: str, message: str
+) -> None:
+    """By its key and where it was looked for, and without a word of it."""
+    monkeypatch.delenv("NOT_THERE", raising=False)
+    monkeypatch.setenv("EMPTY", "")
+    monkeypatch.setenv("LINES", f"{SECRET}\n")
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "empty").write_text("\n")
+    (tmp_path / "binary").write_bytes(b"\xff")
+    (tmp_path / "lines").write_text(f"{SECRET}\n\n")
+
+    with pytest.raises(SettingsError) as caught:
+        auth(tmp_path, value).secrets()
+
+    assert str(caught.value).startswith(message)
+    assert SECRET not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        "limits.concurrency=0",
+        "target.zzz=1",
+        "target.region=5",
+        "target.auth.zzz=1",
+        "target.auth.scheme=zzz",
+        "target.auth.key_id=5",
+        "target=hunter2-hunter2",
+        "target.auth=hunter2-hunter2",
+        "target.secret=hunter2-hunter2",
+        "target.auth.token=hunter2-hunter2",
+        "target.auth.secret.x=hunter2-hunter2",
+        "target.auth.secret:hunter2-hunter2",
+        "target.base_url=https://user:hunter2-hunter2@api.example",
+        "target.base_url=https://:hunter2-hunter2@api.example",
+        "zzz=1",
+    ],
+)
+def test_no_message_shows_a_secret(tmp_path: Path, override: str) -> None:
+    """Whatever else is wrong, and wherever the secret was put by mistake."""
+    text = make.SETTINGS.replace("env:CALVEN_SECRET", SECRET)
+
+    assert SECRET not in refusal(tmp_path, override, text=text)
+
+
+def test_settings_do_not_print_their_secrets(tmp_path: Path) -> None:
+    """Not even those that stand in the file."""
+    made = auth(tmp_path, SECRET)
+
+    assert SECRET not in repr(made) + str(made) + f"{made!r}" + repr(made.identity()) + repr(made.build_target())
