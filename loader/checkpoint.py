@@ -61,6 +61,9 @@ CREATE VIEW results AS
     SELECT row, user, code, message, target_code, nullif(http_status, 0), attempts FROM outcome;
 """
 
+#: A batch of 100 users takes some 3 kB: on SQLite's own pages of 4 kB, a third of the file would be air.
+_PAGE_BYTES = 16_384
+
 #: A batch's span may hold this many rows that aren't its own for each that is; rows farther off stand alone.
 _SPREAD = 2
 
@@ -69,12 +72,16 @@ _Item = TypeVar("_Item", bound=tuple[Any, ...])
 
 
 class Entry(NamedTuple):
-    """What one commit takes from one batch (None: rows that were never sent) and the reading around it."""
+    """What one commit takes from one batch (None: rows that were never sent) and the reading around it.
+
+    `position`: bytes of the export, as stored, that are read.
+    """
 
     batch: Batch | None = None
     outcomes: Sequence[Outcome] = ()
     settled: Sequence[Settled] = ()
     mark: Mark | None = None
+    position: int | None = None
 
 
 class ResultRow(NamedTuple):
@@ -107,6 +114,7 @@ class Checkpoint:
                 os.close(os.open(path, os.O_CREAT | os.O_WRONLY, 0o600))
             with _closed_on_error(sqlite3.connect(path, isolation_level=None, check_same_thread=False)) as db:
                 if not db.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0]:
+                    db.execute(f"PRAGMA page_size={_PAGE_BYTES}")
                     db.executescript(f"BEGIN; PRAGMA user_version={VERSION}; {_SCHEMA} COMMIT;")
                 _check(path, db)  # before anything is changed: it may be another program's
                 db.execute("PRAGMA journal_mode=WAL")
@@ -161,7 +169,9 @@ class Checkpoint:
         batches: list[tuple[Any, ...]] = []
         singles: list[tuple[Any, ...]] = []
         marks: list[Mark] = []
+        position: int | None = None
         for entry in entries:
+            position = position if entry.position is None else entry.position
             singles += [(item.row, item.user, *_columns(item.outcome)) for item in entry.settled]
             if entry.mark is not None:
                 marks.append(entry.mark)
@@ -172,6 +182,8 @@ class Checkpoint:
                 self._db.executemany("INSERT INTO batch VALUES (NULL,?,?,?,?,?,?,?,?,?,?)", batches)
                 self._db.executemany("INSERT INTO outcome VALUES (?,?,?,?,?,?,?)", singles)
                 self._db.executemany("INSERT OR REPLACE INTO mark VALUES (?,?,?,?)", marks)
+                if position is not None:
+                    self._db.execute("INSERT OR REPLACE INTO load VALUES ('position', ?)", (position,))
         except sqlite3.OperationalError as error:  # disk full, I/O error
             raise Stopped(
                 f"can't write the checkpoint {self.path}: {error}; what was settled before is safe"
@@ -204,6 +216,14 @@ class Checkpoint:
             " UNION ALL SELECT code, count(*) FROM outcome GROUP BY code) GROUP BY code"
         )
         return {Code(code): count for code, count in found}
+
+    def rate(self) -> float:
+        """Rows settled a second, of late: over the last minute in which any were."""
+        count, first, last = self._db.execute(
+            "SELECT sum(count), min(settled_at), max(settled_at) FROM batch"
+            " WHERE settled_at > (SELECT max(settled_at) FROM batch) - 60"
+        ).fetchone()
+        return count / (last - first) if count and last > first else 0.0
 
     def results(self, codes: Collection[str] = ()) -> Iterator[ResultRow]:
         """The settled rows in order of row, all or those with one of `codes`. Holds a few batches at a time."""

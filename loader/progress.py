@@ -8,7 +8,7 @@ from loader.outcome import GOOD, Code, Outcome
 
 #: If none of the first users sent succeeds, the mapping is wrong, not the users.
 _HOPELESS = 1_000
-#: A share of fewer rows than this says nothing yet.
+#: A share is taken of at least so many rows: of the first few it would say nothing.
 _SHARE_FROM = 100
 
 
@@ -58,7 +58,7 @@ class Tally:
             passed = self.failures > max_failures
         else:
             share = float(max_failures.rstrip("%")) / 100
-            passed = self.rows >= _SHARE_FROM and self.failures > share * self.rows
+            passed = self.failures > share * max(self.rows, _SHARE_FROM)
         if passed:
             return (
                 f"{self.failures:,} of {self.rows:,} rows failed, more than limits.max_failures = {max_failures}; "
@@ -105,3 +105,10 @@ class Meter:
             elapsed,
             (self._size - position) * elapsed / done if done > 0 and elapsed > 2 else None,
         )
+
+
+def duration(seconds: float) -> str:
+    """`1:02:03` or `2:03`"""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"

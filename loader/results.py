@@ -8,6 +8,7 @@ from typing import Any, TextIO
 
 from loader.checkpoint import Checkpoint
 from loader.outcome import GOOD, Code
+from loader.progress import duration
 
 COLUMNS = ("row", "user", "code", "message", "target_code", "http_status", "attempts")
 
@@ -33,16 +34,21 @@ def write_results(checkpoint: Checkpoint, out: TextIO, form: str, codes: Collect
 
 
 def status(checkpoint: Checkpoint) -> dict[str, Any]:
-    """How the load stands: rows by code, their sum, and whether it is finished."""
+    """How the load stands: rows by code, their sum, how fast, and when it will be done (None: nobody knows)."""
     counts = {code.value: count for code, count in sorted(checkpoint.counts().items(), key=lambda item: -item[1])}
     finished = checkpoint.get("finished_at")
+    rows, rate = sum(counts.values()), checkpoint.rate()
+    position, size = checkpoint.get("position"), (checkpoint.get("export") or {}).get("size")
+    left = rows * (size - position) / position / rate if position and rate and not finished else None
     return {
         "checkpoint": str(checkpoint.path),
         "export": checkpoint.get("path"),
         "state": "finished" if finished else "unfinished",
-        "rows": sum(counts.values()),
+        "rows": rows,
         "outcomes": counts,
         "failures": sum(count for code, count in counts.items() if code not in GOOD),
+        "rows_per_s": round(rate, 1),
+        "left_s": None if left is None else round(left, 1),
         "started_at": checkpoint.get("started_at"),
         "finished_at": finished,
     }
@@ -57,7 +63,9 @@ def status_lines(state: dict[str, Any]) -> Iterator[str]:
     elif state["started_at"] is None:
         yield "not begun"
     else:
-        yield f"not finished; begun {_time(state['started_at'])}. Go on with: loader run SETTINGS"
+        pace = f", {state['rows_per_s']:,.0f} rows/s" if state["rows_per_s"] else ""
+        left = f", {duration(state['left_s'])} left at that pace" if state["left_s"] is not None else ""
+        yield f"not finished; begun {_time(state['started_at'])}{pace}{left}. Go on with: loader run SETTINGS"
 
 
 def outcome_lines(counts: dict[Code, int]) -> Iterator[str]:

@@ -7,7 +7,7 @@ from rich.text import Text
 
 from loader.lane import Lane
 from loader.outcome import GOOD
-from loader.progress import Meter, Snapshot
+from loader.progress import Meter, Snapshot, duration
 
 _PLAIN_EVERY_S = 10.0
 _TERMINAL_EVERY_S = 0.25
@@ -26,13 +26,6 @@ def line(snapshot: Snapshot) -> str:
     if snapshot.left_s is not None:
         parts.append(f"{duration(snapshot.left_s)} left")
     return " · ".join(parts)
-
-
-def duration(seconds: float) -> str:
-    """`1:02:03` or `2:03`"""
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
 
 
 async def show_progress(console: Console, meter: Meter, lane: Lane) -> None:

@@ -24,7 +24,6 @@ from loader.verdict import Do, Verdict, words
 #: So many answers in a row, from the first on, that name none of the users sent: then the API lists no successes.
 _NAMELESS_ANSWERS = 3
 
-
 #: 401s in a row that cost a part nothing. One is an old token's end; more, while the others get through, are about it.
 _FREE_RENEWALS = 3
 
@@ -34,7 +33,8 @@ class _Part:
     """Some of a batch's users, by position.
 
     `attempts`: requests that carried them. `tries`: those that failed; `failures`: those of them that count, because
-    something succeeded meanwhile. `waits`: backoffs so far. `due`: when the next attempt may go.
+    the target took something meanwhile. `renewals`: 401s in a row. `waits`: backoffs so far. `due`: when the next
+    attempt may go.
     """
 
     positions: Sequence[int]

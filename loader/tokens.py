@@ -66,8 +66,8 @@ def read_token(response: Response, wall: float, monotonic: float) -> Token | Non
     """The token in an answer of a token endpoint, or None if there is none.
 
     Takes `token` or `access_token`; `expiration`, `expires_at` or `expires_in`, as a number or its text, in seconds or
-    milliseconds, absolute or relative. An absolute time is measured against the answer's own `Date` where it has one,
-    so that a wrong clock on this machine does no harm.
+    milliseconds, absolute or relative. An absolute time is measured by this machine's clock, or by the answer's own
+    `Date` if the two disagree.
     """
     try:
         body = orjson.loads(response.body)
@@ -79,9 +79,11 @@ def read_token(response: Response, wall: float, monotonic: float) -> Token | Non
     if not isinstance(value, str) or not value or body.get("authenticated") is False:
         return None
     expiry = next((body[name] for name in ("expires_in", "expiration", "expires_at") if body.get(name)), None)
-    return Token(
-        f"Bearer {value}", _lifetime_s(expiry, unix_time(response.headers.get("date", "")) or wall), wall, monotonic
-    )
+    now = wall
+    served = unix_time(response.headers.get("date", ""))
+    if served is not None and not -1 <= wall - served <= 2:  # `Date` has no fractions, and the answer took its time
+        now = served + 1
+    return Token(f"Bearer {value}", _lifetime_s(expiry, now), wall, monotonic)
 
 
 def _lifetime_s(expiry: object, now: float) -> float | None:

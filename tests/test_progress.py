@@ -55,7 +55,9 @@ def test_a_load_of_which_nothing_succeeds_stops(counts: dict[str, int], stops: b
         (5, {"REJECTED": 5, "INVALID": 1}, True),
         ("5%", {"SUCCESS": 95, "FAILED": 5}, False),
         ("5%", {"SUCCESS": 94, "FAILED": 6}, True),
-        ("5%", {"SUCCESS": 9, "FAILED": 9}, False),  # too few rows to speak of a share
+        ("5%", {"SUCCESS": 9, "FAILED": 5}, False),  # of so few rows a share says nothing: 5 % of 100 may fail
+        ("5%", {"SUCCESS": 9, "FAILED": 6}, True),
+        ("0%", {"SUCCESS": 9, "FAILED": 1}, True),
         ("0.5%", {"SUCCESS": 994, "REJECTED": 6}, True),
         ("100%", {"REJECTED": 500}, False),
         ("5%", {"SUCCESS": 100, "SKIPPED": 500}, False),

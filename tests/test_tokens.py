@@ -46,8 +46,13 @@ def test_a_lifetime_is_read_in_any_form(body: dict[str, Any], seconds: float | N
 
 @pytest.mark.parametrize("skew", [-86_400, -300, 300, 86_400])
 def test_a_wrong_clock_does_no_harm(skew: float) -> None:
-    """The answer's own Date is what an absolute time is measured by."""
-    assert lifetime({"expiration": 1683258201}, WALL + skew, DATE) == 409
+    """Where the clocks disagree the answer's own Date counts, and may be a second old: it has no fractions."""
+    assert lifetime({"expiration": 1683258201}, WALL + skew, DATE) == 408
+
+
+def test_clocks_that_agree_are_read_to_the_fraction() -> None:
+    """A Date without fractions would make a token of 2 s look a second longer-lived than it is."""
+    assert lifetime({"expiration": 1683257794}, WALL + 0.9, DATE) == pytest.approx(1.1)
 
 
 def test_the_token_is_in_either_field() -> None:
