@@ -98,7 +98,7 @@ def demo(folder: Path, users: int, seed: int, console: Console) -> int:
     for line in (
         f"loader status {checkpoint}",
         f"loader results {checkpoint} --code REJECTED",
-        f"sqlite3 {checkpoint} \"select * from results where user = '…'\"",
+        f"sqlite3 {checkpoint} \"select * from results where user = 'user7@example.com'\"",
     ):
         console.print(f"    {line}", markup=False, highlight=False, soft_wrap=True)
     took = time.monotonic() - started
@@ -232,7 +232,7 @@ def _compare(console: Console, url: str, checkpoint: Path, expected: Expected) -
         "broken rows = REJECTED": (expected.kinds["broken"], codes["REJECTED"]),
         "rows without a value = SKIPPED": (expected.kinds["blank"], codes["SKIPPED"]),
         "rows of unknown users = USER_NOT_FOUND": (expected.kinds["unknown"], codes["USER_NOT_FOUND"]),
-        "all others = SUCCESS, or merged: SUPERSEDED": (
+        "all others = SUCCESS or SUPERSEDED": (
             expected.kinds["good"] + expected.kinds["again"],
             codes["SUCCESS"] + codes["SUPERSEDED"],
         ),

@@ -6,7 +6,7 @@
 | boolean | `true`, `false` |
 | integer, decimal | number, with the digits that are stored: `12.50` |
 | float | number, the shortest digits that mean it; NaN and infinity are no JSON and reject the row |
-| date, time, timestamp | string: `2026-01-31`, `13:45:00`, `2026-01-31T13:45:00`; with a time zone in UTC: `…T12:45:00Z` |
+| date, time, timestamp | string: `2026-01-31`, `13:45:00`, `2026-01-31T13:45:00`; with a zone, in UTC: `…T12:45:00Z` |
 | binary | string, if it is UTF-8; else the row is rejected |
 | list, struct, map | array, object, object, of the above |
 | null, of any type | `null` |
