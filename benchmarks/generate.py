@@ -19,20 +19,16 @@ def generate(path: Path, users: int, seed: int = 1) -> Path:
         for first in range(0, users, _BLOCK):
             rows = []
             for number in range(first, min(first + _BLOCK, users)):
-                values = (
-                    rng.choice(_DEPARTMENTS),
-                    f"cc-{rng.randrange(10_000):04}",
-                    rng.choice(_SITES),
-                    f"Engineer {number % 9}",
-                    rng.randrange(1_000),
-                )
+                user = f"user{number}@example.com"
+                department, site = rng.choice(_DEPARTMENTS), rng.choice(_SITES)
+                cost, title, count = f"cc-{rng.randrange(10_000):04}", f"Engineer {number % 9}", rng.randrange(1_000)
                 if nested:
                     rows.append(
-                        '{"userName":"user%d@example.com","attributes":{"department":"%s","costCenter":"%s","site":"%s",'
-                        '"title":"%s","headcount":%d}}\n' % (number, *values)
+                        f'{{"userName":"{user}","attributes":{{"department":"{department}","costCenter":"{cost}",'
+                        f'"site":"{site}","title":"{title}","headcount":{count}}}}}\n'
                     )
                 else:
-                    rows.append("user%d@example.com,%s,%s,%s,%s,%d\n" % (number, *values))
+                    rows.append(f"{user},{department},{cost},{site},{title},{count}\n")
             file.write("".join(rows))
     return path
 

@@ -2,7 +2,7 @@
 
     python -m benchmarks.load 1000000 10000000 --users-per-request 500 --repeat 3
 
-Each load is a fresh process, so that its memory is its own. The sandbox is another, on the other core where there is one.
+Each load is a fresh process, so that its memory is its own. The sandbox is another.
 """
 
 import argparse

@@ -184,7 +184,9 @@ class Checkpoint:
                 self._db.executemany("INSERT OR REPLACE INTO mark VALUES (?,?,?,?)", marks)
                 if position is not None:
                     self._db.execute("INSERT OR REPLACE INTO load VALUES ('position', ?)", (position,))
-        except sqlite3.OperationalError as error:  # disk full, I/O error
+        except (sqlite3.IntegrityError, sqlite3.ProgrammingError):  # ours to mend, not the disk's
+            raise
+        except sqlite3.DatabaseError as error:  # disk full, I/O error, file damaged
             raise Stopped(
                 f"can't write the checkpoint {self.path}: {error}; what was settled before is safe"
             ) from error

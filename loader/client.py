@@ -22,7 +22,7 @@ from loader.errors import Refused, Stopped, TransportError
 from loader.lane import Lane
 from loader.request import Request, Response
 from loader.retry import backoff_s, retry_after_s
-from loader.tokens import Scheme, Token, read_token
+from loader.tokens import Scheme, Token, is_refusal, read_token
 from loader.transport import Send
 from loader.verdict import Do, by_status, words
 
@@ -200,7 +200,7 @@ class Credentials:
                     reason = f"there is none in the answer (HTTP {response.status})"  # or there is, by another name
                 else:
                     reason = words(response)
-                if do in (Do.STOP, Do.RENEW, Do.SPLIT, Do.SHRINK):
+                if do in (Do.STOP, Do.RENEW, Do.SPLIT, Do.SHRINK) or is_refusal(response):
                     raise Stopped(f"no token was given: {reason}")
                 if do is Do.WAIT and (wait := retry_after_s(response.headers, self._wall())):
                     self._lane.hold(wait)

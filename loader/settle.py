@@ -19,7 +19,7 @@ from loader.request import Response
 from loader.retry import backoff_s, retry_after_s
 from loader.target import Target
 from loader.transport import Send
-from loader.verdict import Do, Verdict, words
+from loader.verdict import Answer, Do, Verdict, words
 
 #: So many answers in a row, from the first on, that name none of the users sent: then the API lists no successes.
 _NAMELESS_ANSWERS = 3
@@ -184,12 +184,17 @@ class Settler:
             self._max_users.refused(len(part.batch))
         return verdict, responses[-1] if responses else None, reason
 
-    def _take(
-        self, part: _Part, results: Sequence[Result | None], response: Response | None, outcomes: list[Outcome]
-    ) -> _Part | None:
+    def _take(self, part: _Part, answer: Answer, response: Response | None, outcomes: list[Outcome]) -> _Part | None:
         """Keep what the answer says; the users it left out are the part to send again (None: nobody)."""
         status = response.status if response else 0
-        if self._target.missing_result == "success":
+        results = answer.results
+        if answer.strangers or answer.doubled:
+            self._warn(
+                f"an answer about {len(results)} users named {answer.strangers} who were not sent, "
+                f"and {answer.doubled} twice; only what it says of those sent counts"
+            )
+        if self._target.missing_result == "success" and not answer.strangers:
+            # Strangers may be users sent, in another spelling: then silence is no success.
             results = [result or _UNSAID for result in results]
         first = results[0]
         if first is not None and results.count(first) == len(results):

@@ -62,6 +62,15 @@ class Scheme:
     call: Callable[[Mapping[str, str], float], Request] | None = None
 
 
+def is_refusal(response: Response) -> bool:
+    """Does a token endpoint's answer say, with whatever status, that the credentials are not taken?"""
+    try:
+        body = orjson.loads(response.body)
+    except orjson.JSONDecodeError:
+        return False
+    return isinstance(body, dict) and body.get("authenticated") is False
+
+
 def read_token(response: Response, wall: float, monotonic: float) -> Token | None:
     """The token in an answer of a token endpoint, or None if there is none.
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from enum import Enum, auto
+from typing import NamedTuple
 
 from loader.outcome import Result
 from loader.request import Response
@@ -18,8 +19,19 @@ class Do(Enum):
     AGAIN = auto()  # try again after a backoff; costs an attempt
 
 
-#: Per user of a batch, in its order, what the answer says of it (None: left out); or what to do with them all.
-Verdict = Sequence[Result | None] | Do
+class Answer(NamedTuple):
+    """What an answer says, matched by user. `results`: per user of the batch, in its order; None: left out.
+
+    `strangers`: entries for users that were not sent; `doubled`: entries for users that had one already.
+    """
+
+    results: Sequence[Result | None]
+    strangers: int = 0
+    doubled: int = 0
+
+
+#: What the answer says of each user of a batch, or what to do with them all.
+Verdict = Answer | Do
 
 _BY_STATUS = {
     400: Do.SPLIT,
@@ -50,8 +62,8 @@ def by_status(response: Response) -> Do:
 def words(response: Response, limit: int = 300) -> str:
     """The response's own words, for a message: one line, printable, bounded."""
     text = response.body[: 4 * limit].decode("utf-8", "replace")
-    line = " ".join("".join(ch if ch.isprintable() else " " for ch in text).split())
     if 300 <= response.status < 400 and "location" in response.headers:
-        line = f"redirect to {response.headers['location']}, not followed {line}"
+        text = f"redirect to {response.headers['location']}, not followed {text}"
+    line = " ".join("".join(ch if ch.isprintable() else " " for ch in text).split())
     line = line if len(line) <= limit else line[: limit - 1] + "…"
     return f"HTTP {response.status}" + (f": {line}" if line else "")

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from loader.tokens import RENEW_AT, Token, read_token
+from loader.tokens import RENEW_AT, Token, is_refusal, read_token
 from tests import make
 
 WALL, MONOTONIC = 1_683_257_792.0, 50.0
@@ -111,3 +111,10 @@ def test_an_unknown_lifetime_is_never_over() -> None:
 def test_a_token_does_not_print() -> None:
     """Not in a log, not in a crash file."""
     assert "T0P" not in repr(Token("Bearer T0P")) + str(Token("Bearer T0P")) + f"{[Token('Bearer T0P')]}"
+
+
+def test_a_refusal_may_come_with_any_status() -> None:
+    """`authenticated: false` says that the credentials are not taken, also in a 200."""
+    assert is_refusal(make.response({"authenticated": False, "message": "no"}))
+    assert not is_refusal(make.response({"authenticated": True}))
+    assert not is_refusal(make.response(b"[]"))

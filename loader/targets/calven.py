@@ -27,7 +27,7 @@ from loader.record import Frame
 from loader.request import Request, Response
 from loader.target import Defaults, Target
 from loader.tokens import Scheme
-from loader.verdict import Do, Verdict, by_status
+from loader.verdict import Answer, Do, Verdict, by_status
 
 PATH = "/v1/directory/user-attributes"
 
@@ -148,7 +148,9 @@ class Calven(Target):
             if before is not result and before.code is Code.SUCCESS:
                 # Two answers for one user that don't agree: success is believed only where nothing speaks against it.
                 by_user[item.userName] = result
-        return [by_user.get(user) for user in batch.users]
+        results = [by_user.get(user) for user in batch.users]
+        named = len(results) - results.count(None)
+        return Answer(results, strangers=len(by_user) - named, doubled=len(answered) - len(by_user))
 
     def _result(self, item: _Result, seen: dict[tuple[str, str], Result]) -> Result:
         raw, code = _code(bytes(item.resultCode))

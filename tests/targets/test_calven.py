@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 
 from loader.batch import Batch
 from loader.outcome import Code, Result
-from loader.request import Request
+from loader.request import Request, Response
 from loader.targets import TARGETS
 from loader.targets.calven import Calven
-from loader.verdict import Do
+from loader.verdict import Answer, Do
 from tests import make
 
 SECRETS = {"key_id": "0B4F2C1A-KEY", "secret": "s3crét", "token": "T0K"}
@@ -52,6 +52,12 @@ def test_a_batch_is_one_post() -> None:
             {"userName": "bob@x.com", "attributes": {"department": "Ops"}},
         ]
     }
+
+
+def said(target: Calven, sent: Batch, response: Response) -> list[Result | None] | Do:
+    """What the answer says of each user, or what it asks for."""
+    verdict = target.read(sent, [response])
+    return list(verdict.results) if isinstance(verdict, Answer) else verdict
 
 
 @pytest.mark.parametrize(
@@ -162,7 +168,7 @@ def test_tokens_may_come_from_elsewhere() -> None:
 )
 def test_a_result_code_is_read_in_any_form(code: Any, meaning: Code, text: str) -> None:
     """Number, text, name or object, as its type is not documented; what isn't known is INVALID, with the code raw."""
-    verdict = calven().read(batch("ann"), [make.response(results(result("ann", code, "why")))])
+    verdict = said(calven(), batch("ann"), make.response(results(result("ann", code, "why"))))
 
     assert verdict == [Result(meaning, text, "why")]
 
@@ -171,7 +177,7 @@ def test_an_odd_number_in_a_code_does_no_harm() -> None:
     """No float holds it, and no 64 bits: it ended the run with an internal error."""
     body = b'{"results":[{"userName":"ann","resultCode":{"value":1e400}},{"userName":"bob","resultCode":0.0}]}'
 
-    assert calven().read(batch("ann", "bob"), [make.response(body)]) == [
+    assert said(calven(), batch("ann", "bob"), make.response(body)) == [
         Result(Code.INVALID, '{"value":1e400}'),
         Result(Code.INVALID, "0.0"),
     ]
@@ -182,7 +188,7 @@ def test_the_setting_says_what_codes_mean() -> None:
     target = calven(result_codes={"3": "PARTIAL", "1": "SUCCESS", "GONE": "USER_NOT_FOUND"})
     body = results(result("a", 3), result("b", 1), result("c", "GONE"), result("d", {"value": 3}))
 
-    verdict = target.read(batch("a", "b", "c", "d"), [make.response(body)])
+    verdict = said(target, batch("a", "b", "c", "d"), make.response(body))
 
     assert not isinstance(verdict, Do)
     assert [found and found.code for found in verdict] == [
@@ -196,7 +202,7 @@ def test_the_setting_says_what_codes_mean() -> None:
 @given(st.permutations([result("a", 0), result("b", 1, "no"), result("x", 0), result("y", 3), {}, {"userName": 7}]))
 def test_answers_are_matched_by_user_and_never_by_position(body: list[dict[str, Any]]) -> None:
     """Reordered, foreign and nameless results change nothing; a user left out is None."""
-    assert calven().read(batch("a", "b", "c"), [make.response({"results": body})]) == [
+    assert said(calven(), batch("a", "b", "c"), make.response({"results": body})) == [
         Result(Code.SUCCESS, "0"),
         Result(Code.USER_NOT_FOUND, "1", "no"),
         None,
@@ -214,7 +220,7 @@ def test_answers_are_matched_by_user_and_never_by_position(body: list[dict[str, 
 )
 def test_of_two_answers_for_one_user_success_must_stand_alone(codes: tuple[int, int], code: Code) -> None:
     """It is believed only where nothing speaks against it."""
-    verdict = calven().read(batch("a"), [make.response(results(*(result("a", each) for each in codes)))])
+    verdict = said(calven(), batch("a"), make.response(results(*(result("a", each) for each in codes))))
 
     assert not isinstance(verdict, Do)
     assert [found and found.code for found in verdict] == [code]
@@ -222,13 +228,13 @@ def test_of_two_answers_for_one_user_success_must_stand_alone(codes: tuple[int, 
 
 def test_users_are_compared_as_they_stand() -> None:
     """The page on presence calls keys case sensitive."""
-    assert calven().read(batch("Ann"), [make.response(results(result("ann")))]) == [None]
+    assert said(calven(), batch("Ann"), make.response(results(result("ann")))) == [None]
 
 
 @pytest.mark.parametrize("body", [b"", b" \n", b'{"results":[]}'])
 def test_an_answer_without_results_leaves_all_out(body: bytes) -> None:
     """What that means is the setting missing_result's to say."""
-    assert calven().read(batch("a", "b"), [make.response(body)]) == [None, None]
+    assert said(calven(), batch("a", "b"), make.response(body)) == [None, None]
 
 
 @pytest.mark.parametrize(
@@ -239,7 +245,7 @@ def test_an_answer_without_results_leaves_all_out(body: bytes) -> None:
 )  # fmt: skip
 def test_an_answer_that_can_not_be_read_is_asked_for_again(body: bytes) -> None:
     """Its status says it was taken, its body nothing of whom."""
-    assert calven().read(batch("a"), [make.response(body)]) is Do.AGAIN
+    assert said(calven(), batch("a"), make.response(body)) is Do.AGAIN
 
 
 @pytest.mark.parametrize(
@@ -248,7 +254,7 @@ def test_an_answer_that_can_not_be_read_is_asked_for_again(body: bytes) -> None:
 )
 def test_other_answers_mean_what_their_status_says(status: int, do: Do) -> None:
     """The documentation lists 401 alone, and no bodies."""
-    assert calven().read(batch("a"), [make.response(results(result("a")), status)]) is do
+    assert said(calven(), batch("a"), make.response(results(result("a")), status)) is do
 
 
 def test_a_401_refuses_the_token() -> None:
@@ -260,3 +266,10 @@ def test_a_401_refuses_the_token() -> None:
 def test_it_is_found_by_its_name() -> None:
     """As `[target] api` gives it."""
     assert TARGETS["calven"] is Calven
+
+
+def test_strangers_and_doubles_are_counted() -> None:
+    """Whoever was not sent, and whoever is named twice, is reported, so that it can be said aloud."""
+    body = results(result("a"), result("zoe"), result("a"))
+
+    assert calven().read(batch("a", "b"), [make.response(body)]) == Answer([Result(Code.SUCCESS, "0"), None], 1, 1)
