@@ -30,7 +30,8 @@ VERSION = 1
 
 _SCHEMA = """
 CREATE TABLE load (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
-CREATE TABLE mark (row INTEGER PRIMARY KEY, offset INTEGER NOT NULL, line INTEGER NOT NULL, digest TEXT NOT NULL);
+CREATE TABLE mark (row INTEGER PRIMARY KEY, offset INTEGER NOT NULL, line INTEGER NOT NULL, digest TEXT NOT NULL,
+    file INTEGER NOT NULL);
 CREATE TABLE batch (
     id INTEGER PRIMARY KEY,
     first INTEGER NOT NULL,            -- the span's rows, both inclusive
@@ -60,6 +61,25 @@ CREATE VIEW results AS
     UNION ALL
     SELECT row, user, code, message, target_code, nullif(http_status, 0), attempts FROM outcome;
 """
+
+_MERGED_INTO = "merged into row "
+
+# What reopen() asks. A user's first row to send again is the first of those with such an outcome and those that were
+# merged into one of them. Rejected and skipped rows stay: nothing was sent for them, and nothing would be.
+_AGAIN = """
+CREATE TEMP TABLE bad (row INTEGER PRIMARY KEY, user TEXT NOT NULL);
+CREATE TEMP TABLE since (user TEXT PRIMARY KEY, row INTEGER NOT NULL) WITHOUT ROWID;
+CREATE TEMP TABLE again (row INTEGER PRIMARY KEY, batch INTEGER)
+"""
+_SINCE = f"""
+INSERT INTO since SELECT user, min(row) FROM (
+    SELECT user, row FROM bad UNION ALL
+    SELECT outcome.user, outcome.row FROM outcome
+    JOIN bad ON bad.row = CAST(substr(outcome.message, {len(_MERGED_INTO) + 1}) AS INTEGER)
+    WHERE outcome.code = 'SUPERSEDED'
+) GROUP BY user
+"""
+_NEVER_SENT = (Code.REJECTED.value, Code.SKIPPED.value)
 
 #: A batch of 100 users takes some 3 kB: on SQLite's own pages of 4 kB, a third of the file would be air.
 _PAGE_BYTES = 16_384
@@ -181,7 +201,7 @@ class Checkpoint:
             with self._transaction():
                 self._db.executemany("INSERT INTO batch VALUES (NULL,?,?,?,?,?,?,?,?,?,?)", batches)
                 self._db.executemany("INSERT INTO outcome VALUES (?,?,?,?,?,?,?)", singles)
-                self._db.executemany("INSERT OR REPLACE INTO mark VALUES (?,?,?,?)", marks)
+                self._db.executemany("INSERT OR REPLACE INTO mark VALUES (?,?,?,?,?)", marks)
                 if position is not None:
                     self._db.execute("INSERT OR REPLACE INTO load VALUES ('position', ?)", (position,))
         except (sqlite3.IntegrityError, sqlite3.ProgrammingError):  # ours to mend, not the disk's
@@ -190,6 +210,57 @@ class Checkpoint:
             raise Stopped(
                 f"can't write the checkpoint {self.path}: {error}; what was settled before is safe"
             ) from error
+
+    def reopen(self, codes: Collection[str]) -> int:
+        """Take the rows whose outcome is one of `codes` back out, so that the load is unfinished. Returns how many.
+
+        With each goes whatever of the same user was sent with it or after it: rows merged into it lost their values
+        with it, and later ones must be sent after it again to win. All or nothing, and durable.
+        """
+        with self._transaction():
+            for table in _AGAIN.split(";"):  # not executescript: it would commit first
+                self._db.execute(table)
+            # Row by row, not by the view: SQLite's json_each (3.40) ends a key at a NUL.
+            self._db.executemany("INSERT INTO bad VALUES (?, ?)", (found[:2] for found in self.results(codes)))
+            self._db.execute(_SINCE)
+            self._db.execute(
+                "INSERT INTO again SELECT outcome.row, NULL FROM outcome JOIN since USING (user)"
+                " WHERE outcome.row >= since.row AND code NOT IN (?, ?)",
+                _NEVER_SENT,
+            )
+            self._db.executemany(
+                "INSERT INTO again SELECT ?1, ?2 FROM since WHERE user = ?3 AND row <= ?1",
+                (
+                    (found.row, batch, found.user)
+                    for (batch,) in self._db.execute("SELECT id FROM batch WHERE code NOT IN (?, ?)", _NEVER_SENT)
+                    for found in self._rows(batch)
+                ),
+            )
+            count: int = self._db.execute("SELECT count(*) FROM again").fetchone()[0]
+            if count:
+                self._db.execute("DELETE FROM outcome WHERE row IN (SELECT row FROM again)")
+                self._thin_out()
+                self._db.execute("DELETE FROM load WHERE key IN ('finished_at', 'position')")
+                self._db.execute("INSERT OR REPLACE INTO load VALUES ('retried_at', ?)", (json.dumps(time.time()),))
+            for table in ("bad", "since", "again"):
+                self._db.execute(f"DROP TABLE {table}")
+        return count
+
+    def _thin_out(self) -> None:
+        """Take the rows in `again` out of their batches."""
+        again = self._db.execute("SELECT batch, json_group_array(row) FROM again WHERE batch NOT NULL GROUP BY batch")
+        for batch, rows in again:
+            first, users = self._db.execute("SELECT first, users FROM batch WHERE id = ?", (batch,)).fetchone()
+            gone = set(orjson.loads(rows))
+            own = enumerate(orjson.loads(users), first)
+            left = {row: user for row, user in own if user is not None and row not in gone}
+            if left:
+                self._db.execute(
+                    "UPDATE batch SET first = ?, last = ?, count = ?, users = ? WHERE id = ?",
+                    (min(left), max(left), len(left), _users(left), batch),
+                )
+            else:
+                self._db.execute("DELETE FROM batch WHERE id = ?", (batch,))
 
     def settled(self) -> SpanSet:
         """The rows that have an outcome."""
@@ -202,12 +273,14 @@ class Checkpoint:
 
     def marks(self) -> list[Mark]:
         """The places where reading can go on, in order of row."""
-        return [Mark(*found) for found in self._db.execute("SELECT row, offset, line, digest FROM mark ORDER BY row")]
+        return [
+            Mark(*found) for found in self._db.execute("SELECT row, offset, line, digest, file FROM mark ORDER BY row")
+        ]
 
     def start_at(self, row: int) -> Mark | None:
         """The last mark before `row`, from which to read on. Reading makes the marks behind it again, the same."""
         found = self._db.execute(
-            "SELECT row, offset, line, digest FROM mark WHERE row <= ? ORDER BY row DESC LIMIT 1", (row,)
+            "SELECT row, offset, line, digest, file FROM mark WHERE row <= ? ORDER BY row DESC LIMIT 1", (row,)
         ).fetchone()
         return Mark(*found) if found else None
 
@@ -310,6 +383,11 @@ def _columns(outcome: Outcome) -> tuple[str, str, str, int, int]:
     )
 
 
+def _users(own: dict[int, str]) -> str:
+    """A batch's users by row, as they stand in its span."""
+    return orjson.dumps([own.get(row) for row in range(min(own), max(own) + 1)]).decode()
+
+
 def _spread(
     batch: Batch,
     outcomes: Sequence[Outcome],
@@ -329,16 +407,14 @@ def _spread(
         own = {n: u for n, u, o in zip(numbers, users, outcomes, strict=True) if o == common}
         reach = max(own) - (1 + _SPREAD) * len(own)
         near = {number: user for number, user in own.items() if number > reach}
-        first, last = min(near), max(near)
-        span = orjson.dumps([near.get(number) for number in range(first, last + 1)]).decode()
-        batches.append((first, last, len(near), span, *_columns(common), now))
+        batches.append((min(near), max(near), len(near), _users(near), *_columns(common), now))
         singles += (
             (number, user, *_columns(outcome))
             for number, user, outcome in zip(numbers, users, outcomes, strict=True)
             if number not in near
         )
     for at, (number, user) in enumerate(zip(numbers, users, strict=True)) if batch.merged else ():
-        outcome = Outcome(Code.SUPERSEDED, f"merged into row {number}", attempts=outcomes[at].attempts)
+        outcome = Outcome(Code.SUPERSEDED, f"{_MERGED_INTO}{number}", attempts=outcomes[at].attempts)
         singles += ((row, user, *_columns(outcome)) for row in batch.merged.get(number, ()))
 
 

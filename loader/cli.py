@@ -13,11 +13,14 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import click
 
 from loader import __version__
-from loader.errors import LoaderError, Refused
+from loader.errors import LoaderError, Refused, Stopped
 
 if TYPE_CHECKING:
+    from datetime import datetime
+
+    from loader.checkpoint import Checkpoint
     from loader.lane import Lane
-    from loader.progress import Meter, Tally
+    from loader.progress import Meter
     from loader.resume import Resume
     from loader.settings import Settings
 
@@ -112,9 +115,11 @@ def main() -> None:
 
     \b
     loader demo                          see it work, end to end, on this machine
+    loader check load.toml               what a load would do, without sending a user
     loader run load.toml                 load, or go on where the run before ended
     loader status users.ckpt             how it stands
     loader results users.ckpt --code USER_NOT_FOUND
+    loader retry load.toml               send again what failed
     """
 
 
@@ -125,70 +130,148 @@ _set = click.option(
 )
 
 
+_until = click.option(
+    "--until",
+    metavar="TIME",
+    help="At that time, finish what is in flight and stop: 06:00 (the next) or 2026-01-31T06:00.",
+)
+_form = click.option("--format", "form", type=click.Choice(["text", "json"]), default="text", show_default=True)
+
+
 @main.command()
 @_settings
 @_set
+@click.option("--first", type=click.IntRange(min=1), metavar="N", help="Stop behind N rows; the next run goes on.")
+@_until
 @click.option("--fresh", is_flag=True, help="Start over; the old checkpoint is kept aside.")
 @click.option("--yes", is_flag=True, help="With --fresh: even if the load before is not finished.")
 @_ends
-def run(settings: Path, overrides: tuple[str, ...], fresh: bool, yes: bool) -> int:
+def run(
+    settings: Path, overrides: tuple[str, ...], first: int | None, until: str | None, fresh: bool, yes: bool
+) -> int:
     """Load an export, or go on where the run before ended.
 
     \b
     loader run load.toml
-    loader run load.toml --set limits.concurrency=4
+    loader run load.toml --first 10
+    loader run load.toml --until 06:00 --set limits.concurrency=4
     loader run load.toml --fresh
 
-    Exit status: 0 all is well; 1 finished, and some rows failed; 2 nothing was sent; 3 stopped, run again to go on;
-    130 or 143 interrupted, run again to go on.
+    Exit status: 0 all rows are well; 1 some rows failed; 2 nothing was sent; 3 stopped, run again to go on;
+    130 or 143 interrupted, run again to go on. Behind --first, 0 and 1 are about the rows so far.
     """
     from loader.checkpoint import Checkpoint, lock
-    from loader.progress import Tally
     from loader.resume import begin, set_aside
-    from loader.settings import load_settings
 
-    loaded = load_settings(settings, overrides)
-    for key in loaded.literal_secrets():
-        say(f"loader: {key} stands in the settings file; env:NAME or file:PATH keeps it out of there")
-    loaded.secrets()
+    moment = _moment(until)
+    loaded = _settings_of(settings, overrides)
     export, path = loaded.source, loaded.checkpoint_path
-    _check_export(loaded)
+    export.check(loaded.row_mapping())  # before a checkpoint is made for it
     with lock(path):
         if fresh and (aside := set_aside(path, even_unfinished=yes)):
             say(f"loader: the old checkpoint is kept as {aside.name}")
         is_new = not path.exists()
         with Checkpoint.open(path, create=True) as checkpoint:
-            resume = begin(checkpoint, loaded.identity(), export)
+            resume = begin(checkpoint, loaded.identity(), export, loaded.row_mapping())
             if resume.is_finished:
-                tally = Tally(checkpoint.counts())
                 say("loader: this load is finished; --fresh loads the export again")
-                return _summarize(tally, path)
+                return _summarize(checkpoint)
             if not is_new:
                 say(f"loader: going on behind {len(resume.settled):,} settled rows")
-            try:
-                tally = _run(loaded, checkpoint, resume)
-            except Refused:
-                raise
-            except LoaderError as error:
-                say(f"loader: {error}")
-                say(f"Go on with: {_again(settings, overrides)}")
-                return error.exit_status
-            return _summarize(tally, path)
+            return _go(loaded, checkpoint, resume, _again("run", settings, overrides), moment, first)
 
 
-def _check_export(settings: "Settings") -> None:
-    """Raise ExportError if the export can't be read or doesn't fit the mapping, before a checkpoint is made for it."""
-    from contextlib import suppress
+@main.command()
+@_settings
+@_set
+@_until
+@_ends
+def retry(settings: Path, overrides: tuple[str, ...], until: str | None) -> int:
+    """Send again what failed in a finished load.
 
-    from loader.errors import Stopped
+    \b
+    loader retry load.toml
 
-    settings.source.fingerprint()
-    with suppress(Stopped):  # it breaks off within its first block: the rows before that are loaded all the same
-        next(settings.source.rows(settings.row_mapping()), None)
+    Reads the export again, which must not have changed, and sends the rows that are FAILED, NO_RESULT, PARTIAL,
+    INVALID, USER_NOT_FOUND or LOCATION_NOT_FOUND, each followed by the later rows of its user. REJECTED rows have to be
+    corrected instead: loader results CHECKPOINT --rows.
+
+    Exit status: as of loader run, and about all rows of the load. If it is interrupted, the same command goes on.
+    """
+    from loader.checkpoint import Checkpoint, lock
+    from loader.resume import begin, reopen
+
+    moment = _moment(until)
+    loaded = _settings_of(settings, overrides)
+    export, path = loaded.source, loaded.checkpoint_path
+    if export.is_stdin:
+        raise Refused("export.path: stdin can't be read again; load from a file to be able to retry")
+    if not path.exists():
+        raise Refused(f"there is no checkpoint {path} yet; load first, with: {_again('run', settings, overrides)}")
+    export.check(loaded.row_mapping())
+    with lock(path), Checkpoint.open(path, create=False) as checkpoint:
+        resume = reopen(checkpoint, begin(checkpoint, loaded.identity(), export, loaded.row_mapping()))
+        if resume.is_finished:
+            say("loader: there is nothing to retry")
+            return _summarize(checkpoint)
+        say(f"loader: {checkpoint.get('rows') - len(resume.settled):,} rows are sent again")
+        return _go(loaded, checkpoint, resume, _again("retry", settings, overrides), moment)
 
 
-def _run(settings: "Settings", checkpoint: Any, resume: "Resume") -> "Tally":
-    """The load on an event loop, with its progress on the screen and signals heeded."""
+def _settings_of(path: Path, overrides: tuple[str, ...]) -> "Settings":
+    """The settings, with all secrets there and a warning of those that stand in the file."""
+    from loader.settings import load_settings
+
+    loaded = load_settings(path, overrides)
+    for key in loaded.literal_secrets():
+        say(f"loader: {key} stands in the settings file; env:NAME or file:PATH keeps it out of there")
+    loaded.secrets()
+    return loaded
+
+
+def _moment(until: str | None) -> "datetime | None":
+    """When --until is. Raises Refused for what is no time, or has passed."""
+    if until is None:
+        return None
+    from datetime import datetime
+
+    from loader.until import moment
+
+    try:
+        found = moment(until, datetime.now().astimezone())
+    except ValueError as error:
+        raise Refused(f"--until: {error}") from error
+    say(f"loader: this run ends by {found:%A %Y-%m-%d %H:%M %Z}")
+    return found
+
+
+def _go(
+    settings: "Settings",
+    checkpoint: "Checkpoint",
+    resume: "Resume",
+    again: str,
+    until: "datetime | None",
+    first: int | None = None,
+) -> int:
+    """Run the load, and tell how it ended. `again` is the command to go on with."""
+    try:
+        _run(settings, checkpoint, resume, until, first)
+    except Refused:
+        raise
+    except LoaderError as error:
+        say(f"loader: {error}")
+        say(f"Go on with: {again}")
+        return error.exit_status
+    status = _summarize(checkpoint)
+    if checkpoint.get("finished_at") is None:
+        say(f"The load is not finished: this run ended behind {first:,} rows. Go on with: {again}")
+    return status
+
+
+def _run(
+    settings: "Settings", checkpoint: "Checkpoint", resume: "Resume", until: "datetime | None", first: int | None
+) -> None:
+    """The load on an event loop, with its progress on the screen, signals and the clock heeded."""
     import anyio
     from rich.console import Console
 
@@ -204,19 +287,26 @@ def _run(settings: "Settings", checkpoint: Any, resume: "Resume") -> "Tally":
                 say("loader: stopping; what is in flight may finish (again to stop at once)")
                 lane.stop(Interrupted(number))
 
-    async def run_load() -> "Tally":
+    async def heed_the_clock(lane: "Lane") -> None:
+        assert until is not None
+        while (left := until.timestamp() - time.time()) > 0:  # noqa: ASYNC110
+            await anyio.sleep(min(left, 10))  # in steps: a suspended machine's clock goes on, a timer's doesn't
+        lane.stop(Stopped(f"it is {until:%H:%M}, as --until says; what was settled is kept"))
+
+    async def run_load() -> None:
         async with anyio.create_task_group() as tasks:
 
             def watch(meter: "Meter", lane: "Lane") -> None:
                 tasks.start_soon(show_progress, Console(stderr=True), meter, lane)
                 tasks.start_soon(heed_signals, lane)
+                if until is not None:
+                    tasks.start_soon(heed_the_clock, lane)
 
-            tally = await load(settings, checkpoint, resume, watch, _Warnings())
+            await load(settings, checkpoint, resume, watch, _Warnings(), first)
             tasks.cancel_scope.cancel()
-        return tally
 
     try:
-        return anyio.run(run_load, backend_options={"use_uvloop": _has_uvloop()})
+        anyio.run(run_load, backend_options={"use_uvloop": _has_uvloop()})
     except BaseExceptionGroup as group:
         raise _only(group) from group
 
@@ -241,26 +331,82 @@ class _Warnings:
             say(f"loader: {message}" + (" (no more of these are shown)" if self._count == self._most else ""))
 
 
-def _again(settings: Path, overrides: tuple[str, ...]) -> str:
+def _again(command: str, settings: Path, overrides: tuple[str, ...]) -> str:
     import shlex
 
-    sets = [part for override in overrides for part in ("--set", override)]
-    return shlex.join(["loader", "run", str(settings), *sets])
+    sets = [part for override in overrides for part in ("--set", _without_secret(override))]
+    return shlex.join(["loader", command, str(settings), *sets])
 
 
-def _summarize(tally: "Tally", path: Path) -> int:
+def _without_secret(override: str) -> str:
+    """An override as a message may show it: messages are kept in logs."""
+    key, _, value = override.partition("=")
+    is_secret = key.strip().startswith(("target.auth", "network.proxy")) and not value.startswith(("env:", "file:"))
+    return f"{key}=…" if is_secret and "scheme" not in key else override
+
+
+def _summarize(checkpoint: "Checkpoint") -> int:
+    from loader.progress import Tally
     from loader.results import outcome_lines
 
+    tally = Tally(checkpoint.counts())
     for line in outcome_lines(dict(tally.counts)):
         say(line)
     if tally.failures:
-        say(f"{tally.failures:,} rows failed; see them with: loader results {path}")
+        say(f"{tally.failures:,} rows failed; see them with: loader results {checkpoint.path}")
     return tally.exit_status
 
 
 @main.command()
+@_settings
+@_set
+@_form
+@click.option("--show", is_flag=True, help="Print the first request, secrets masked.")
+@_ends
+def check(settings: Path, overrides: tuple[str, ...], form: str, show: bool) -> int:
+    """Read the whole export and tell what a load would do. No user is sent.
+
+    \b
+    loader check load.toml
+    loader check load.toml --show
+    loader check load.toml --format json
+
+    Counts rows, rejects, users that come again, requests and bytes, estimates the time, and tries the credentials where
+    the API has a call for that which changes nothing.
+
+    Exit status: 0 all is well; 1 rows would be rejected; 2 the settings or the export are wrong; 3 the credentials are
+    refused, or the target can't be reached.
+    """
+    import json
+
+    import anyio
+    from rich.console import Console
+
+    from loader import check as checking
+
+    loaded = _settings_of(settings, overrides)
+    loaded.source.check(loaded.row_mapping())
+    with Console(stderr=True).status("reading the export") as shown:  # nothing, where stderr is no terminal
+        found = checking.inspect(loaded, lambda rows, share: shown.update(f"{share:.0%} · {rows:,} rows read"))
+    refused: LoaderError | None = None
+    credentials = ""
+    try:
+        credentials = anyio.run(checking.try_credentials, loaded)
+    except LoaderError as error:
+        refused = error
+    state = checking.report(loaded, found, credentials, str(refused or ""))
+    if form == "json":
+        first = {"first_request": checking.first_request(loaded, found)} if show else {}
+        click.echo(json.dumps(state | first))
+    else:
+        for line in [*(checking.request_lines(loaded, found) if show else ()), *checking.report_lines(state)]:
+            click.echo(line)
+    return checking.exit_status(found, refused)
+
+
+@main.command()
 @_checkpoint
-@click.option("--format", "form", type=click.Choice(["text", "json"]), default="text")
+@_form
 @_ends
 def status(checkpoint: Path, form: str) -> None:
     """Show how a load stands, finished or running."""
@@ -282,31 +428,73 @@ def status(checkpoint: Path, form: str) -> None:
 @main.command()
 @_checkpoint
 @click.option("--code", "codes", multiple=True, metavar="CODE", help="Only rows with this outcome; repeats.")
-@click.option("--format", "form", type=click.Choice(["csv", "ndjson"]), default="csv", show_default=True)
+@click.option("--format", "form", type=click.Choice(["csv", "ndjson"]), help="Of the results; csv if not given.")
 @click.option("-o", "output", type=click.Path(path_type=Path, dir_okay=False), help="A file instead of stdout.")
+@click.option("--rows", is_flag=True, help="The export's own rows and columns, to correct and load again.")
+@click.option("--export", metavar="PATH", help="With --rows: where the export is now, if it was moved.")
 @_ends
-def results(checkpoint: Path, codes: tuple[str, ...], form: str, output: Path | None) -> None:
+def results(
+    checkpoint: Path, codes: tuple[str, ...], form: str | None, output: Path | None, rows: bool, export: str | None
+) -> None:
     """Write a line per settled row, in order of row.
 
     \b
     loader results users.ckpt -o results.csv
     loader results users.ckpt --code USER_NOT_FOUND --code INVALID --format ndjson
+    loader results users.ckpt --rows --code REJECTED --code INVALID -o corrected.csv
+
+    With --rows the export's rows come out as they stand in it, as CSV or NDJSON, with the columns loader_code and
+    loader_message behind. Correct them and load that file: these two columns are never sent.
     """
     from loader.checkpoint import Checkpoint
     from loader.outcome import Code
-    from loader.results import write_results
 
     for code in codes:
         if code not in Code.__members__:
             raise Refused(f"--code {code!r} is not an outcome; known: {', '.join(Code)}")
+    if rows and form:
+        raise Refused("--format: with --rows it is the export's own: CSV, TSV, or else NDJSON")
+    if export and not rows:
+        raise Refused("--export is for --rows")
     with Checkpoint.read(checkpoint) as opened:
-        if output is None:
-            sys.stdout.reconfigure(encoding="utf-8", newline="\n")  # type: ignore[union-attr]
-            write_results(opened, sys.stdout, form, codes)
-            sys.stdout.flush()
+        if rows:
+            _write_rows(opened, codes, output, export)
         else:
-            with open(os.open(output, os.O_CREAT | os.O_WRONLY | os.O_TRUNC, 0o600), "w", encoding="utf-8") as file:
-                write_results(opened, file, form, codes)
+            _write_results(opened, codes, output, form or "csv")
+
+
+def _write_results(checkpoint: "Checkpoint", codes: tuple[str, ...], output: Path | None, form: str) -> None:
+    from loader.results import write_results
+
+    if output is None:
+        sys.stdout.reconfigure(encoding="utf-8", newline="\n")  # type: ignore[union-attr]
+        write_results(checkpoint, sys.stdout, form, codes)
+        sys.stdout.flush()
+    else:
+        with open(_new_file(output), "w", encoding="utf-8", newline="\n") as file:
+            write_results(checkpoint, file, form, codes)
+
+
+def _write_rows(checkpoint: "Checkpoint", codes: tuple[str, ...], output: Path | None, path: str | None) -> None:
+    from loader.corrections import export_of, write_rows
+
+    export = export_of(checkpoint, path)
+    if output is None:
+        written = write_rows(checkpoint, export, sys.stdout.buffer, codes)
+        sys.stdout.flush()
+    elif output.resolve() in [each.resolve() for each in export.paths]:
+        raise Refused(f"-o {output} is the export itself; name another file")
+    else:
+        with open(_new_file(output), "wb") as file:
+            written = write_rows(checkpoint, export, file, codes)
+        say(f"loader: {written.rows:,} rows in {output}; correct them, and load that file as it is")
+    if written.too_long:
+        say(f"loader: {written.too_long:,} rows are left out, as they are too long (export.max_row_bytes)")
+
+
+def _new_file(path: Path) -> int:
+    """For its owner alone: it holds users."""
+    return os.open(path, os.O_CREAT | os.O_WRONLY | os.O_TRUNC, 0o600)
 
 
 @main.command()

@@ -20,7 +20,7 @@ from loader.errors import Stopped
 from loader.export import Export
 from loader.lane import Lane
 from loader.progress import Meter, Tally
-from loader.reading import Reading
+from loader.reading import Head, Reading
 from loader.resume import Resume
 from loader.settings import Settings
 from loader.settle import Settler
@@ -33,9 +33,11 @@ async def load(
     resume: Resume,
     watch: Callable[[Meter, Lane], None],
     warn: Callable[[str], None],
+    first: int | None = None,
 ) -> Tally:
     """Run a load to its end, from where `resume` says, and return the outcomes of all its rows.
 
+    With `first` it goes no further than so many rows: if there are more, the load stays unfinished.
     `watch` is called once, with what shows the run's progress and what stops it. Raises Refused before anything was
     sent, Stopped where the run can't go on; what was settled is in the checkpoint either way.
     """
@@ -45,7 +47,8 @@ async def load(
     found = await to_thread.run_sync(export.fingerprint)
     tally = Tally(await to_thread.run_sync(checkpoint.counts))
     lane = Lane(limits.give_up_s)
-    reading = Reading(export.rows(settings.row_mapping(), resume.start, resume.settled))
+    rows = Head(export.rows(settings.row_mapping(), resume.start, resume.settled), first)
+    reading = Reading(rows)
     await reading.begin()
 
     def committed(entry: Entry) -> None:
@@ -56,7 +59,11 @@ async def load(
 
     batcher = Batcher(target.frame, settings.batch_limits, replace=target.write == "replace")
     limiter = limiter_of(rate / 60) if rate else None
-    async with Transport(settings.base_url, limits.concurrency, limits.timeout_s) as wire, create_task_group() as tasks:
+    way = await to_thread.run_sync(settings.way)
+    async with (
+        Transport(settings.base_url, limits.concurrency, limits.timeout_s, network=way) as wire,
+        create_task_group() as tasks,
+    ):
         credentials = Credentials(target.scheme, settings.secrets, wire, lane, limiter)
         authorized = bearer(wire, credentials, target.refuses_token)
         send = gate(pace(authorized, lane, limiter, credentials), limits.concurrency)
@@ -68,14 +75,13 @@ async def load(
         tasks.cancel_scope.cancel()
     if error := lane.reason or reading.error:
         raise error
-    await to_thread.run_sync(_finish, export, checkpoint, tally.rows)
+    if not rows.is_cut:
+        await to_thread.run_sync(_finish, export, checkpoint, tally.rows)
     return tally
 
 
 def _finish(export: Export, checkpoint: Checkpoint, rows: int) -> None:
     """The load is finished, unless it wasn't one export that was read."""
     if list(export.fingerprint()) != list(checkpoint.get("export").values()):
-        raise Stopped(
-            f"{export.path} changed while it was read; what was settled is kept, but it is of the old content"
-        )
+        raise Stopped(f"{export} changed while it was read; what was settled is kept, but it is of the old content")
     checkpoint.put(finished_at=time.time(), rows=rows)

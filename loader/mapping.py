@@ -25,6 +25,9 @@ Empty = Literal["omit", "null", "keep"]
 #: The user's key and the attributes in NDJSON/JSON records, where `mapping.user` isn't set.
 NESTED_USER, NESTED_ATTRIBUTES = "userName", "attributes"
 
+#: What `loader results --rows` adds to each row: never an attribute, unless it is named as one.
+ADDED = ("loader_code", "loader_message")
+
 _NUMBER = r"\A-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?\z"
 _SPECIAL = bytes([*range(0x20), 0x22, 0x5C])  # what a JSON string must escape
 _STRINGS = re.compile(rb'"(?:[^"\\]++|\\.)*+"', re.DOTALL)
@@ -77,6 +80,36 @@ def _too_large(size: int, limit: int) -> str:
 # Columns -------------------------------------------------------------------------------------------------------------
 
 
+class Joiner:
+    """Puts keys and attributes together as records, a block at a time."""
+
+    def __init__(self, mapping: RowMapping) -> None:
+        self._limit = mapping.max_record_bytes
+        self._before_user = pa.scalar(mapping.frame.before_user.decode())
+        self._before_attributes = pa.scalar(mapping.frame.before_attributes.decode() + "{")
+
+    def join(self, keys: pa.StringArray, parts: Sequence[pa.StringArray], problems: dict[int, Problem]) -> Mapped:
+        """Records from keys and, for each attribute, `"name":value` or null where it is not sent.
+
+        `problems` gets those that show here, and ends up in what is returned.
+        """
+        nothing = _all_null(parts, len(keys))
+        for at in where(nothing) if nothing.true_count else ():
+            problems.setdefault(at, Problem(Code.SKIPPED, SKIPPED))
+        if nothing.true_count:
+            # Arrow 26 leaves a row out of the joined array when skipping leaves it nothing to join.
+            parts = [pc.if_else(nothing, "", parts[0]) if parts else _empty(len(keys)), *parts[1:]]
+        attributes = pc.binary_join_element_wise(*parts, ",", null_handling="skip")
+        records = pc.binary_join_element_wise(
+            self._before_user, json_strings(keys), self._before_attributes, attributes, "}}", ""
+        )
+        sizes = pc.binary_length(records)
+        if len(sizes) and pc.max(sizes).as_py() > self._limit:
+            for at in where(pc.greater(sizes, self._limit)):
+                problems.setdefault(at, Problem(Code.REJECTED, _too_large(sizes[at].as_py(), self._limit)))
+        return Mapped(keys.to_pylist(), records.cast(pa.binary()).to_pylist(), problems)
+
+
 class ColumnMapper:
     """Maps blocks of one export with named columns, all of text. Raises ExportError if the names don't fit."""
 
@@ -88,13 +121,11 @@ class ColumnMapper:
         self._mapping = mapping
         self._user = mapping.user
         if mapping.attributes is None:
-            self._attributes = {name: name for name in columns if name != mapping.user}
+            self._attributes = {name: name for name in others(columns, mapping.user)}
         else:
             self._attributes = dict(mapping.attributes)
         check_columns(mapping, columns)
-        frame = mapping.frame
-        self._before_user = pa.scalar(frame.before_user.decode())
-        self._before_attributes = pa.scalar(frame.before_attributes.decode() + "{")
+        self._frame = Joiner(mapping)
         self._prefixes = {name: pa.scalar(json_string(name).decode() + ":") for name in self._attributes}
 
     @property
@@ -105,44 +136,29 @@ class ColumnMapper:
     def map(self, block: pa.Table | pa.RecordBatch) -> Mapped:
         """One block; its columns are binary, so that what is not UTF-8 is seen here and named."""
         problems: dict[int, Problem] = {}
-        texts = {name: _text(block.column(name), name, problems) for name in self.columns}
+        texts = {name: text_of(block.column(name), name, problems) for name in self.columns}
         keys = texts[self._user]
         blank = pc.equal(pc.binary_length(pc.utf8_trim_whitespace(keys)), 0)
         if blank.true_count:
-            _reject(problems, blank, f"the user's key is empty (column {self._user!r})")
+            reject(problems, blank, f"the user's key is empty (column {self._user!r})")
         parts = [self._part(name, column, texts[column], problems) for name, column in self._attributes.items()]
-        nothing = _all_null(parts, len(keys))
-        for at in _where(nothing) if nothing.true_count else ():
-            problems.setdefault(at, Problem(Code.SKIPPED, SKIPPED))
-        if nothing.true_count:
-            # Arrow 26 leaves a row out of the joined array when skipping leaves it nothing to join.
-            parts = [pc.if_else(nothing, "", parts[0]) if parts else _empty(len(keys)), *parts[1:]]
-        attributes = pc.binary_join_element_wise(*parts, ",", null_handling="skip")
-        records = pc.binary_join_element_wise(
-            self._before_user, _json_strings(keys), self._before_attributes, attributes, "}}", ""
-        )
-        sizes = pc.binary_length(records)
-        limit = self._mapping.max_record_bytes
-        if len(sizes) and pc.max(sizes).as_py() > limit:
-            for at in _where(pc.greater(sizes, limit)):
-                problems.setdefault(at, Problem(Code.REJECTED, _too_large(sizes[at].as_py(), limit)))
-        users = keys.to_pylist()
+        mapped = self._frame.join(keys, parts, problems)
         if problems:
             raw = block.column(self._user)
             for at, problem in problems.items():
                 problems[at] = problem._replace(user=raw[at].as_py().decode("utf-8", "replace"))
-        return Mapped(users, records.cast(pa.binary()).to_pylist(), problems)
+        return mapped
 
     def _part(self, name: str, column: str, text: pa.StringArray, problems: dict[int, Problem]) -> pa.StringArray:
         """`"name":value` for each row, or null where the attribute is not sent."""
         kind = self._mapping.types.get(name, "string")
         empty = pc.equal(pc.binary_length(text), 0)
         if kind == "string":
-            value = _json_strings(text)
+            value = json_strings(text)
         else:
             value = pc.utf8_lower(text) if kind == "boolean" else text
             bad = pc.and_not(_invalid(kind, value), empty) if self._mapping.empty != "keep" else _invalid(kind, value)
-            for at in _where(bad) if bad.true_count else ():
+            for at in where(bad) if bad.true_count else ():
                 cell = text[at].as_py()
                 problems.setdefault(at, Problem(Code.REJECTED, f"column {column!r}: {_short(cell)} is not {_A[kind]}"))
         if empty.true_count and self._mapping.empty != "keep":
@@ -153,6 +169,11 @@ class ColumnMapper:
 _A: Mapping[Type, str] = {"string": "text", "number": "a JSON number", "boolean": "true or false", "json": "JSON"}
 
 
+def others(columns: Iterable[str], user: str | None) -> list[str]:
+    """The columns that are attributes where `mapping.attributes` does not name them."""
+    return [name for name in columns if name != user and name not in ADDED]
+
+
 def check_columns(mapping: RowMapping, columns: Sequence[str]) -> None:
     """Raise ExportError if a column that the mapping names isn't there."""
     wanted = {"mapping.user": mapping.user} | {
@@ -161,7 +182,7 @@ def check_columns(mapping: RowMapping, columns: Sequence[str]) -> None:
     for setting, column in wanted.items():
         if column is not None and column not in columns:
             raise ExportError(f"{setting}: the export has no column {column!r}{_nearest(column, columns)}")
-    sent = [name for name in columns if name != mapping.user] if mapping.attributes is None else mapping.attributes
+    sent = others(columns, mapping.user) if mapping.attributes is None else mapping.attributes
     for name in mapping.types:
         if name not in sent:
             raise ExportError(f"mapping.types: {name!r} is not an attribute that is sent{_nearest(name, sent)}")
@@ -183,12 +204,12 @@ def _short(text: str) -> str:
     return repr(text if len(text) <= 60 else text[:59] + "…")
 
 
-def _where(mask: pa.BooleanArray) -> list[int]:
+def where(mask: pa.BooleanArray) -> list[int]:
     return pc.indices_nonzero(mask).to_pylist()  # type: ignore[no-any-return]  # pyarrow ships no types
 
 
-def _reject(problems: dict[int, Problem], mask: pa.BooleanArray, reason: str) -> None:
-    for at in _where(mask):
+def reject(problems: dict[int, Problem], mask: pa.BooleanArray, reason: str) -> None:
+    for at in where(mask):
         problems.setdefault(at, Problem(Code.REJECTED, reason))
 
 
@@ -206,7 +227,7 @@ def _all_null(parts: Sequence[pa.StringArray], length: int) -> pa.BooleanArray:
     return mask
 
 
-def _text(column: pa.Array | pa.ChunkedArray, name: str, problems: dict[int, Problem]) -> pa.StringArray:
+def text_of(column: pa.Array | pa.ChunkedArray, name: str, problems: dict[int, Problem]) -> pa.StringArray:
     """A binary column as text; rows that are not UTF-8 become a problem and an empty text."""
     array = pa.concat_arrays(column.chunks) if isinstance(column, pa.ChunkedArray) else column
     try:
@@ -223,7 +244,7 @@ def _text(column: pa.Array | pa.ChunkedArray, name: str, problems: dict[int, Pro
     return pa.array(cells, pa.string())
 
 
-def _json_strings(text: pa.StringArray) -> pa.StringArray:
+def json_strings(text: pa.StringArray) -> pa.StringArray:
     """Each value as a JSON string. Most columns hold nothing that needs an escape, and one pass in C tells."""
     if _needs_escape(text):
         plain = text.to_pylist()
@@ -355,7 +376,8 @@ class LineMapper:
         raw = fields.get(column)
         user = self._key(msgspec.UNSET if raw is None else _decode_any(raw), column)
         if self._picks is None:
-            del fields[column]
+            for name in (column, *ADDED):
+                fields.pop(name, None)
         return user, self._pick(fields, user)
 
     def _guess_user(self, line: bytes) -> str:

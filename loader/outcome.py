@@ -23,6 +23,9 @@ class Code(StrEnum):
 #: A load in which every row ends in one of these exits 0.
 GOOD = frozenset({Code.SUCCESS, Code.UNCHANGED, Code.SUPERSEDED, Code.SKIPPED})
 
+#: What may become better when it is sent again as it is. A rejected row can't: it has to be mended first.
+WORTH_RETRYING = frozenset(Code) - GOOD - {Code.REJECTED}
+
 
 class Result(NamedTuple):
     """What one answer says of one user. `target_code` is the API's own code, as text."""

@@ -68,11 +68,11 @@ class Tally:
 
 
 class Snapshot(NamedTuple):
-    """A load at one moment. `share`: of the export's bytes that are read, 0 to 1; `left_s` None: not known yet."""
+    """A load at one moment. `share`: of the export's bytes that are read, 0 to 1; `left_s`: None if it isn't known."""
 
     rows: int
     counts: Mapping[Code, int]
-    share: float
+    share: float | None
     rows_per_s: float
     elapsed_s: float
     left_s: float | None
@@ -100,10 +100,10 @@ class Meter:
         return Snapshot(
             self._tally.rows,
             dict(self._tally.counts),
-            position / self._size if self._size else 1.0,
+            position / self._size if self._size else None,
             (self._tally.rows - self._first_rows) / elapsed,
             elapsed,
-            (self._size - position) * elapsed / done if done > 0 and elapsed > 2 else None,
+            (self._size - position) * elapsed / done if done > 0 and elapsed > 2 and self._size else None,
         )
 
 

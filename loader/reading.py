@@ -1,6 +1,8 @@
 """The export's blocks, read and mapped on a thread while the ones before are sent."""
 
+from bisect import bisect_right
 from collections.abc import AsyncIterator, Iterator
+from dataclasses import replace
 
 import anyio
 from anyio import to_thread
@@ -10,6 +12,47 @@ from loader.record import Rows
 
 #: Blocks that wait between the thread and the event loop.
 _READ_AHEAD = 1
+
+
+class Head:
+    """The blocks of an export up to its first `count` rows (None: all of it). `is_cut`: there are more."""
+
+    def __init__(self, blocks: Iterator[Rows], count: int | None) -> None:
+        self._blocks = blocks
+        self._left = count
+        self._position = 0
+        self.is_cut = False
+
+    def __iter__(self) -> Iterator[Rows]:
+        return self
+
+    def __next__(self) -> Rows:
+        if self.is_cut:
+            raise StopIteration
+        block = next(self._blocks)
+        count = len(block.numbers) + len(block.settled)
+        if self._left is None or count <= self._left:
+            self._left = None if self._left is None else self._left - count
+            self._position = block.position
+            return block
+        self.is_cut = True
+        return _cut(block, self._left, self._position)
+
+
+def _cut(block: Rows, count: int, position: int) -> Rows:
+    """The first `count` rows of a block. Reading goes on before it, so it has no mark, and its bytes don't count."""
+    numbers = sorted([*block.numbers, *(item.row for item in block.settled)])
+    last = numbers[count - 1] if count else 0
+    at = bisect_right(block.numbers, last)
+    return replace(
+        block,
+        numbers=block.numbers[:at],
+        users=block.users[:at],
+        records=block.records[:at],
+        settled=[item for item in block.settled if item.row <= last],
+        end=None,
+        position=position,
+    )
 
 
 class Reading:

@@ -74,14 +74,16 @@ class Frame:
 class Mark(NamedTuple):
     """A place in the export from which reading can go on.
 
-    `row`: the number of the first row behind it; `offset`: decompressed bytes before it; `line`: the physical line it
-    stands on; `digest`: the hash of all that was read before, chained block by block.
+    `row`: the number of the first row behind it; `file`: which of the export's files it stands in, from 0; `offset`:
+    decompressed bytes of that file before it (Parquet and Arrow: rows); `line`: the physical line it stands on;
+    `digest`: the hash of all that was read before, chained block by block.
     """
 
     row: int = 1
     offset: int = 0
     line: int = 1
     digest: str = ""
+    file: int = 0
 
 
 @dataclass(slots=True)

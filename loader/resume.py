@@ -9,6 +9,9 @@ from typing import Any
 from loader.checkpoint import Checkpoint
 from loader.errors import CheckpointError
 from loader.export import Export, Fingerprint
+from loader.export.source import REPLAYED_BYTES
+from loader.mapping import RowMapping
+from loader.outcome import WORTH_RETRYING
 from loader.record import Mark
 from loader.span import SpanSet
 
@@ -22,19 +25,34 @@ class Resume:
     is_finished: bool = False
 
 
-def begin(checkpoint: Checkpoint, identity: dict[str, Any], export: Export) -> Resume:
+def begin(checkpoint: Checkpoint, identity: dict[str, Any], export: Export, mapping: RowMapping) -> Resume:
     """Make this run the next of the checkpoint's load, or its first. Raises CheckpointError if it is another load."""
     found = export.fingerprint()
     known = checkpoint.get("identity")
     if known is None:
-        checkpoint.put(identity=identity, export=found._asdict(), path=str(export.path), started_at=time.time())
+        files = list(map(str, export.paths))
+        checkpoint.put(identity=identity, export=found._asdict(), path=str(export), files=files, started_at=time.time())
         return Resume(SpanSet(), None)
     _same_load(checkpoint.path, known, identity)
-    _same_export(checkpoint, export, found)
+    _same_export(checkpoint, export, mapping, found)
     if checkpoint.get("finished_at") is not None:
         return Resume(SpanSet(), None, is_finished=True)
+    return _go_on(checkpoint)
+
+
+def _go_on(checkpoint: Checkpoint) -> Resume:
     settled = checkpoint.settled()
     return Resume(settled, checkpoint.start_at(settled.first_hole()))
+
+
+def reopen(checkpoint: Checkpoint, resume: Resume) -> Resume:
+    """Take what may become better out of a finished load, for a run to send it again; finished still: nothing may.
+
+    A retry that was interrupted just goes on. Raises CheckpointError if the load itself is not finished.
+    """
+    if not resume.is_finished and checkpoint.get("retried_at") is None:
+        raise CheckpointError(f"{checkpoint.path} holds a load that is not finished; finish it first, with loader run")
+    return _go_on(checkpoint) if resume.is_finished and checkpoint.reopen(WORTH_RETRYING) else resume
 
 
 def set_aside(path: Path, *, even_unfinished: bool) -> Path | None:
@@ -72,11 +90,16 @@ def _same_load(path: Path, known: dict[str, Any], identity: dict[str, Any]) -> N
         )
 
 
-def _same_export(checkpoint: Checkpoint, export: Export, found: Fingerprint) -> None:
+def _same_export(checkpoint: Checkpoint, export: Export, mapping: RowMapping, found: Fingerprint) -> None:
     known = Fingerprint(**checkpoint.get("export"))
-    if known == found:
+    marks = checkpoint.marks()
+    if export.is_stdin and checkpoint.get("finished_at") is None:
+        # It is read only once: not so far that the place where this run goes on would have gone by.
+        start = checkpoint.start_at(checkpoint.settled().first_hole()) or Mark()
+        marks = [mark for mark in marks if mark.offset <= start.offset + REPLAYED_BYTES // 2]
+    elif known == found and not export.is_stdin:
         return
-    if known.size == found.size and export.is_same_up_to(checkpoint.marks()):
+    if known.size == found.size and export.is_same_up_to(marks, mapping):
         checkpoint.put(export=found._asdict())  # a copy, or touched
         return
     difference = (
@@ -85,7 +108,7 @@ def _same_export(checkpoint: Checkpoint, export: Export, found: Fingerprint) -> 
         else "its size is the same, its content is not"
     )
     raise CheckpointError(
-        f"{checkpoint.path} belongs to another export: {export.path} has changed since the load began ({difference}). "
+        f"{checkpoint.path} belongs to another export: {export} has changed since the load began ({difference}). "
         "Bring the old export back to go on with that load, or start over with --fresh"
     )
 

@@ -17,12 +17,13 @@ def line(snapshot: Snapshot) -> str:
     """A load at one moment in one line."""
     failed = sum(count for code, count in snapshot.counts.items() if code not in GOOD)
     parts = [
-        f"{snapshot.share:4.0%}",
         f"{snapshot.rows:,} rows",
         f"{snapshot.rows_per_s:,.0f}/s",
         f"{failed:,} failed",
         f"{duration(snapshot.elapsed_s)} gone",
     ]
+    if snapshot.share is not None:
+        parts.insert(0, f"{snapshot.share:4.0%}")
     if snapshot.left_s is not None:
         parts.append(f"{duration(snapshot.left_s)} left")
     return " · ".join(parts)

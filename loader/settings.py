@@ -3,6 +3,8 @@
 Every error names the key, what is wrong with it, and the nearest valid one.
 """
 
+import codecs
+import glob
 import os
 import re
 import tomllib
@@ -12,13 +14,18 @@ from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated, Any
 from urllib.parse import urlsplit
+from urllib.request import (
+    getproxies_environment,
+    proxy_bypass_environment,  # type: ignore[attr-defined]  # typeshed lacks it
+)
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PlainValidator, PrivateAttr, ValidationError
 
 from loader.batch import BatchLimits
 from loader.errors import SettingsError
-from loader.export import Export, Format, stem
+from loader.export import Export, Format, files, stem
 from loader.mapping import Empty, RowMapping, Type
+from loader.network import Network, Proxy, tls_of
 from loader.target import Target
 from loader.targets import TARGETS
 
@@ -42,12 +49,30 @@ def _max_failures(value: object) -> str | int:
     raise ValueError('a number of rows, or a share of them such as "5%"')
 
 
+def _known_encoding(name: str) -> str:
+    try:
+        codecs.lookup(name)
+    except LookupError:
+        raise ValueError("no encoding that is known here, such as utf-8, utf-16 or cp1252") from None
+    return name
+
+
+def _path(text: str) -> str:
+    if not text or "\0" in text:
+        raise ValueError("a path, not empty and without NUL")
+    return text
+
+
+_Path = Annotated[str, AfterValidator(_path)]
+
+
 class ExportTable(_Table):
     """`[export]`"""
 
-    path: Annotated[str, Field(min_length=1)]
+    path: _Path
     format: Format | None = None
     delimiter: Annotated[str, AfterValidator(_delimiter)] | None = None
+    encoding: Annotated[str, AfterValidator(_known_encoding)] = "utf-8"
     max_row_bytes: Annotated[int, Field(ge=1, le=1 << 28)] = 1 << 20
 
 
@@ -76,7 +101,16 @@ class LimitsTable(_Table):
 class CheckpointTable(_Table):
     """`[checkpoint]`"""
 
-    path: str | None = None
+    path: _Path | None = None
+
+
+class NetworkTable(_Table):
+    """`[network]`"""
+
+    proxy: str | None = Field(default=None, repr=False)  # it may hold a password
+    ca_file: _Path | None = None
+    client_cert: _Path | None = None
+    client_key: _Path | None = None
 
 
 class Settings(_Table):
@@ -87,19 +121,23 @@ class Settings(_Table):
     target: dict[str, Any] = Field(repr=False)  # it may hold secrets
     limits: LimitsTable = LimitsTable()
     checkpoint: CheckpointTable = CheckpointTable()
+    network: NetworkTable = NetworkTable()
     _folder: Path = PrivateAttr(default=Path())
 
     @property
     def source(self) -> Export:
         """The export to read. Raises ExportError if its name doesn't tell the format."""
         table = self.export
-        return Export.of(self._folder / table.path, table.format, table.delimiter, table.max_row_bytes)
+        paths = files(table.path, self._folder)
+        return Export.of(paths, table.format, table.delimiter, table.max_row_bytes, table.encoding)
 
     @property
     def checkpoint_path(self) -> Path:
         """Where the checkpoint stands: beside the export if nothing else is said."""
         if self.checkpoint.path is not None:
             return self._folder / self.checkpoint.path
+        if self.export.path == "-" or glob.has_magic(self.export.path):
+            raise SettingsError("checkpoint.path is missing: stdin and patterns have no name that it could take")
         export = self._folder / self.export.path
         return export.parent / f"{stem(export)}.ckpt"
 
@@ -138,6 +176,33 @@ class Settings(_Table):
         room = self.batch_limits.body_bytes - frame.body_bytes(1, 0)
         return RowMapping(frame, room, table.user, table.attributes, table.types, table.empty)
 
+    def way(self) -> Network:
+        """How the target is reached. Raises SettingsError if proxy or certificates can't be used."""
+        table = self.network
+        if table.client_key is not None and table.client_cert is None:
+            raise SettingsError("network.client_key: the key needs its certificate, network.client_cert")
+        named = {"ca_file": table.ca_file, "client_cert": table.client_cert, "client_key": table.client_key}
+        paths = [_from(self._folder, f"network.{key}", name) if name else None for key, name in named.items()]
+        return Network(self._proxy(), tls_of(*paths) if any(paths) else None)
+
+    def _proxy(self) -> Proxy | None:
+        """The proxy that is set, "" being none, else the environment's. Loopback is reached without any."""
+        host, port = urlsplit(self.base_url).hostname or "", urlsplit(self.base_url).port
+        if _is_loopback(host):
+            return None
+        key, address = "network.proxy", self.network.proxy
+        if address is None:
+            known = getproxies_environment()
+            if proxy_bypass_environment(f"{host}:{port}" if port else host, known):
+                return None
+            key, address = "the environment variable HTTPS_PROXY", known.get("https")
+        elif address:
+            address = _pointed_at(key, address, self._folder)
+        try:
+            return Proxy.of(address) if address else None
+        except ValueError:  # it may hold a password: not shown
+            raise SettingsError(f"{key}: not an address such as http://proxy.example.com:3128") from None
+
     def secrets(self) -> dict[str, str]:
         """The credentials, read anew at each call, so that a rotated secret is found. Raises SettingsError."""
         auth = self.target["auth"]
@@ -148,8 +213,10 @@ class Settings(_Table):
 
     def literal_secrets(self) -> list[str]:
         """The keys of credentials that stand in the file itself, to be warned about."""
-        named = ((name, self.target["auth"].get(name, "")) for name in ("secret", "token"))
-        return [f"target.auth.{name}" for name, value in named if value and not value.startswith(("env:", "file:"))]
+        named = {f"target.auth.{name}": self.target["auth"].get(name, "") for name in ("secret", "token")}
+        if "@" in (self.network.proxy or ""):
+            named["network.proxy"] = self.network.proxy
+        return [key for key, value in named.items() if value and not value.startswith(("env:", "file:"))]
 
     def identity(self) -> dict[str, Any]:
         """What makes this load the same load: not auth and not limits, so that a rotated secret can resume."""
@@ -157,6 +224,7 @@ class Settings(_Table):
         return {
             "export.format": self.source.format,
             "export.delimiter": self.export.delimiter,
+            "export.encoding": self.export.encoding,
             "export.max_row_bytes": self.export.max_row_bytes,  # behind a row that is too long, others count
             "mapping.user": self.mapping.user,
             "mapping.attributes": self.mapping.attributes,
@@ -187,6 +255,7 @@ def load_settings(path: Path, overrides: Sequence[str] = ()) -> Settings:
         settings = Settings.model_validate(data)
         settings._folder = path.absolute().parent
         _check_target(settings)
+        settings.way()
     except ValidationError as error:
         raise SettingsError(f"{path}: {_first(error, Settings)}") from error
     except SettingsError as error:
@@ -274,17 +343,23 @@ def _secret(key: str, value: str, folder: Path) -> str:
     return secret
 
 
+_POINTED = {"env": "an environment variable", "file": "a file"}
+
+
 def _pointed_at(key: str, value: str, folder: Path) -> str:
     kind, _, name = value.partition(":")
+    if kind in ("env", "file") and (not name or "\0" in name or (kind == "env" and "=" in name)):
+        raise SettingsError(f"{key}: {kind}: must be followed by the name of {_POINTED[kind]}")
     if kind == "env":
         if not os.environ.get(name):
             raise SettingsError(
                 f"{key}: the environment variable {name} is {'empty' if name in os.environ else 'not set'}"
+                "; export it in the shell, or the service, that starts the loader"
             )
         return os.environ[name]
     if kind == "file":
         try:
-            text = (folder / Path(name).expanduser()).read_text("utf-8")
+            text = _from(folder, key, name).read_text("utf-8")
         except (OSError, UnicodeDecodeError) as error:
             raise SettingsError(
                 f"{key}: can't read the file {name}: {getattr(error, 'strerror', 'not UTF-8')}"
@@ -294,6 +369,14 @@ def _pointed_at(key: str, value: str, folder: Path) -> str:
             raise SettingsError(f"{key}: the file {name} is empty")
         return text
     return value
+
+
+def _from(folder: Path, key: str, name: str) -> Path:
+    """A path that may begin with `~` or at `folder`."""
+    try:
+        return folder / Path(name).expanduser()
+    except RuntimeError as error:  # ~somebody who is nobody here
+        raise SettingsError(f"{key}: {name}: nobody here has that home") from error
 
 
 def _guess(name: str, known: Sequence[str] | Mapping[str, Any]) -> str:
@@ -321,7 +404,10 @@ def _first(error: ValidationError, model: type[BaseModel], prefix: str = "", hid
     # Not as pydantic and Python would say it: "Value error, …", and a member of an enum by all its names.
     message = re.sub(r"<\w+\.\w+: ('\w+')>", r"\1", first["msg"].removeprefix("Value error, "))
     message = re.sub(r"valid dictionary( or instance of \w+)?", "table", message)
-    is_shown = _is_plain(shown) and key != "target"  # whoever writes `target = "…"` may have pasted a secret
+    is_shown = _is_plain(shown) and key not in (
+        "target",
+        "network.proxy",
+    )  # whoever writes `target = "…"` may have pasted a secret
     return f"{key}: {message[0].lower()}{message[1:]}" + (f", not {shown!r}" if is_shown else "")
 
 

@@ -15,11 +15,12 @@ from typing import Self
 
 import aiohttp
 
-from loader.errors import TransportError
+from loader.errors import Stopped, TransportError
+from loader.network import Network
 from loader.request import Request, Response
 
 Send = Callable[[Request], Awaitable[Response]]
-"""One attempt: a request goes out, its answer comes back. Raises TransportError if none does."""
+"""One attempt: a request goes out, its answer comes back. Raises TransportError if none does, Stopped if none can."""
 
 #: An answer longer than this is no answer of these APIs; it must not fill the memory.
 MAX_ANSWER_BYTES = 64 << 20
@@ -31,16 +32,27 @@ class Transport(AbstractAsyncContextManager["Transport"]):
     """A pool of connections to one base URL. `connections` bounds those that are open."""
 
     def __init__(
-        self, base_url: str, connections: int, timeout_s: float, max_answer_bytes: int = MAX_ANSWER_BYTES
+        self,
+        base_url: str,
+        connections: int,
+        timeout_s: float,
+        max_answer_bytes: int = MAX_ANSWER_BYTES,
+        network: Network = Network(),  # noqa: B008  # frozen
     ) -> None:
         self._base_url = base_url
+        self._network = network
+        self._is_trusted = False  # has anybody answered yet?
         self._max_answer_bytes = max_answer_bytes
         self._connections = connections
         self._timeout = aiohttp.ClientTimeout(total=timeout_s)
 
     async def __aenter__(self) -> Self:
+        tls = self._network.tls
         self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=self._connections + 1),  # and one for the token call
+            # One connection more is for the token call. ssl=True: the system's authorities.
+            connector=aiohttp.TCPConnector(limit=self._connections + 1, ssl=True if tls is None else tls),
+            # aiohttp would look for a proxy by itself, but then takes passwords from ~/.netrc for the API, too.
+            trust_env=False,
             cookie_jar=aiohttp.DummyCookieJar(),
             timeout=self._timeout,
             # Not compressed: a gzip stream that is cut short looks whole to aiohttp, and a cut answer must not.
@@ -57,8 +69,9 @@ class Transport(AbstractAsyncContextManager["Transport"]):
         await self._session.close()
 
     async def __call__(self, request: Request) -> Response:
-        """One attempt on the wire, at most `timeout_s` long. Raises TransportError."""
+        """One attempt on the wire, at most `timeout_s` long. Raises TransportError, or Stopped if none can succeed."""
         started = time.perf_counter()
+        proxy = self._network.proxy
         try:
             async with self._session.request(
                 request.method,
@@ -66,14 +79,36 @@ class Transport(AbstractAsyncContextManager["Transport"]):
                 data=io.BytesIO(request.body) if request.body else None,  # bytes of over 1 MiB make aiohttp warn
                 headers=request.headers,
                 allow_redirects=False,
+                proxy=proxy.url if proxy else None,
+                proxy_headers={"Proxy-Authorization": proxy.authorization} if proxy and proxy.authorization else None,
             ) as answer:
                 body = await self._whole(answer)
         except TimeoutError as error:
             raise TransportError(f"no whole answer within {self._timeout.total:g} s") from error
         except (aiohttp.ClientError, OSError, ValueError) as error:
-            raise TransportError(_plain(error)) from error
+            if self._is_final(error):
+                raise Stopped(_plain(error)) from error
+            raise TransportError(_plain(error) + self._hint(error)) from error
+        self._is_trusted = True
         headers = {name.lower(): _text(value) for name, value in answer.headers.items()}
         return Response(answer.status, headers, body, time.perf_counter() - started)
+
+    def _is_final(self, error: Exception) -> bool:
+        """Would every other attempt end like this one?
+
+        A proxy that refuses us, certainly: and wrong passwords, repeated, lock accounts. A certificate that nobody
+        vouches for, if it was never any better; one that goes bad later is being replaced, perhaps.
+        """
+        if isinstance(error, aiohttp.ClientHttpProxyError):
+            return 400 <= error.status < 500 and error.status not in (408, 425, 429)
+        return isinstance(error, aiohttp.ClientConnectorCertificateError) and not self._is_trusted
+
+    def _hint(self, error: Exception) -> str:
+        """A server that misses our certificate says so as it closes (TLS 1.3), and uvloop loses these words."""
+        is_cut = isinstance(error, aiohttp.ServerDisconnectedError | ConnectionError)
+        if is_cut and not self._is_trusted and self._base_url.startswith("https:"):
+            return "; does it want a client certificate (network.client_cert)?"
+        return ""
 
     async def _whole(self, answer: aiohttp.ClientResponse) -> bytes:
         if (answer.content_length or 0) > self._max_answer_bytes:
@@ -90,8 +125,12 @@ class Transport(AbstractAsyncContextManager["Transport"]):
 
 def _plain(error: Exception) -> str:
     """What happened, in words a person can act on."""
+    if isinstance(error, aiohttp.ClientHttpProxyError):
+        return _refused_by_proxy(error)
     if isinstance(error, aiohttp.ClientConnectorCertificateError):
-        return f"the certificate of {error.host} is not trusted: {error.certificate_error}"
+        return f"the certificate of {error.host} is not trusted: {_distrust(error.certificate_error)}"
+    if isinstance(error, aiohttp.ClientProxyConnectionError):
+        return f"can't connect to the proxy {error.host}:{error.port}: {_os_words(error.os_error)}"
     if isinstance(error, aiohttp.ClientConnectorError):
         return f"can't connect to {error.host}:{error.port}: {_os_words(error.os_error)}"
     if isinstance(error, aiohttp.ServerDisconnectedError):
@@ -105,8 +144,39 @@ def _plain(error: Exception) -> str:
     return f"{type(error).__name__}: {_line(str(error))}"
 
 
+def _refused_by_proxy(error: aiohttp.ClientHttpProxyError) -> str:
+    way_out = {
+        407: '; it wants a user and a password: network.proxy = "http://user:password@host:port"',
+        403: "; it has to allow this address",
+    }.get(error.status, "")
+    host = error.request_info.url.host
+    return f"the proxy does not connect to {host}: HTTP {error.status} {_line(error.message)}{way_out}"
+
+
+def _distrust(error: Exception) -> str:
+    """Why a certificate is refused, without OpenSSL's own names."""
+    reason = getattr(error, "verify_message", "") or _line(str(error))
+    if any(word in reason for word in ("issuer", "self-signed", "self signed")):
+        return f"{reason}; if that authority is your own, name its PEM file in network.ca_file"
+    return reason
+
+
+#: What OpenSSL calls `reason`, in words that say what to do.
+_TLS_WORDS = {
+    "TLSV13_ALERT_CERTIFICATE_REQUIRED": "it wants a client certificate (network.client_cert)",
+    "SSLV3_ALERT_HANDSHAKE_FAILURE": "it refuses the handshake; it may want a client certificate (network.client_cert)",
+    "TLSV1_ALERT_UNKNOWN_CA": "it does not know who issued our certificate (network.client_cert)",
+    "SSLV3_ALERT_BAD_CERTIFICATE": "it refuses our certificate (network.client_cert)",
+    "SSLV3_ALERT_CERTIFICATE_EXPIRED": "our certificate has expired (network.client_cert)",
+    "WRONG_VERSION_NUMBER": "it does not speak TLS; is the port right, or the address http:// and not https://?",
+    "RECORD_LAYER_FAILURE": "it does not speak TLS; is the port right, or the address http:// and not https://?",
+}
+
+
 def _os_words(error: OSError) -> str:
     """asyncio puts a text of its own ("Connect call failed") in place of the system's, which says why."""
+    if isinstance(error, ssl.SSLError) and error.reason in _TLS_WORDS:
+        return _TLS_WORDS[error.reason]
     if error.errno and not isinstance(error, socket.gaierror | ssl.SSLError):  # theirs are numbers of other lists
         return os.strerror(error.errno)
     return _line(error.strerror or str(error))

@@ -81,7 +81,7 @@ def export(folder: Path, content: bytes | str, name: str = "users.csv", **option
     path = folder / name
     data = content.encode() if isinstance(content, str) else content
     path.write_bytes(gzip.compress(data, 1) if name.endswith(".gz") else data)
-    made = Export.of(path, options.pop("format", None), options.pop("delimiter", None), 1 << 20)
+    made = Export.of([path], options.pop("format", None), options.pop("delimiter", None), 1 << 20)
     return Export(**{**vars(made), **options})
 
 

@@ -17,13 +17,13 @@ ROOT = Path(loader.errors.__file__).parent
 # "loader" is loader/__init__.py, `x.*` is the package x with all in it. A new module needs a place here.
 LAYERS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("errors", ("errors",)),
-    ("values", ("span", "record", "request", "outcome", "progress")),
+    ("values", ("span", "record", "request", "outcome", "progress", "until", "keys")),
     ("decisions", ("batch", "ceiling", "retry", "tokens", "verdict", "target", "mapping")),
     ("plug-ins", ("targets.*",)),
-    ("edges", ("export.*", "transport", "checkpoint")),
+    ("edges", ("export.*", "network", "transport", "checkpoint")),
     ("shell", ("lane", "reading", "resume", "client", "settle", "dispatch")),
     ("settings", ("settings",)),
-    ("story", ("load", "results")),
+    ("story", ("load", "results", "check", "corrections")),
     ("public", ("loader", "testing")),
     ("commands", ("screen", "cli", "demo", "__main__")),
 )

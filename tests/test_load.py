@@ -68,7 +68,9 @@ class Job:
         path = settings.checkpoint_path
         checkpoint = await anyio.to_thread.run_sync(lambda: Checkpoint.open(path, create=True))
         try:
-            resume = await anyio.to_thread.run_sync(lambda: begin(checkpoint, settings.identity(), settings.source))
+            resume = await anyio.to_thread.run_sync(
+                lambda: begin(checkpoint, settings.identity(), settings.source, settings.row_mapping())
+            )
             self.tally = await load(settings, checkpoint, resume, self.watch, self.warnings.append)
         except LoaderError as error:
             return error

@@ -38,16 +38,16 @@ def read_all(checkpoint: Checkpoint, export: Export) -> None:
 
 def test_a_first_run_begins_at_the_first_row(checkpoint: Checkpoint, export: Export) -> None:
     """And notes what load it is."""
-    assert begin(checkpoint, IDENTITY, export) == Resume(SpanSet(), None)
+    assert begin(checkpoint, IDENTITY, export, make.mapping()) == Resume(SpanSet(), None)
     assert checkpoint.get("identity") == IDENTITY
 
 
 def test_a_run_goes_on_before_the_first_row_that_is_not_settled(checkpoint: Checkpoint, export: Export) -> None:
     """From the last mark before it; the rows settled behind it are known."""
-    begin(checkpoint, IDENTITY, export)
+    begin(checkpoint, IDENTITY, export, make.mapping())
     read_all(checkpoint, export)
 
-    resume = begin(checkpoint, IDENTITY, export)
+    resume = begin(checkpoint, IDENTITY, export, make.mapping())
 
     assert resume.settled == SpanSet([(1, 9), (11, 11)])
     assert resume.start == max(mark for mark in checkpoint.marks() if mark.row <= 10)
@@ -56,21 +56,22 @@ def test_a_run_goes_on_before_the_first_row_that_is_not_settled(checkpoint: Chec
 
 def test_a_finished_load_stays_finished(checkpoint: Checkpoint, export: Export) -> None:
     """Nothing is read or sent."""
-    begin(checkpoint, IDENTITY, export)
+    begin(checkpoint, IDENTITY, export, make.mapping())
     checkpoint.put(finished_at=1.0)
 
-    assert begin(checkpoint, IDENTITY, export).is_finished
+    assert begin(checkpoint, IDENTITY, export, make.mapping()).is_finished
 
 
 def test_another_load_is_refused_with_the_difference(checkpoint: Checkpoint, export: Export) -> None:
     """Every setting that differs, as it was and as it is."""
-    begin(checkpoint, IDENTITY, export)
+    begin(checkpoint, IDENTITY, export, make.mapping())
 
     with pytest.raises(CheckpointError) as caught:
         begin(
             checkpoint,
             IDENTITY | {"mapping.user": "upn", "mapping.types": {"n": "number"}, "target.write": "x"},
             export,
+            make.mapping(),
         )
 
     assert str(caught.value).splitlines()[1:4] == [
@@ -82,25 +83,25 @@ def test_another_load_is_refused_with_the_difference(checkpoint: Checkpoint, exp
 
 
 def touch(export: Export) -> None:
-    os.utime(export.path, (1, 1))
+    os.utime(export.paths[0], (1, 1))
 
 
 def test_a_touched_copy_is_the_same_export(checkpoint: Checkpoint, export: Export) -> None:
     """Its content was compared, so next time its new date is known."""
-    begin(checkpoint, IDENTITY, export)
+    begin(checkpoint, IDENTITY, export, make.mapping())
     read_all(checkpoint, export)
     touch(export)
 
-    assert begin(checkpoint, IDENTITY, export).settled == SpanSet([(1, 9), (11, 11)])
+    assert begin(checkpoint, IDENTITY, export, make.mapping()).settled == SpanSet([(1, 9), (11, 11)])
     assert checkpoint.get("export")["mtime_ns"] == 10**9
 
 
 def test_a_touched_copy_of_what_was_not_read_yet_is_the_same(checkpoint: Checkpoint, export: Export) -> None:
     """A run killed before its first commit left no mark to compare with."""
-    begin(checkpoint, IDENTITY, export)
+    begin(checkpoint, IDENTITY, export, make.mapping())
     touch(export)
 
-    assert begin(checkpoint, IDENTITY, export) == Resume(SpanSet(), None)
+    assert begin(checkpoint, IDENTITY, export, make.mapping()) == Resume(SpanSet(), None)
 
 
 @pytest.mark.parametrize("at", [0, 9, len(CONTENT) - 2])
@@ -109,42 +110,42 @@ def test_an_export_of_the_same_size_with_other_content_is_refused(
 ) -> None:
     """Whatever byte of what was read differs, be the export ever so small."""
     whole = dataclasses.replace(export, chunk_bytes=1 << 20)
-    begin(checkpoint, IDENTITY, whole)
+    begin(checkpoint, IDENTITY, whole, make.mapping())
     read_all(checkpoint, whole)
-    whole.path.write_text(CONTENT[:at] + "X" + CONTENT[at + 1 :])
+    whole.paths[0].write_text(CONTENT[:at] + "X" + CONTENT[at + 1 :])
     touch(whole)
 
     with pytest.raises(CheckpointError, match="its size is the same, its content is not"):
-        begin(checkpoint, IDENTITY, whole)
+        begin(checkpoint, IDENTITY, whole, make.mapping())
 
 
 def test_an_export_of_another_size_is_refused(checkpoint: Checkpoint, export: Export) -> None:
     """A load that is finished belongs to its export, too."""
-    begin(checkpoint, IDENTITY, export)
+    begin(checkpoint, IDENTITY, export, make.mapping())
     checkpoint.put(finished_at=1.0)
-    export.path.write_text(CONTENT + "more,1\n")
+    export.paths[0].write_text(CONTENT + "more,1\n")
 
     with pytest.raises(CheckpointError, match=r"has changed .*its size was \d+ bytes and is \d+"):
-        begin(checkpoint, IDENTITY, export)
+        begin(checkpoint, IDENTITY, export, make.mapping())
 
 
 def test_two_interruptions_leave_one_chain_of_marks(checkpoint: Checkpoint, export: Export) -> None:
     """The marks of a resumed run go on with those of the first: a touched copy is known even then."""
-    begin(checkpoint, IDENTITY, export)
+    begin(checkpoint, IDENTITY, export, make.mapping())
     blocks = list(export.rows(make.mapping()))
     checkpoint.commit([Entry(mark=block.end) for block in blocks[:4]])
     checkpoint.commit([make.entry(make.batch("abc"))])
-    resume = begin(checkpoint, IDENTITY, export)
+    resume = begin(checkpoint, IDENTITY, export, make.mapping())
     checkpoint.commit([Entry(mark=block.end) for block in export.rows(make.mapping(), resume.start, resume.settled)])
     touch(export)
 
-    assert len(begin(checkpoint, IDENTITY, export).settled) == 3
+    assert len(begin(checkpoint, IDENTITY, export, make.mapping()).settled) == 3
     assert checkpoint.marks() == [block.end for block in blocks if block.end]
 
 
 def test_an_unfinished_load_is_set_aside_only_if_asked(checkpoint: Checkpoint, export: Export) -> None:
     """Its outcomes would be lost from sight."""
-    begin(checkpoint, IDENTITY, export)
+    begin(checkpoint, IDENTITY, export, make.mapping())
 
     with pytest.raises(CheckpointError, match="not finished; resume it without --fresh, or give it up: --fresh --yes"):
         set_aside(checkpoint.path, even_unfinished=False)

@@ -67,8 +67,11 @@ def test_an_unknown_key_is_named_with_the_nearest_valid_one(tmp_path: Path, over
     ("override", "message"),
     [
         ("export.path=5", "export.path: input should be a valid string, not 5"),
-        ("export.path=", "export.path: string should have at least 1 character"),
-        ("export.format=xml", "export.format: input should be 'csv', 'tsv' or 'ndjson', not 'xml'"),
+        ("export.path=", "export.path: a path, not empty"),
+        (
+            "export.format=xml",
+            "export.format: input should be 'csv', 'tsv', 'ndjson', 'json', 'parquet' or 'arrow', not 'xml'",
+        ),
         ("export.delimiter=ab", "export.delimiter: one ASCII character, and neither a quote nor a line end, not 'ab'"),
         ("export.delimiter=§", "export.delimiter: one ASCII character"),
         ("export.delimiter='\"'", "export.delimiter: one ASCII character"),
@@ -188,10 +191,10 @@ def test_relative_paths_begin_at_the_settings_folder(tmp_path: Path, monkeypatch
     (tmp_path / "a").mkdir()
     made = make.settings(tmp_path / "a", overrides=["export.path=../x/users.csv.gz"])
 
-    assert made.source.path == tmp_path / "a/../x/users.csv.gz"
+    assert made.source.paths[0] == tmp_path / "a/../x/users.csv.gz"
     assert made.checkpoint_path == tmp_path / "a/../x/users.ckpt"
     monkeypatch.chdir(tmp_path / "a")
-    assert load_settings(Path("load.toml")).source.path == tmp_path / "a/users.csv"
+    assert load_settings(Path("load.toml")).source.paths[0] == tmp_path / "a/users.csv"
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from loader.errors import TransportError
+from loader.errors import Stopped, TransportError
 from loader.request import Request, Response
 from loader.sandbox import CalvenOptions, FaultOptions, Options, serve
 from loader.sandbox.options import Fault
@@ -321,14 +321,14 @@ async def test_a_closed_port_is_named() -> None:
 
 
 async def test_a_certificate_that_nobody_vouches_for_is_refused(tmp_path: Path) -> None:
-    """TLS is verified: nothing is sent, and the reason says what is wrong."""
+    """TLS is verified: nothing is sent, nor tried again; the reason says what is wrong and what to do."""
     pem = tmp_path / "server.pem"
     pem.write_text(SELF_SIGNED)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(pem)
     server = Server(raw(OK))
     async with server.run(context), Transport(server.url, 1, 5) as send:
-        with pytest.raises(TransportError, match=r"certificate of 127.0.0.1 is not trusted: .*self-signed"):
+        with pytest.raises(Stopped, match=r"certificate of 127.0.0.1 is not trusted: self-signed .*network.ca_file"):
             await send(REQUEST)
 
     assert server.requests == []

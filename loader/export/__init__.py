@@ -1,50 +1,105 @@
 """Exports into mapped rows: one file a format, each a stream of blocks with row numbers and places to resume from."""
 
+import glob
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
 
-from loader.errors import ExportError, Stopped
-from loader.export import delimited, lines
-from loader.export.rows import Reader, hash_from
-from loader.export.source import SUFFIXES, Compression, Fingerprint, Source
+from loader.errors import ExportError, LoaderError, Stopped
+from loader.export.columnar import Columnar
+from loader.export.delimited import Delimited
+from loader.export.lines import Lines
+from loader.export.rows import Place, Reader
+from loader.export.source import STDIN, SUFFIXES, Compression, Fingerprint, Source
 from loader.export.split import CHUNK_BYTES
 from loader.mapping import RowMapping
 from loader.record import Mark, Rows
 from loader.span import SpanSet
 
-Format = Literal["csv", "tsv", "ndjson"]
-_BY_SUFFIX: dict[str, Format] = {".csv": "csv", ".tsv": "tsv", ".ndjson": "ndjson", ".jsonl": "ndjson"}
+Format = Literal["csv", "tsv", "ndjson", "json", "parquet", "arrow"]
+_BY_SUFFIX: dict[str, Format] = {
+    ".csv": "csv",
+    ".tsv": "tsv",
+    ".ndjson": "ndjson",
+    ".jsonl": "ndjson",
+    ".json": "json",
+    ".parquet": "parquet",
+    ".pq": "parquet",
+    ".arrow": "arrow",
+    ".feather": "arrow",
+}
 
-__all__ = ["Export", "Fingerprint", "Format", "stem"]
+__all__ = ["Export", "Fingerprint", "Format", "files", "stem"]
 
 
 @dataclass(frozen=True)
 class Export:
-    """One export and how to read it. `delimiter` None: the format's own. `chunk_bytes`: read at a time."""
+    """One export, of one file or several, and how to read it.
 
-    path: Path
+    `delimiter` None: the format's own. `encoding`: of text formats. `chunk_bytes`: read at a time.
+    """
+
+    paths: tuple[Path, ...]
     format: Format
-    compression: Compression = None
     delimiter: str | None = None
     max_row_bytes: int = 1 << 20
+    encoding: str = "utf-8"
     chunk_bytes: int = CHUNK_BYTES
 
     @classmethod
-    def of(cls, path: Path, format: Format | None, delimiter: str | None, max_row_bytes: int) -> "Export":
-        """An export whose compression, and format if it isn't given, are told by its name. Raises ExportError."""
-        inner, compression = _uncompressed(path)
-        found = format or _BY_SUFFIX.get(inner.suffix.lower())
+    def of(
+        cls,
+        paths: Sequence[Path],
+        format: Format | None = None,
+        delimiter: str | None = None,
+        max_row_bytes: int = 1 << 20,
+        encoding: str = "utf-8",
+    ) -> "Export":
+        """An export whose format, if it isn't given, is told by the first file's name. Raises ExportError."""
+        found = format or _BY_SUFFIX.get(_uncompressed(paths[0])[0].suffix.lower())
         if found is None:
+            name = "stdin" if paths[0] == STDIN else repr(paths[0].name)
             raise ExportError(
-                f"export.format: {path.name!r} does not tell the format; set it to one of {', '.join(get_args(Format))}"
+                f"export.format: {name} does not tell the format; set it to one of {', '.join(get_args(Format))}"
             )
-        return cls(path, found, compression, delimiter, max_row_bytes)
+        return cls(tuple(paths), found, delimiter, max_row_bytes, encoding)
+
+    @property
+    def is_stdin(self) -> bool:
+        """Does it come once, and without a size?"""
+        return self.paths == (STDIN,)
+
+    def __str__(self) -> str:
+        if self.is_stdin:
+            return "stdin"
+        return str(self.paths[0]) + (f" and {len(self.paths) - 1} more files" if len(self.paths) > 1 else "")
 
     def fingerprint(self) -> Fingerprint:
-        """Size and time of the file. Raises ExportError if it isn't there."""
-        return self._source.fingerprint()
+        """Size and time of the files, the newest. Raises ExportError if one isn't there."""
+        found = [self._source(file).fingerprint() for file in range(len(self.paths))]
+        return Fingerprint(
+            sum(each.size for each in found), max(each.mtime_ns for each in found), sum(each.files for each in found)
+        )
+
+    def check(self, mapping: RowMapping) -> None:
+        """Raise ExportError if a file can't be read, or doesn't fit the mapping or the other files."""
+        first: list[str] | None = None
+        for file in range(len(self.paths)):
+            reader = self._reader(file, mapping)
+            columns = reader.columns()
+            if columns is not None and mapping.attributes is None:
+                first = first or columns
+                if odd := sorted(set(columns) ^ set(first)):
+                    raise ExportError(
+                        f"{self.paths[file].name} and {self.paths[0].name} differ in column {odd[0]!r}; "
+                        "list the columns to send in mapping.attributes, or load the files one by one"
+                    )
+            try:
+                next(reader.blocks(Place(Mark()), SpanSet()), None)
+            except Stopped:
+                pass  # it breaks off within its first block: the rows before that are loaded all the same
 
     def rows(self, mapping: RowMapping, start: Mark | None = None, settled: SpanSet | None = None) -> Iterator[Rows]:
         """Blocks of rows from `start` on, without those in `settled`. Blocking: for a thread.
@@ -52,38 +107,57 @@ class Export:
         Raises ExportError where the export doesn't fit the mapping (before the first block), Stopped where it breaks
         off (behind the last whole row).
         """
-        source = self._source
-        reader: Reader
-        if self.format == "ndjson":
-            reader = lines.Lines(source, mapping, self.max_row_bytes)
-        else:
-            delimiter = self.delimiter or ("\t" if self.format == "tsv" else ",")
-            reader = delimited.Delimited(source, mapping, delimiter, self.max_row_bytes)
-        yield from reader.blocks(start, settled or SpanSet())
+        place = Place(start or Mark())
+        before = sum(self._source(file).fingerprint().size for file in range(place.file))
+        for file in range(place.file, len(self.paths)):
+            if file > place.file:
+                place.begin(file)
+            for rows in self._reader(file, mapping).blocks(place, settled or SpanSet()):
+                rows.position += before
+                yield rows
+            before += self._source(file).fingerprint().size
 
-    def is_same_up_to(self, marks: Sequence[Mark]) -> bool:
-        """Does the export hold, up to the last mark, the bytes that were read when the marks were made? Reads it."""
-        chunks = self._source.chunks()
-        data, offset, link = b"", 0, hash_from("")
+    def is_same_up_to(self, marks: Sequence[Mark], mapping: RowMapping) -> bool:
+        """Does the export hold, up to the last mark, what was read when the marks were made? Reads it."""
+        wanted = {mark.row: mark for mark in marks}
+        last = marks[-1].row if marks else 0
         try:
-            for mark in marks:
-                while offset < mark.offset:
-                    if not (data := data or next(chunks, b"")):
-                        return False
-                    piece = data[: mark.offset - offset]
-                    link.update(piece)
-                    offset += len(piece)
-                    data = data[len(piece) :]
-                if link.hexdigest() != mark.digest:
+            for rows in self.rows(mapping) if marks else ():
+                if rows.end is not None and wanted.pop(rows.end.row, rows.end) != rows.end:
                     return False
-                link = hash_from(mark.digest)
-        except Stopped:  # it breaks off where it did not before
+                if rows.end is not None and rows.end.row >= last:
+                    break
+        except LoaderError:  # it breaks off where it did not before
             return False
-        return True
+        return not wanted
 
-    @property
-    def _source(self) -> Source:
-        return Source(self.path, self.compression, self.chunk_bytes)
+    def _reader(self, file: int, mapping: RowMapping) -> Reader:
+        source = self._source(file)
+        match self.format:
+            case "parquet" | "arrow":
+                return Columnar(source, mapping, self.format)
+            case "json" | "ndjson":
+                return Lines(source, mapping, self.max_row_bytes, is_array=self.format == "json")
+            case "csv" | "tsv":
+                delimiter = self.delimiter or ("\t" if self.format == "tsv" else ",")
+                return Delimited(source, mapping, delimiter, self.max_row_bytes)
+
+    def _source(self, file: int) -> Source:
+        path = self.paths[file]
+        return Source(path, _uncompressed(path)[1], self.chunk_bytes, self.encoding)
+
+
+def files(path: str, folder: Path) -> list[Path]:
+    """The files that `export.path` means: "-" is stdin, a pattern all that match, in byte order. Raises ExportError."""
+    if path == "-":
+        return [STDIN]
+    whole = folder / path
+    if not glob.has_magic(path) or whole.exists():
+        return [whole]
+    found = [name for name in glob.glob(str(whole), recursive=True) if not os.path.isdir(name)]
+    if not found:
+        raise ExportError(f"export.path: no file matches {path!r} in {folder}")
+    return [Path(name) for name in sorted(found, key=os.fsencode)]
 
 
 def stem(path: Path) -> str:

@@ -29,23 +29,23 @@ class Delimited:
         self._delimiter = delimiter
         self._max = max_row_bytes
 
-    def blocks(self, start: Mark | None, settled: SpanSet) -> Iterator[Rows]:
-        header, place = self._header()
+    def columns(self) -> list[str]:
+        return self._header(Place(Mark()))
+
+    def blocks(self, place: Place, settled: SpanSet) -> Iterator[Rows]:
+        header = self._header(place if place.is_at_start else Place(Mark()))
         mapper = ColumnMapper(self._mapping, header)
         self._check_names(header, mapper.columns)
-        if start is not None:
-            place = Place(start)
         for cut in Splitter(self._delimiter, self._max).cuts(self._source.chunks(place.offset)):
             bad, table = self._parse(cut, header, mapper)
             mapped = mapper.map(table) if table.num_rows else Mapped([], [], {})
-            rows = assemble(cut, bad, mapped, place, self._source.path.name, settled)
+            rows = assemble(cut, bad, mapped, place, self._source.name, settled)
             rows.position = self._source.position
             yield rows
 
-    def _header(self) -> tuple[list[str], Place]:
-        """The columns' names and the place behind them. Raises ExportError."""
-        name = self._source.path
-        place = Place(Mark())
+    def _header(self, place: Place) -> list[str]:
+        """The columns' names; `place`, at the file's beginning, moves behind them. Raises ExportError."""
+        name = self._source.name
         place.move(self._source.byte_order_mark())
         for cut in Splitter(self._delimiter, self._max).cuts(self._source.chunks(place.offset)):
             if len(cut.starts) == 0:
@@ -61,17 +61,17 @@ class Delimited:
                     f"{name} line {line}: the header is not UTF-8 ({error.reason} at byte {error.start})"
                 ) from error
             place.move(cut.data[: int(cut.ends[0])])
-            return next(csv.reader(io.StringIO(text, newline=""), delimiter=self._delimiter)), place
+            return next(csv.reader(io.StringIO(text, newline=""), delimiter=self._delimiter))
         raise ExportError(f"{name} is empty: not even a header")
 
     def _check_names(self, header: list[str], columns: list[str]) -> None:
         """Raises ExportError if a column that is read can't be told from others by its name."""
         for column in columns:
             if header.count(column) > 1:
-                raise ExportError(f"{self._source.path}: the header names {column!r} twice; rename one of the columns")
+                raise ExportError(f"{self._source.name}: the header names {column!r} twice; rename one of the columns")
             if not column:
                 raise ExportError(
-                    f"{self._source.path}: the header leaves column {header.index(column) + 1} without a name; "
+                    f"{self._source.name}: the header leaves column {header.index(column) + 1} without a name; "
                     "name it, or list the columns to send in mapping.attributes"
                 )
 

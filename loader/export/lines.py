@@ -1,15 +1,16 @@
-"""NDJSON: a record a line, each a JSON object whose values pass through as they are."""
+"""NDJSON and JSON: a record a line, or an element of an array, each an object whose values pass through as they are."""
 
 from collections.abc import Iterator
 from itertools import islice
 
 from loader.errors import ExportError, Stopped
+from loader.export.elements import elements
 from loader.export.rows import Place, assemble
 from loader.export.source import Source
 from loader.export.split import Cut, Splitter
 from loader.mapping import LineMapper, Problem, RowMapping
 from loader.outcome import Code
-from loader.record import Mark, Rows
+from loader.record import Rows
 from loader.span import SpanSet
 
 #: So many records are looked at for the columns that the mapping names: any one may lack some.
@@ -17,30 +18,38 @@ _CHECKED = 1_000
 
 
 class Lines:
-    """A file of JSON objects, one a line."""
+    """A file of JSON objects, one a line or, with `is_array`, the elements of one array."""
 
-    def __init__(self, source: Source, mapping: RowMapping, max_row_bytes: int) -> None:
+    def __init__(self, source: Source, mapping: RowMapping, max_row_bytes: int, *, is_array: bool = False) -> None:
         self._source = source
         self._mapping = mapping
         self._max = max_row_bytes
+        self._is_array = is_array
 
-    def blocks(self, start: Mark | None, settled: SpanSet) -> Iterator[Rows]:
+    def columns(self) -> None:
+        return None
+
+    def blocks(self, place: Place, settled: SpanSet) -> Iterator[Rows]:
         mapper = LineMapper(self._mapping)
-        place = Place(start or Mark())
-        if start is None:
+        first = place.row
+        is_whole = place.is_at_start
+        if is_whole:
             place.move(self._source.byte_order_mark())
             mapper.check(islice(self._first(place.offset), _CHECKED))
-        for cut in self._cuts(place.offset):
+        for cut in self._cuts(place.offset, inside=not is_whole):
             bad = {at: Problem(Code.REJECTED, reason) for at, reason in cut.bad.items()}
-            rows = assemble(cut, bad, mapper.map(_texts(cut)), place, self._source.path.name, settled)
+            rows = assemble(cut, bad, mapper.map(_texts(cut)), place, self._source.name, settled)
             rows.position = self._source.position
-            if place.row > 1:  # not before the first row: a file of blank lines is refused before any block
+            if place.row > first:  # not before the first row: a file of blank lines is refused before any block
                 yield rows
-        if place.row == 1:
-            raise ExportError(f"{self._source.path} is empty")
+        if is_whole and place.row == first and not self._is_array:
+            raise ExportError(f"{self._source.name} is empty")
 
-    def _cuts(self, offset: int) -> Iterator[Cut]:
-        return Splitter(max_row_bytes=self._max, quoted=False).cuts(self._source.chunks(offset))
+    def _cuts(self, offset: int, *, inside: bool = False) -> Iterator[Cut]:
+        chunks = self._source.chunks(offset)
+        if self._is_array:
+            return elements(chunks, self._source.name, self._max, inside=inside)
+        return Splitter(max_row_bytes=self._max, quoted=False).cuts(chunks)
 
     def _first(self, offset: int) -> Iterator[bytes]:
         """The export's first records, to look at before any is sent."""

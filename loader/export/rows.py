@@ -12,9 +12,15 @@ from loader.span import SpanSet
 
 
 class Reader(Protocol):
-    """A format: blocks of rows from a mark on, without the rows settled before."""
+    """One file of a format."""
 
-    def blocks(self, start: Mark | None, settled: SpanSet) -> Iterator[Rows]: ...
+    def blocks(self, place: "Place", settled: SpanSet) -> Iterator[Rows]:
+        """Blocks of rows from `place` on, without the rows settled before. Raises ExportError, Stopped."""
+        ...
+
+    def columns(self) -> list[str] | None:
+        """The names of the file's columns, or None where each row has its own. Raises ExportError."""
+        ...
 
 
 def hash_from(digest: str) -> "hashlib.blake2b":
@@ -26,9 +32,25 @@ class Place:
     """Where reading stands, from a mark on: the next row's number, the bytes and lines before it."""
 
     def __init__(self, start: Mark) -> None:
-        self.row, self.offset, self.line, digest = start
+        self.row, self.offset, self.line, digest, self.file = start
         self._hash = hash_from(digest)
         self._marked = start.row
+
+    @property
+    def is_at_start(self) -> bool:
+        """Is this the beginning of a file, where its header stands?"""
+        return self.offset == 0
+
+    def begin(self, file: int) -> None:
+        """Go to the beginning of another file; rows and hash go on."""
+        self.file, self.offset, self.line = file, 0, 1
+
+    def move_rows(self, rows: int, data: bytes) -> Mark | None:
+        """Go behind so many rows of a file without lines, whose content is `data`."""
+        self.row += rows
+        self.offset += rows
+        self._hash.update(data)
+        return self._mark()
 
     def move(self, data: bytes, rows: int = 0, *, is_open: bool = False) -> Mark | None:
         """Go behind `data`. A mark, if reading could begin there: at the end of a row, and not yet marked."""
@@ -36,9 +58,12 @@ class Place:
         self.offset += len(data)
         self.line += count_lines(data)
         self._hash.update(data)
-        if is_open or self.row == self._marked:
+        return None if is_open else self._mark()
+
+    def _mark(self) -> Mark | None:
+        if self.row == self._marked:
             return None
-        mark = Mark(self.row, self.offset, self.line, self._hash.hexdigest())
+        mark = Mark(self.row, self.offset, self.line, self._hash.hexdigest(), self.file)
         self._hash, self._marked = hash_from(mark.digest), mark.row
         return mark
 

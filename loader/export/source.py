@@ -1,39 +1,111 @@
-"""Where the bytes of an export come from: a file, plain or gzip, read in chunks from any place on."""
+"""Where the bytes of an export come from: a file or stdin, packed or not, read in chunks from any place on."""
 
+import bz2
+import codecs
+import sys
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
-from typing import BinaryIO, Literal, NamedTuple
+from typing import BinaryIO, Literal, NamedTuple, Protocol
 
 from loader.errors import ExportError, Stopped
 from loader.export.split import CHUNK_BYTES
 
-Compression = Literal["gzip"] | None
-SUFFIXES: dict[str, Compression] = {".gz": "gzip"}
+if sys.version_info >= (3, 14):
+    from compression import zstd
+else:
+    from backports import zstd
+
+Compression = Literal["gzip", "bzip2", "zstd"] | None
+SUFFIXES: dict[str, Compression] = {".gz": "gzip", ".bz2": "bzip2", ".zst": "zstd", ".zstd": "zstd"}
+_MAGIC: dict[bytes, Compression] = {b"\x1f\x8b": "gzip", b"BZh": "bzip2", b"\x28\xb5\x2f\xfd": "zstd"}
+
+STDIN = Path("-")
 
 _BOM = b"\xef\xbb\xbf"
 _RAW_BYTES = 1 << 18
+#: What stdin can be read again of: its beginning, where the header stands, and what was read last.
+REPLAYED_BYTES = 8 << 20
 
 
 class Fingerprint(NamedTuple):
-    """What tells an export from another without reading it."""
+    """What tells an export from another without reading it. Of stdin nothing is known."""
 
     size: int
     mtime_ns: int
+    files: int = 1
+
+
+class _Decompressor(Protocol):
+    """What bz2 and zstd share."""
+
+    def decompress(self, data: bytes, /, max_length: int) -> bytes: ...
+    @property
+    def eof(self) -> bool: ...
+    @property
+    def needs_input(self) -> bool: ...
+    @property
+    def unused_data(self) -> bytes: ...
+
+
+class _Gzip:
+    """zlib in the others' clothes."""
+
+    def __init__(self) -> None:
+        self._unpack = zlib.decompressobj(wbits=31)
+
+    def decompress(self, data: bytes, /, max_length: int) -> bytes:
+        return self._unpack.decompress(self._unpack.unconsumed_tail + data, max_length)
+
+    @property
+    def eof(self) -> bool:
+        return self._unpack.eof
+
+    @property
+    def needs_input(self) -> bool:
+        return not self._unpack.unconsumed_tail
+
+    @property
+    def unused_data(self) -> bytes:
+        return self._unpack.unused_data
+
+
+_DECOMPRESSORS: dict[Compression, Callable[[], _Decompressor]] = {
+    "gzip": _Gzip,
+    "bzip2": bz2.BZ2Decompressor,
+    "zstd": zstd.ZstdDecompressor,
+}
 
 
 @dataclass
 class Source:
-    """One file. `position` is how far it has been read, in bytes as stored."""
+    """One file, or stdin. `position` is how far it has been read, in bytes as stored.
+
+    `compression` None: told by its first bytes. `encoding`: of the text; what comes out is UTF-8, and bytes that don't
+    fit the encoding come out as they are, so that a row that holds one is seen to be bad.
+    """
 
     path: Path
     compression: Compression
     chunk_bytes: int = CHUNK_BYTES
+    encoding: str = "utf-8"
     position: int = 0
+
+    @property
+    def is_stdin(self) -> bool:
+        return self.path == STDIN
+
+    @property
+    def name(self) -> str:
+        """What messages call it."""
+        return "stdin" if self.is_stdin else self.path.name
 
     def fingerprint(self) -> Fingerprint:
         """Raises ExportError if there is no such file."""
+        if self.is_stdin:
+            return Fingerprint(0, 0, 0)
         try:
             stat = self.path.stat()
         except OSError as error:
@@ -41,17 +113,22 @@ class Source:
         return Fingerprint(stat.st_size, stat.st_mtime_ns)
 
     def chunks(self, offset: int = 0) -> Iterator[bytes]:
-        """The decompressed bytes from `offset` on. Chunks end at the same places whatever `offset` is.
+        """The decompressed bytes, as UTF-8, from `offset` on. Chunks end at the same places whatever `offset` is.
 
         Raises ExportError if the file can't be opened, and Stopped where it breaks off or can't be read further.
         """
+        if self.is_stdin:
+            yield from _stdin(self.compression, self.encoding).chunks(offset)
+            return
         try:
             with self.path.open("rb", buffering=0) as file:
-                if self.compression is None:
+                compression = self.compression or _sniff(file.read(4))
+                file.seek(0)
+                if compression is None and self._is_utf8:
                     file.seek(offset)
                     yield from self._plain(file, offset)
                 else:
-                    yield from _behind(offset, self._gzip(file))
+                    yield from _behind(offset, self._text(self._bytes(file, compression)))
         except OSError as error:
             where = f"{self.path}: {error.strerror or error}"
             if self.position == 0:
@@ -67,31 +144,39 @@ class Source:
                 break
         return _BOM if begin.startswith(_BOM) else b""
 
+    @property
+    def _is_utf8(self) -> bool:
+        return codecs.lookup(self.encoding).name == "utf-8"
+
+    def _bytes(self, file: BinaryIO, compression: Compression) -> Iterator[bytes]:
+        return self._plain(file, 0) if compression is None else self._unpacked(file, compression)
+
     def _plain(self, file: BinaryIO, offset: int) -> Iterator[bytes]:
         while chunk := file.read(self.chunk_bytes - offset % self.chunk_bytes):
-            offset = self.position = file.tell()
+            offset += len(chunk)
+            self.position = offset
             yield chunk
 
-    def _gzip(self, file: BinaryIO) -> Iterator[bytes]:
-        """Any number of gzip members, one after the other; zeros behind the last are padding."""
-        unpack = None
+    def _unpacked(self, file: BinaryIO, compression: Compression) -> Iterator[bytes]:
+        """Any number of members (or frames), one after the other; zeros behind the last are padding."""
+        unpack: _Decompressor | None = None
         is_first = True
         while raw := file.read(_RAW_BYTES):
-            self.position = file.tell()
-            while raw:
+            self.position += len(raw)
+            while raw or (unpack is not None and not unpack.needs_input):
                 if unpack is None:
                     if not is_first and not (raw := raw.lstrip(b"\0")):
                         break
-                    unpack = zlib.decompressobj(wbits=31)
+                    unpack = _DECOMPRESSORS[compression]()
                 try:
                     chunk = unpack.decompress(raw, self.chunk_bytes)
-                except zlib.error as error:
+                except (zlib.error, OSError, EOFError, ValueError, zstd.ZstdError) as error:
                     if is_first:
-                        raise ExportError(f"{self.path} is not gzip: {error}") from error
+                        raise ExportError(f"{self.name} is not {compression}: {error}") from error
                     raise Stopped(
-                        f"{self.path} is damaged near byte {self.position:,} ({error}); all rows before are kept"
+                        f"{self.name} is damaged near byte {self.position:,} ({error}); all rows before are kept"
                     ) from error
-                raw = unpack.unconsumed_tail
+                raw = b""
                 if chunk:
                     yield chunk
                 if unpack.eof:
@@ -99,9 +184,80 @@ class Source:
                 is_first = False
         if unpack is not None:
             raise Stopped(
-                f"{self.path} breaks off: its gzip data ends at byte {self.position:,} without an end mark; "
+                f"{self.name} breaks off: its {compression} data ends at byte {self.position:,} without an end mark; "
                 "all whole rows before are kept. Get the file again and start over with --fresh"
             )
+
+    def _text(self, chunks: Iterator[bytes]) -> Iterator[bytes]:
+        """The same as UTF-8."""
+        if self._is_utf8:
+            yield from chunks
+            return
+        decoder = codecs.getincrementaldecoder(self.encoding)("surrogateescape")
+        try:
+            for chunk in chunks:
+                if text := decoder.decode(chunk):
+                    yield text.encode("utf-8", "surrogateescape")
+            if text := decoder.decode(b"", final=True):
+                yield text.encode("utf-8", "surrogateescape")
+        except UnicodeError as error:
+            raise Stopped(
+                f"{self.name} is not {self.encoding} near byte {self.position:,} ({error}); all rows before are kept"
+            ) from error
+
+
+class _Replayed:
+    """Chunks that come only once, kept as far as they are asked for again: the first, and the last."""
+
+    def __init__(self, chunks: Iterator[bytes]) -> None:
+        self._chunks = chunks
+        self._head: list[bytes] = []
+        self._last: list[bytes] = []
+        self._last_at = 0  # offset of the first of them
+        self._end = 0
+
+    def chunks(self, offset: int) -> Iterator[bytes]:
+        """From `offset` on. Raises ExportError if that has gone by."""
+        head = sum(map(len, self._head))
+        at = 0
+        if offset < self._last_at:
+            for chunk in list(self._head):
+                if at + len(chunk) > offset:
+                    yield chunk[max(offset - at, 0) :]
+                at += len(chunk)
+            offset = head
+        if offset < self._last_at:
+            raise ExportError("stdin can't be read again from so far back; give the export as a file")
+        at = self._last_at
+        for chunk in list(self._last):
+            if at + len(chunk) > offset:
+                yield chunk[max(offset - at, 0) :]
+            at += len(chunk)
+        while at == self._end and (chunk := next(self._chunks, b"")):
+            self._keep(chunk)
+            at = self._end
+            if at > offset:
+                yield chunk[max(offset - (at - len(chunk)), 0) :]
+
+    def _keep(self, chunk: bytes) -> None:
+        if self._end < REPLAYED_BYTES:
+            self._head.append(chunk)
+        self._last.append(chunk)
+        self._end += len(chunk)
+        while self._end - self._last_at - len(self._last[0]) > REPLAYED_BYTES:
+            self._last_at += len(self._last.pop(0))
+
+
+@cache
+def _stdin(compression: Compression, encoding: str) -> _Replayed:
+    """There is one stdin, whoever asks for it."""
+    source = Source(STDIN, compression, CHUNK_BYTES, encoding)
+    begin = sys.stdin.buffer.peek(4)[:4] if hasattr(sys.stdin.buffer, "peek") else b""
+    return _Replayed(source._text(source._bytes(sys.stdin.buffer, compression or _sniff(begin))))
+
+
+def _sniff(begin: bytes) -> Compression:
+    return next((kind for magic, kind in _MAGIC.items() if begin.startswith(magic)), None)
 
 
 def _behind(offset: int, chunks: Iterator[bytes]) -> Iterator[bytes]:

@@ -6,17 +6,32 @@
 | boolean | `true`, `false` |
 | integer, decimal | number, with the digits that are stored: `12.50` |
 | float | number, the shortest digits that mean it; NaN and infinity are no JSON and reject the row |
-| date, time, timestamp | string: `2026-01-31`, `13:45:00`, `2026-01-31T13:45:00`; with a zone, in UTC: `…T12:45:00Z` |
+| date, time, timestamp | string: `2026-01-31`, `13:45:00`, `2026-01-31T13:45:00`; with a zone, in UTC: `…Z`; a fraction if there is one |
 | binary | string, if it is UTF-8; else the row is rejected |
 | list, struct, map | array, object, object, of the above |
 | null, of any type | `null` |
 """
+
+from collections.abc import Callable, Mapping
 
 import msgspec
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from loader.errors import ExportError
+from loader.mapping import (
+    Joiner,
+    Mapped,
+    Problem,
+    RowMapping,
+    Type,
+    check_columns,
+    json_strings,
+    others,
+    reject,
+    text_of,
+)
+from loader.record import json_string
 
 _NESTED = msgspec.json.Encoder(decimal_format="number")
 
@@ -56,11 +71,11 @@ def as_json(column: pa.Array) -> pa.StringArray:
         if kind.tz is not None:
             column = column.cast(pa.timestamp(kind.unit, "UTC"))
         text = pc.replace_substring(column.cast(pa.string()), " ", "T", max_replacements=1)
-        return _quoted(text)
+        return _quoted(_short_fraction(text))
     if types.is_date(kind):
         return _quoted(column.cast(pa.date32()).cast(pa.string()))
     if types.is_time(kind):
-        return _quoted(column.cast(pa.string()))
+        return _quoted(_short_fraction(column.cast(pa.string())))
     if types.is_null(kind):
         return column.cast(pa.string())
     if types.is_nested(kind):
@@ -70,5 +85,103 @@ def as_json(column: pa.Array) -> pa.StringArray:
     return column.cast(pa.string())
 
 
+def _short_fraction(text: pa.StringArray) -> pa.StringArray:
+    """Times without the zeros that only tell in which unit they were stored."""
+    text = pc.replace_substring_regex(text, r"\.0+(Z?)$", r"\1")
+    return pc.replace_substring_regex(text, r"(\.[0-9]*[1-9])0+(Z?)$", r"\1\2")
+
+
 def _quoted(text: pa.StringArray) -> pa.StringArray:
     return pc.binary_join_element_wise('"', text, '"', "")
+
+
+_TYPES: Mapping[Type, tuple[Callable[[pa.DataType], bool], ...]] = {
+    "string": (is_text, pa.types.is_date, pa.types.is_time, pa.types.is_timestamp),
+    "number": (pa.types.is_integer, pa.types.is_floating, pa.types.is_decimal),
+    "boolean": (pa.types.is_boolean,),
+    "json": (lambda kind: True,),
+}
+
+
+class TypedMapper:
+    """Maps blocks of one file with typed columns. Raises ExportError if its names or types don't fit the mapping.
+
+    Values are what they are: null is sent as null and "" as "". `mapping.types` are checked, never applied.
+    """
+
+    def __init__(self, mapping: RowMapping, schema: pa.Schema) -> None:
+        if mapping.user is None:
+            raise ExportError(f"mapping.user is missing: name the column that holds the user's key: {schema.names}")
+        self._user = mapping.user
+        if mapping.attributes is None:
+            self._attributes = {name: name for name in others(schema.names, mapping.user)}
+        else:
+            self._attributes = dict(mapping.attributes)
+        check_columns(mapping, schema.names)
+        key = schema.field(self._user).type
+        if not (is_text(key) or pa.types.is_integer(key)):
+            raise ExportError(f"mapping.user: column {self._user!r} is of type {key}; a key is text or a whole number")
+        for name, kind in mapping.types.items():
+            found = schema.field(self._attributes[name]).type
+            if not any(fits(found) for fits in _TYPES[kind]):
+                raise ExportError(f"mapping.types: {name!r} is of type {found} in the export, not {kind}")
+        for column in self.columns:
+            if schema.names.count(column) > 1:
+                raise ExportError(f"the export has two columns {column!r}; rename one of them")
+            check_type(column, schema.field(column).type)
+        self._joiner = Joiner(mapping)
+        self._prefixes = {name: pa.scalar(json_string(name).decode() + ":") for name in self._attributes}
+
+    @property
+    def columns(self) -> list[str]:
+        """The columns that are read, the user's first."""
+        return list(dict.fromkeys([self._user, *self._attributes.values()]))
+
+    def map(self, block: pa.RecordBatch) -> Mapped:
+        """One block with at least the columns that are read."""
+        problems: dict[int, Problem] = {}
+        keys = self._keys(block.column(self._user), problems)
+        parts = [
+            pc.binary_join_element_wise(self._prefixes[name], value_of(block.column(column), column, problems), "")
+            for name, column in self._attributes.items()
+        ]
+        mapped = self._joiner.join(keys, parts, problems)
+        for at, problem in problems.items():
+            problems[at] = problem._replace(user=_shown(block.column(self._user)[at].as_py()))
+        return mapped
+
+    def _keys(self, column: pa.Array, problems: dict[int, Problem]) -> pa.StringArray:
+        if is_text(column.type):
+            keys = text_of(_binary(column), self._user, problems)
+        else:
+            keys = column.cast(pa.string()).fill_null("")
+        blank = pc.equal(pc.binary_length(pc.utf8_trim_whitespace(keys)), 0)
+        if blank.true_count:
+            reject(problems, blank, f"the user's key is empty (column {self._user!r})")
+        return keys
+
+
+def value_of(column: pa.Array, name: str, problems: dict[int, Problem]) -> pa.StringArray:
+    """A column as JSON, nulls as `null`."""
+    if is_text(column.type):
+        text = json_strings(text_of(_binary(column), name, problems))
+        return pc.if_else(column.is_null(), "null", text)
+    if pa.types.is_floating(column.type):
+        odd = pc.invert(pc.is_finite(column)).fill_null(False)
+        if odd.true_count:
+            reject(problems, odd, f"column {name!r}: not a finite number, which JSON has no form for")
+            column = pc.if_else(odd, None, column)
+    return as_json(column).fill_null("null")
+
+
+def _binary(column: pa.Array) -> pa.Array:
+    """Text or bytes as bytes, nulls as none: what is not UTF-8 is seen later, and named."""
+    if pa.types.is_dictionary(column.type):
+        column = column.dictionary_decode()
+    return column.cast(pa.binary()).fill_null(b"")
+
+
+def _shown(key: object) -> str:
+    if isinstance(key, bytes):
+        return key.decode("utf-8", "replace")
+    return "" if key is None else str(key)

@@ -15,6 +15,7 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 from loader.demo import Expected
 
@@ -61,12 +62,15 @@ def write_settings(
     return path
 
 
-def start(*arguments: str | Path, environment: dict[str, str] | None = None) -> "subprocess.Popen[str]":
+def start(
+    *arguments: str | Path, environment: dict[str, str] | None = None, stdin: BinaryIO | None = None
+) -> "subprocess.Popen[str]":
     """`loader` with these arguments, its output piped."""
     known = {"LOADER_TEST_KEY": "K", "LOADER_TEST_SECRET": "S", "LOADER_TEST_TOKEN": "T"}
     return subprocess.Popen(
         [*LOADER, *map(str, arguments)],
         env=os.environ | known | (environment or {}),
+        stdin=stdin,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

@@ -333,4 +333,4 @@ def test_tsv_is_parted_by_tabs(tmp_path: Path) -> None:
 
 def test_an_export_is_the_same_for_the_same_settings(tmp_path: Path) -> None:
     """It is a value."""
-    assert make.export(tmp_path, "x") == Export(tmp_path / "users.csv", "csv")
+    assert make.export(tmp_path, "x") == Export((tmp_path / "users.csv",), "csv")

@@ -69,6 +69,7 @@ def _slice(name: str, seconds: int) -> tuple[int, str]:
         "timeout": 20,
         "rss_limit_mb": 3000,
         "print_final_stats": 1,
+        "dict": Path(__file__).parent / "words.dict",
         "artifact_prefix": f"{CORPUS / name}/",
     }
     with tempfile.TemporaryDirectory() as folder:
@@ -80,6 +81,7 @@ def _slice(name: str, seconds: int) -> tuple[int, str]:
             ],
             cwd=ROOT,
             env=os.environ | {"LOADER_FUZZ_TARGET": name, "LOADER_FUZZ_FOLDER": folder},
+            check=False,
             capture_output=True,
             text=True,
             errors="replace",

@@ -1,0 +1,307 @@
+"""What a load would do, found without sending a user: the export is read, mapped and batched as in a run.
+
+Only the outcome of a run is not known here, and what in it depends on the target's speed: while a user is in flight,
+that user's later rows are held back and merged, so a run may make a few requests less.
+"""
+
+import re
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import msgspec
+import numpy as np
+from anyio import to_thread
+
+from loader.batch import Batch, Batcher
+from loader.client import Credentials
+from loader.errors import LoaderError, Stopped
+from loader.keys import MOST_KEYS, Hashes, Keys
+from loader.lane import Lane
+from loader.outcome import Code, Settled
+from loader.progress import duration
+from loader.record import Frame, Rows
+from loader.settings import Settings
+from loader.target import Target
+from loader.transport import Transport
+
+#: What an answer may take, where nobody knows: an estimate says so.
+ASSUMED_LATENCY_S = 0.2
+#: Whether credentials are taken shows at once; a target that can't be reached is not waited for as long as in a run.
+_GIVE_UP_S = 5.0
+
+_MOST_REASONS = 20
+_MOST_EXAMPLES = 5
+_MOST_NAMES = 1_000
+#: Users of the first request that a person is shown; JSON has them all.
+_SHOWN_USERS = 3
+
+
+@dataclass
+class Findings:
+    """What reading a whole export showed.
+
+    `reasons`: why rows are rejected, each with how many and the first of them. `again`: rows of users that came before.
+    `look_alikes`: users whose key is another's but for case or space around it, and the first few such rows.
+    `is_counted` False: there were more users than are remembered, so both are at least so many. `attributes`: how many
+    records send each. `broke_off`: why the export could not be read to its end.
+    """
+
+    rows: int = 0
+    records: int = 0
+    codes: Counter[Code] = field(default_factory=Counter)
+    reasons: dict[str, tuple[int, Settled]] = field(default_factory=dict)
+    again: int = 0
+    look_alikes: int = 0
+    look_alike_rows: list[tuple[int, str]] = field(default_factory=list)
+    is_counted: bool = True
+    requests: int = 0
+    body_bytes: int = 0
+    largest_body: int = 0
+    attributes: Counter[str] = field(default_factory=Counter)
+    first: Batch | None = None
+    broke_off: str = ""
+
+
+def inspect(settings: Settings, progress: Callable[[int, float], None]) -> Findings:
+    """Read the whole export. `progress` is told the rows and the share of bytes read by now.
+
+    Raises ExportError if the export can't be read at all, or doesn't fit the mapping.
+    """
+    target = settings.build_target()
+    size = settings.source.fingerprint().size
+    found = Findings()
+    users = _Users(found)
+    batcher = Batcher(target.frame, settings.batch_limits, replace=target.write == "replace")
+    try:
+        for rows in settings.source.rows(settings.row_mapping()):
+            found.rows += len(rows.numbers) + len(rows.settled)
+            found.records += len(rows.numbers)
+            _count_problems(found, rows.settled)
+            users.add(rows)
+            _count_attributes(found, target.frame, rows.records)
+            batcher.feed(rows)
+            _count_requests(found, target, _batches(batcher, final=False))
+            progress(found.rows, rows.position / size if size else 1.0)
+    except Stopped as error:
+        found.broke_off = str(error)
+    _count_requests(found, target, _batches(batcher, final=True))
+    return found
+
+
+def _batches(batcher: Batcher, *, final: bool) -> Iterator[Batch]:
+    """As a run makes them, each settled at once."""
+    while (batch := batcher.next(final=final)) is not None:
+        batcher.release(batch)
+        yield batch
+
+
+def _count_requests(found: Findings, target: Target, batches: Iterable[Batch]) -> None:
+    for batch in batches:
+        found.first = found.first or batch
+        for request in target.encode(batch):
+            found.requests += 1
+            found.body_bytes += len(request.body)
+            found.largest_body = max(found.largest_body, len(request.body))
+
+
+def _count_problems(found: Findings, settled: Iterable[Settled]) -> None:
+    for item in settled:
+        found.codes[item.outcome.code] += 1
+        if item.outcome.code is Code.REJECTED:
+            kind = _kind(item.outcome.message)
+            if kind not in found.reasons and len(found.reasons) >= _MOST_REASONS:
+                kind = "another reason"
+            count, first = found.reasons.get(kind, (0, item))
+            found.reasons[kind] = (count + 1, first)
+
+
+def _kind(message: str) -> str:
+    """A message without what is its row's own: place, numbers, and the value that is shown."""
+    reason = re.sub(r"^.*? line \d+: ", "", message)
+    return re.sub(r"\d[\d,]*", "N", re.sub(r"(: )(['\"]).*\2( is )", r"\1…\3", reason))
+
+
+def _count_attributes(found: Findings, frame: Frame, records: Iterable[bytes]) -> None:
+    for record in records:
+        found.attributes.update(frame.attributes_of(record).keys())
+    if len(found.attributes) > _MOST_NAMES:  # keys that are data: the most common say enough
+        found.attributes = Counter(dict(found.attributes.most_common(_MOST_NAMES)))
+
+
+class _Users:
+    """Counts who comes again, and whose key looks like another's."""
+
+    def __init__(self, found: Findings) -> None:
+        self._found = found
+        self._keys = Keys()
+        self._folded = Keys()
+
+    def add(self, rows: Rows) -> None:
+        found = self._found
+        known = self._keys.seen(_hashes(rows.users))
+        look_known = self._folded.seen(_hashes(user.strip().casefold() for user in rows.users))
+        found.again += int(known.sum())
+        for at in np.flatnonzero(look_known & ~known).tolist():
+            found.look_alikes += 1
+            if len(found.look_alike_rows) < _MOST_EXAMPLES:
+                found.look_alike_rows.append((rows.numbers[at], rows.users[at]))
+        found.is_counted = not self._keys.is_full
+
+
+def _hashes(keys: Iterable[str]) -> Hashes:
+    return np.fromiter(map(hash, keys), np.int64)
+
+
+# Credentials ---------------------------------------------------------------------------------------------------------
+
+
+async def try_credentials(settings: Settings) -> str:
+    """Fetch a token if the scheme has a call for it, and say what that showed. Raises Stopped if none is given."""
+    scheme = settings.build_target().scheme
+    name = settings.target["auth"]["scheme"]
+    if scheme.call is None:
+        return f"not tried: {name} has no call of its own, so the first request with users will tell"
+    lane = Lane(min(settings.limits.give_up_s, _GIVE_UP_S))
+    way = await to_thread.run_sync(settings.way)
+    async with Transport(settings.base_url, 1, settings.limits.timeout_s, network=way) as wire:
+        token = await Credentials(scheme, settings.secrets, wire, lane).token()
+    lives = f" that lives for {duration(token.lifetime_s)}" if token.lifetime_s else ""
+    return f"taken: {settings.base_url} gave a token{lives}"
+
+
+# For people and programs ---------------------------------------------------------------------------------------------
+
+
+def report(settings: Settings, found: Findings, credentials: str, refused: str) -> dict[str, Any]:
+    """All of it, for `--format json`. `refused`: why the credentials are not taken, "" if they are or weren't tried."""
+    limits, rate = settings.limits, settings.requests_per_minute
+    return {
+        "export": str(settings.source),
+        "broke_off": found.broke_off or None,
+        "rows": found.rows,
+        "to_send": found.records,
+        "rejected": found.codes[Code.REJECTED],
+        "skipped": found.codes[Code.SKIPPED],
+        "reasons": [
+            {"count": count, "first_row": first.row, "first": first.outcome.message}
+            for count, first in sorted(found.reasons.values(), key=lambda reason: -reason[0])
+        ],
+        "rows_of_users_again": found.again,
+        "keys_that_look_alike": found.look_alikes,
+        "look_alike_rows": [{"row": row, "user": user} for row, user in found.look_alike_rows],
+        "repeats_are_at_least": not found.is_counted,
+        "attributes": dict(found.attributes.most_common()),
+        "target": f"{settings.api.api} at {settings.base_url}",
+        "requests": found.requests,
+        "bytes": found.body_bytes,
+        "largest_body": found.largest_body,
+        "requests_per_minute": rate,
+        "seconds_by_rate": round(found.requests * 60 / rate, 1) if rate else None,
+        "concurrency": limits.concurrency,
+        "assumed_latency_s": ASSUMED_LATENCY_S,
+        "seconds_by_latency": round(found.requests * ASSUMED_LATENCY_S / limits.concurrency, 1),
+        "credentials": refused or credentials,
+        "credentials_refused": bool(refused),
+    }
+
+
+def exit_status(found: Findings, refused: LoaderError | None) -> int:
+    """2 the export can't be read, 3 the credentials are refused, 1 rows would be rejected, 0 all is well."""
+    if found.broke_off:
+        return 2
+    if refused is not None:
+        return refused.exit_status
+    return 1 if found.codes[Code.REJECTED] else 0
+
+
+def first_request(settings: Settings, found: Findings, most_users: int | None = None) -> dict[str, Any] | None:
+    """The first request, without what is secret; of at most so many users. None: there is none."""
+    if found.first is None:
+        return None
+    target = settings.build_target()
+    batch = found.first.part(0, most_users or len(found.first))
+    request = target.encode(batch)[0]
+    kind = "Bearer" if target.scheme.header is None else target.scheme.header(settings.secrets()).partition(" ")[0]
+    return {
+        "method": request.method,
+        "url": settings.base_url + request.path,
+        "headers": {**request.headers, "Authorization": f"{kind} ***"},
+        "body": request.body.decode(),
+    }
+
+
+def request_lines(settings: Settings, found: Findings) -> Iterator[str]:
+    """The first request for people: its first few users."""
+    shown = first_request(settings, found, _SHOWN_USERS)
+    if shown is None or found.first is None:
+        yield "No request: there is nothing to send"
+        return
+    yield f"{shown['method']} {shown['url']}"
+    yield from (f"{name}: {value}" for name, value in shown["headers"].items())
+    yield ""
+    yield msgspec.json.format(shown["body"], indent=2)
+    if (more := len(found.first) - _SHOWN_USERS) > 0:
+        yield f"… and {more:,} more users in this request (--format json shows it whole)"
+    yield ""
+
+
+def report_lines(state: dict[str, Any]) -> Iterator[str]:
+    """The report for people."""
+    yield f"{state['export']} → {state['target']}"
+    if state["broke_off"]:
+        yield f"THE EXPORT BREAKS OFF: {state['broke_off']}. Up to there:"
+    width = len(f"{state['rows']:,}")
+    shown = {"to send": state["to_send"], "REJECTED": state["rejected"], "SKIPPED": state["skipped"]}
+    yield from (f"  {name:<8}  {count:>{width},}" for name, count in shown.items() if count or name == "to send")
+    yield f"  {'rows':<8}  {state['rows']:>{width},}"
+    if state["reasons"]:
+        yield "rejected:"
+    for reason in state["reasons"]:
+        like = "  " if reason["count"] == 1 else f"  {reason['count']:,} rows like "
+        yield f"{like}row {reason['first_row']:,}: {reason['first']}"
+    yield from _repeat_lines(state)
+    yield "attributes, and how many rows send them:"
+    names = max(map(len, state["attributes"]), default=0)
+    yield from (f"  {name:<{names}}  {count:>{width},}" for name, count in state["attributes"].items())
+    sizes = f"{_size(state['bytes'])} in all, the largest {_size(state['largest_body'])}"
+    yield f"requests: {state['requests']:,}" + (f"; {sizes}" if state["requests"] else "")
+    yield f"time: {_time(state)}"
+    yield f"credentials: {'REFUSED: ' if state['credentials_refused'] else ''}{state['credentials']}"
+
+
+def _repeat_lines(state: dict[str, Any]) -> Iterator[str]:
+    again, alike = state["rows_of_users_again"], state["keys_that_look_alike"]
+    at_least = "at least " if state["repeats_are_at_least"] else ""
+    if again:
+        yield f"repeated: {at_least}{again:,} rows are of users that came before; the last value of each attribute wins"
+    if alike:
+        yield f"look alike: {at_least}{alike:,} users have another's key but for case or space; each is sent as is:"
+        yield from (f"  row {item['row']:,}: {item['user']!r}" for item in state["look_alike_rows"])
+        if (more := alike - len(state["look_alike_rows"])) > 0:
+            yield f"  and {more:,} more"
+    if at_least:
+        yield f"  (of the users, {MOST_KEYS:,} are remembered for this)"
+
+
+def _time(state: dict[str, Any]) -> str:
+    rate, concurrency = state["requests_per_minute"], state["concurrency"]
+    by_latency = (
+        f"{duration(state['seconds_by_latency'])} if an answer takes {state['assumed_latency_s']:g} s "
+        f"({concurrency} requests at once)"
+    )
+    if not rate:
+        return f"{by_latency}; there is no rate limit, so the target's speed decides, and only a run shows that"
+    if state["seconds_by_latency"] > state["seconds_by_rate"]:
+        return f"{by_latency}; the {rate:,g} requests a minute alone would allow {duration(state['seconds_by_rate'])}"
+    enough = f"if an answer takes under {concurrency * 60 / rate:.2g} s ({concurrency} requests at once)"
+    return f"{duration(state['seconds_by_rate'])} at {rate:,g} requests a minute, {enough}"
+
+
+def _size(count: int) -> str:
+    for unit in ("bytes", "kB", "MB", "GB"):
+        if count < 1000 or unit == "GB":
+            break
+        count /= 1000  # type: ignore[assignment]
+    return f"{count:,} {unit}" if unit == "bytes" else f"{count:,.1f} {unit}"

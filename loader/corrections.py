@@ -1,0 +1,111 @@
+"""Rows of a load as they stand in the export, with what became of them: to be corrected, and loaded again as they are."""
+
+import itertools
+import json
+import re
+from collections.abc import Collection
+from pathlib import Path
+from typing import BinaryIO, NamedTuple
+
+from loader.checkpoint import Checkpoint, ResultRow
+from loader.errors import CheckpointError, Refused
+from loader.export import Export, Fingerprint, files
+from loader.export.originals import delimiter_of, fields, header, originals
+from loader.mapping import ADDED, RowMapping
+from loader.targets import TARGETS
+
+_CODE, _MESSAGE = (json.dumps(name).encode() for name in ADDED)
+#: The two members as they are written here, at the end of a row that was corrected once and has failed again.
+_MEMBERS = re.compile(rb',?%s:"[A-Z_]*",%s:"(?:[^"\\]|\\.)*"\s*\}\Z' % (_CODE, _MESSAGE))
+
+
+class Written(NamedTuple):
+    """How many rows were written, and how many could not be: no line that long is held."""
+
+    rows: int
+    too_long: int
+
+
+def export_of(checkpoint: Checkpoint, path: str | None = None) -> Export:
+    """The export of a load, from where it was or from `path`. Raises CheckpointError if it is another."""
+    identity = checkpoint.get("identity")
+    if identity is None:
+        raise CheckpointError(f"{checkpoint.path} holds no load yet")
+    found = files(path, Path.cwd()) if path else [Path(name) for name in checkpoint.get("files")]
+    export = Export.of(
+        found,
+        identity["export.format"],
+        identity["export.delimiter"],
+        identity["export.max_row_bytes"],
+        identity["export.encoding"],
+    )
+    if export.is_stdin:
+        raise Refused("the export came from stdin; name a file that holds it with --export")
+    known, now = Fingerprint(**checkpoint.get("export")), export.fingerprint()
+    has_size = known.files > 0  # stdin has none
+    mapping = RowMapping(
+        TARGETS[identity["target.api"]].frame,
+        1 << 60,
+        *(identity[f"mapping.{name}"] for name in ("user", "attributes", "types", "empty")),
+    )
+    is_same = now == known or (
+        (now.size == known.size or not has_size) and export.is_same_up_to(checkpoint.marks(), mapping)
+    )
+    if not is_same:
+        raise CheckpointError(
+            f"{export} is not the export of {checkpoint.path}, or has changed since; name the right one with --export"
+        )
+    return export
+
+
+def write_rows(checkpoint: Checkpoint, export: Export, out: BinaryIO, codes: Collection[str] = ()) -> Written:
+    """Write the settled rows, or those with one of `codes`, in order of row: CSV for CSV and its like, else NDJSON."""
+    found, again = itertools.tee(checkpoint.results(codes))
+    rows = originals(export, (result.row for result in found), checkpoint.get("identity")["mapping.user"])
+    is_delimited = export.format in ("csv", "tsv")
+    delimiter = delimiter_of(export)
+    is_second = False
+    if is_delimited:
+        first = header(export)
+        is_second = tuple(fields(first, delimiter)[-2:]) == ADDED
+        out.write(
+            (first if is_second else delimiter.encode().join([first, *(name.encode() for name in ADDED)])) + b"\n"
+        )
+    written = too_long = 0
+    for (_, text), result in zip(rows, again, strict=True):
+        if text is None:
+            too_long += 1
+            continue
+        line = _delimited(text, result, delimiter, is_second=is_second) if is_delimited else _member(text, result)
+        out.write(line + b"\n")
+        written += 1
+    return Written(written, too_long)
+
+
+def _delimited(text: bytes, result: ResultRow, delimiter: str, *, is_second: bool) -> bytes:
+    """A row with two fields more. One that is broken stays broken: unmended it is rejected again, and never guessed."""
+    if is_second:
+        text = _without_last_two(text, delimiter)
+    message = _line(result.message).replace('"', '""')
+    return text + f'{delimiter}{result.code}{delimiter}"{message}"'.encode("utf-8", "replace")
+
+
+def _without_last_two(text: bytes, delimiter: str) -> bytes:
+    sep = re.escape(delimiter).encode()
+    field = rb'%s(?:"(?:[^"]|"")*"|[^"%s]*)' % (sep, sep)
+    return re.sub(field + field + rb"\Z", b"", text)
+
+
+def _member(text: bytes, result: ResultRow) -> bytes:
+    """A JSON object with two members more. What is none comes out as it is, and is rejected again unless mended."""
+    text = text.strip()
+    if not (text.startswith(b"{") and text.endswith(b"}")):
+        return text
+    text = _MEMBERS.sub(b"}", text)
+    comma = b"" if text[1:-1].isspace() or text == b"{}" else b","
+    code, message = (json.dumps(value).encode() for value in (result.code, _line(result.message)))
+    return text[:-1] + comma + b"%s:%s,%s:%s}" % (_CODE, code, _MESSAGE, message)
+
+
+def _line(message: str) -> str:
+    return " ".join(message.splitlines())

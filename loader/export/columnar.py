@@ -1,0 +1,146 @@
+"""Parquet and Arrow IPC files: typed columns, read a batch of rows at a time, from any batch on."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Literal
+
+import pyarrow as pa
+import pyarrow.ipc
+import pyarrow.parquet
+
+from loader.errors import ExportError, Stopped
+from loader.export.rows import Place
+from loader.export.source import Source
+from loader.export.typed import TypedMapper
+from loader.mapping import RowMapping
+from loader.outcome import Outcome, Settled
+from loader.record import Rows
+from loader.span import SpanSet
+
+#: Rows of a block. Parquet's own row groups may hold a million.
+_BATCH_ROWS = 8_192
+
+_ERRORS = (pa.ArrowException, OSError)
+
+
+class Columnar:
+    """One Parquet or Arrow file. An offset is a number of rows."""
+
+    def __init__(self, source: Source, mapping: RowMapping, form: Literal["parquet", "arrow"]) -> None:
+        if source.is_stdin:
+            raise ExportError(f"{form} can't be read from stdin: its index stands at the end; give it as a file")
+        self._source = source
+        self._mapping = mapping
+        self._form = form
+        self._batch_rows = _BATCH_ROWS
+
+    def columns(self) -> list[str]:
+        return list(self._open()[0].names)
+
+    def blocks(self, place: Place, settled: SpanSet) -> Iterator[Rows]:
+        schema, opened = self._open()
+        mapper = TypedMapper(self._mapping, schema)
+        size = self._source.fingerprint().size
+        try:
+            total = opened.total()
+            for block in opened.batches(place.offset, mapper.columns):
+                yield self._rows(block, mapper, place, settled, size * (place.offset + block.num_rows) // max(total, 1))
+        except _ERRORS as error:
+            name = self._source.name
+            raise Stopped(
+                f"{name} is damaged behind row {place.offset:,} ({_line(error)}); all before are kept"
+            ) from error
+
+    def _rows(self, block: pa.RecordBatch, mapper: TypedMapper, place: Place, settled: SpanSet, position: int) -> Rows:
+        mapped = mapper.map(block)
+        first, offset = place.row, place.offset
+        end = place.move_rows(block.num_rows, b"\n".join(mapped.records))
+        drop = set(mapped.problems)
+        aside = [
+            Settled(
+                first + at,
+                problem.user,
+                Outcome(problem.code, f"{self._source.name} row {offset + at + 1}: {problem.reason}"),
+            )
+            for at, problem in sorted(mapped.problems.items())
+        ]
+        if settled.overlaps(first, place.row - 1):
+            drop |= {at for at in range(block.num_rows) if first + at in settled}
+            aside = [item for item in aside if item.row not in settled]
+        keep = [at for at in range(block.num_rows) if at not in drop] if drop else range(block.num_rows)
+        return Rows(
+            [first + at for at in keep],
+            [mapped.users[at] for at in keep],
+            [mapped.records[at] for at in keep],
+            aside,
+            end,
+            position,
+        )
+
+    def _open(self) -> "tuple[pa.Schema, _Parquet | _Arrow]":
+        self._source.fingerprint()  # says it if the file isn't there
+        try:
+            opened = _Parquet(self._source.path) if self._form == "parquet" else _Arrow(self._source.path)
+        except _ERRORS as error:
+            raise ExportError(f"{self._source.name} is not a whole {self._form} file: {_line(error)}") from error
+        return opened.schema, opened
+
+
+class _Parquet:
+    def __init__(self, path: Path) -> None:
+        self._file = pa.parquet.ParquetFile(path)
+        self.schema = self._file.schema_arrow
+
+    def total(self) -> int:
+        return int(self._file.metadata.num_rows)
+
+    def batches(self, skip: int, columns: list[str]) -> Iterator[pa.RecordBatch]:
+        groups = self._file.metadata.num_row_groups
+        first = 0
+        while first < groups and skip >= self._file.metadata.row_group(first).num_rows:
+            skip -= self._file.metadata.row_group(first).num_rows
+            first += 1
+        for batch in self._file.iter_batches(_BATCH_ROWS, row_groups=list(range(first, groups)), columns=columns):
+            if skip >= batch.num_rows:
+                skip -= batch.num_rows
+                continue
+            yield batch.slice(skip)
+            skip = 0
+
+
+class _Arrow:
+    """The file form, whose batches can be taken one by one, or the stream form, which is read from its beginning."""
+
+    def __init__(self, path: Path) -> None:
+        mapped = pa.memory_map(str(path))
+        self._file: Any = None
+        self._stream: Any = None
+        try:
+            self._file = pa.ipc.open_file(mapped)
+        except pa.ArrowInvalid:
+            mapped.seek(0)
+            self._stream = pa.ipc.open_stream(mapped)
+        self.schema = (self._file or self._stream).schema
+
+    def total(self) -> int:
+        if self._file is None:
+            return 0
+        return sum(self._file.get_batch(at).num_rows for at in range(self._file.num_record_batches))
+
+    def batches(self, skip: int, columns: list[str]) -> Iterator[pa.RecordBatch]:
+        if self._file is not None:
+            found = (self._file.get_batch(at) for at in range(self._file.num_record_batches))
+        else:
+            found = iter(self._stream)
+        for batch in found:
+            if skip >= batch.num_rows:
+                skip -= batch.num_rows
+                continue
+            rest = batch.slice(skip).select(columns)
+            skip = 0
+            for at in range(0, rest.num_rows, _BATCH_ROWS):
+                yield rest.slice(at, _BATCH_ROWS)
+
+
+def _line(error: BaseException) -> str:
+    return str(error).splitlines()[0]

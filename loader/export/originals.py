@@ -1,0 +1,171 @@
+"""Rows as they stand in the export, to be given back to a person. Numbered as in a run, and read without the mapping.
+
+Text formats give a row's bytes as they came (as UTF-8), those of broken rows too. Columnar ones have no text, so that
+their rows come out as JSON.
+"""
+
+import csv
+import io
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+import msgspec
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from loader.errors import ExportError
+from loader.export import Export
+from loader.export.columnar import Columnar
+from loader.export.elements import elements
+from loader.export.source import Source
+from loader.export.split import Cut, Splitter
+from loader.export.typed import check_type, is_text, value_of
+from loader.mapping import RowMapping, json_strings
+from loader.record import Frame, json_string
+
+#: A row's number, and its text on one line, but for line ends inside quotes. None: it is too long to be held.
+Original = tuple[int, bytes | None]
+
+
+@dataclass(frozen=True)
+class _Block:
+    """Some rows, each made only when it is asked for, by its position."""
+
+    count: int
+    text: Callable[[int], bytes | None]
+
+
+def delimiter_of(export: Export) -> str:
+    """What stands between the fields of a delimited format."""
+    return export.delimiter or ("\t" if export.format == "tsv" else ",")
+
+
+def header(export: Export) -> bytes:
+    """The first record of the first file as it stands, byte order mark included; empty if the format has none."""
+    if export.format not in ("csv", "tsv"):
+        return b""
+    return _source(export, 0).byte_order_mark() + _header(export, 0)
+
+
+def originals(export: Export, wanted: Iterable[int], user: str | None) -> Iterator[Original]:
+    """The rows numbered `wanted`, which ascend. `user`: the column with the key, which must be text in JSON.
+
+    Raises ExportError, or Stopped, where the export can't be read.
+    """
+    numbers = iter(wanted)
+    number = next(numbers, None)
+    before = 0
+    for file in range(len(export.paths)):
+        for block in _columnar(export, file, user) if _is_columnar(export) else _text(export, file):
+            while number is not None and number <= before + block.count:
+                yield number, block.text(number - before - 1)
+                number = next(numbers, None)
+            if number is None:
+                return
+            before += block.count
+
+
+def fields(line: bytes, delimiter: str) -> list[str]:
+    """A record's fields."""
+    return next(csv.reader(io.StringIO(line.decode("utf-8", "replace"), newline=""), delimiter=delimiter), [])
+
+
+# Text ----------------------------------------------------------------------------------------------------------------
+
+
+def _source(export: Export, file: int) -> Source:
+    return Source(export.paths[file], None, export.chunk_bytes, export.encoding)
+
+
+def _cuts(export: Export, file: int) -> Iterator[Cut]:
+    source = _source(export, file)
+    chunks = source.chunks(len(source.byte_order_mark()))
+    if export.format == "json":
+        return elements(chunks, source.name, export.max_row_bytes)
+    splitter = Splitter(delimiter_of(export), export.max_row_bytes, quoted=export.format != "ndjson")
+    return splitter.cuts(chunks)
+
+
+def _header(export: Export, file: int) -> bytes:
+    return next((cut.text(0) for cut in _cuts(export, file) if len(cut.starts)), b"")
+
+
+def _text(export: Export, file: int) -> Iterator[_Block]:
+    skip = int(export.format in ("csv", "tsv"))
+    arrange = _arrangement(export, file) if skip else _as_it_is
+    for cut in _cuts(export, file):
+        count = max(len(cut.starts) - skip, 0)
+        yield _Block(count, lambda at, cut=cut, skip=skip: _of(export, cut, at + skip, arrange))  # type: ignore[misc]
+        skip = 0 if len(cut.starts) else skip
+
+
+def _of(export: Export, cut: Cut, at: int, arrange: Callable[[bytes], bytes]) -> bytes | None:
+    if export.format == "json":
+        return _on_one_line(cut.data[int(cut.starts[at]) : int(cut.ends[at])])
+    is_whole = not cut.is_open or at < len(cut.starts) - 1
+    return arrange(cut.text(at)) if is_whole else None
+
+
+def _as_it_is(text: bytes) -> bytes:
+    return text
+
+
+def _arrangement(export: Export, file: int) -> Callable[[bytes], bytes]:
+    """What puts a row of a file under the first file's header: only the order of their columns may differ."""
+    delimiter = delimiter_of(export)
+    first, own = (fields(_header(export, each), delimiter) for each in (0, file))
+    if first == own:
+        return _as_it_is
+
+    def arrange(text: bytes) -> bytes:
+        found = fields(text, delimiter)
+        if len(found) != len(own):
+            return text  # broken, and to be mended by hand
+        cells = dict(zip(own, found, strict=True))
+        line = io.StringIO()
+        csv.writer(line, delimiter=delimiter, lineterminator="").writerow([cells.get(name, "") for name in first])
+        return line.getvalue().encode()
+
+    return arrange
+
+
+def _on_one_line(text: bytes) -> bytes:
+    try:
+        return msgspec.json.format(text, indent=-1) if b"\n" in text or b"\r" in text else text
+    except msgspec.MsgspecError:
+        return b" ".join(text.split())  # it is no JSON anyhow
+
+
+# Columns -------------------------------------------------------------------------------------------------------------
+
+
+def _is_columnar(export: Export) -> bool:
+    return export.format in ("parquet", "arrow")
+
+
+def _columnar(export: Export, file: int, user: str | None) -> Iterator[_Block]:
+    reader = Columnar(
+        _source(export, file), RowMapping(Frame(), 0, user), "arrow" if export.format == "arrow" else "parquet"
+    )
+    schema, opened = reader._open()
+    names = [name for name in schema.names if _has_form(name, schema)]
+    for block in opened.batches(0, names):
+        cells = [_cells(name, block.column(name), name == user) for name in names]
+        rows = pc.binary_join_element_wise("{", pc.binary_join_element_wise(*cells, ","), "}", "")
+        yield _Block(block.num_rows, lambda at, rows=rows: rows[at].as_py().encode())  # type: ignore[misc]
+
+
+def _has_form(name: str, schema: pa.Schema) -> bool:
+    try:
+        check_type(name, schema.field(name).type)
+    except ExportError:
+        return False  # no load could read it, so it isn't missed
+    return True
+
+
+def _cells(name: str, column: pa.Array, is_key: bool) -> pa.StringArray:
+    if is_key and not is_text(column.type):
+        values: Sequence[str] = json_strings(column.cast(pa.string()).fill_null(""))
+    else:
+        values = value_of(column, name, {})
+    return pc.binary_join_element_wise(json_string(name).decode(), values, ":")
