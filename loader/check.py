@@ -16,20 +16,21 @@ from anyio import to_thread
 
 from loader.batch import Batch, Batcher
 from loader.client import Credentials
-from loader.errors import LoaderError, Stopped
+from loader.errors import LoaderError, Stopped, TransportError
 from loader.keys import MOST_KEYS, Hashes, Keys
 from loader.lane import Lane
 from loader.outcome import Code, Settled
 from loader.progress import duration
 from loader.record import Frame, Rows
+from loader.request import Request, Response
 from loader.settings import Settings
 from loader.target import Target
 from loader.transport import Transport
 
 #: What an answer may take, where nobody knows: an estimate says so.
 ASSUMED_LATENCY_S = 0.2
-#: Whether credentials are taken shows at once; a target that can't be reached is not waited for as long as in a run.
-_GIVE_UP_S = 5.0
+#: A target that is busy is not waited for as long as in a run.
+_GIVE_UP_S = 10.0
 
 _MOST_REASONS = 20
 _MOST_EXAMPLES = 5
@@ -162,13 +163,20 @@ async def try_credentials(settings: Settings) -> str:
     scheme = settings.build_target().scheme
     name = settings.target["auth"]["scheme"]
     if scheme.call is None:
-        return f"not tried: {name} has no call of its own, so the first request with users will tell"
+        return f"not tried; {name} has no call of its own, so the first request with users will tell"
     lane = Lane(min(settings.limits.give_up_s, _GIVE_UP_S))
     way = await to_thread.run_sync(settings.way)
     async with Transport(settings.base_url, 1, settings.limits.timeout_s, network=way) as wire:
-        token = await Credentials(scheme, settings.secrets, wire, lane).token()
+
+        async def send(request: Request) -> Response:
+            try:
+                return await wire(request)
+            except TransportError as error:  # who watches a check wants to know now, not after the backoffs of a run
+                raise Stopped(str(error)) from error
+
+        token = await Credentials(scheme, settings.secrets, send, lane).token()
     lives = f" that lives for {duration(token.lifetime_s)}" if token.lifetime_s else ""
-    return f"taken: {settings.base_url} gave a token{lives}"
+    return f"taken; {settings.base_url} gave a token{lives}"
 
 
 # For people and programs ---------------------------------------------------------------------------------------------
@@ -203,7 +211,7 @@ def report(settings: Settings, found: Findings, credentials: str, refused: str) 
         "assumed_latency_s": ASSUMED_LATENCY_S,
         "seconds_by_latency": round(found.requests * ASSUMED_LATENCY_S / limits.concurrency, 1),
         "credentials": refused or credentials,
-        "credentials_refused": bool(refused),
+        "credentials_failed": bool(refused),
     }
 
 
@@ -268,7 +276,7 @@ def report_lines(state: dict[str, Any]) -> Iterator[str]:
     sizes = f"{_size(state['bytes'])} in all, the largest {_size(state['largest_body'])}"
     yield f"requests: {state['requests']:,}" + (f"; {sizes}" if state["requests"] else "")
     yield f"time: {_time(state)}"
-    yield f"credentials: {'REFUSED: ' if state['credentials_refused'] else ''}{state['credentials']}"
+    yield f"credentials: {'FAILED: ' if state['credentials_failed'] else ''}{state['credentials']}"
 
 
 def _repeat_lines(state: dict[str, Any]) -> Iterator[str]:
@@ -277,7 +285,7 @@ def _repeat_lines(state: dict[str, Any]) -> Iterator[str]:
     if again:
         yield f"repeated: {at_least}{again:,} rows are of users that came before; the last value of each attribute wins"
     if alike:
-        yield f"look alike: {at_least}{alike:,} users have another's key but for case or space; each is sent as is:"
+        yield f"look alike: {at_least}{alike:,} keys are another's but for case or space, and are sent as they are:"
         yield from (f"  row {item['row']:,}: {item['user']!r}" for item in state["look_alike_rows"])
         if (more := alike - len(state["look_alike_rows"])) > 0:
             yield f"  and {more:,} more"

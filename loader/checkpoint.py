@@ -94,14 +94,14 @@ _Item = TypeVar("_Item", bound=tuple[Any, ...])
 class Entry(NamedTuple):
     """What one commit takes from one batch (None: rows that were never sent) and the reading around it.
 
-    `position`: bytes of the export, as stored, that are read.
+    `position`: bytes of the export, as stored, that are read, and the last row in them.
     """
 
     batch: Batch | None = None
     outcomes: Sequence[Outcome] = ()
     settled: Sequence[Settled] = ()
     mark: Mark | None = None
-    position: int | None = None
+    position: tuple[int, int] | None = None
 
 
 class ResultRow(NamedTuple):
@@ -140,8 +140,10 @@ class Checkpoint:
                 db.execute("PRAGMA journal_mode=WAL")
                 db.execute("PRAGMA synchronous=FULL")
                 return cls(path, db)
-        except (sqlite3.Error, OSError) as error:
-            raise CheckpointError(f"checkpoint {path}: {getattr(error, 'strerror', None) or error}") from error
+        except sqlite3.Error as error:
+            raise CheckpointError(_unusable(path, error)) from error
+        except OSError as error:
+            raise CheckpointError(f"checkpoint {path}: {error.strerror}") from error
 
     @classmethod
     def read(cls, path: Path) -> "Checkpoint":
@@ -189,7 +191,7 @@ class Checkpoint:
         batches: list[tuple[Any, ...]] = []
         singles: list[tuple[Any, ...]] = []
         marks: list[Mark] = []
-        position: int | None = None
+        position: tuple[int, int] | None = None
         for entry in entries:
             position = position if entry.position is None else entry.position
             singles += [(item.row, item.user, *_columns(item.outcome)) for item in entry.settled]
@@ -203,7 +205,7 @@ class Checkpoint:
                 self._db.executemany("INSERT INTO outcome VALUES (?,?,?,?,?,?,?)", singles)
                 self._db.executemany("INSERT OR REPLACE INTO mark VALUES (?,?,?,?,?)", marks)
                 if position is not None:
-                    self._db.execute("INSERT OR REPLACE INTO load VALUES ('position', ?)", (position,))
+                    self._db.execute("INSERT OR REPLACE INTO load VALUES ('position', ?)", (json.dumps(position),))
         except (sqlite3.IntegrityError, sqlite3.ProgrammingError):  # ours to mend, not the disk's
             raise
         except sqlite3.DatabaseError as error:  # disk full, I/O error, file damaged
@@ -345,9 +347,18 @@ def _check(path: Path, db: sqlite3.Connection) -> None:
         version = db.execute("PRAGMA user_version").fetchone()[0]
         db.execute("SELECT count(*) FROM load")
     except sqlite3.Error as error:
-        raise CheckpointError(f"{path} is not a checkpoint: {error}") from error
+        raise CheckpointError(_unusable(path, error)) from error
     if version != VERSION:
-        raise CheckpointError(f"{path} is of version {version}; this loader reads version {VERSION}")
+        way_out = "a newer loader reads it" if version > VERSION else "finish its load with the loader that began it"
+        raise CheckpointError(f"{path} is of version {version}, and this loader reads version {VERSION}; {way_out}")
+
+
+def _unusable(path: Path, error: sqlite3.Error) -> str:
+    if path.is_dir():
+        return f"checkpoint {path} is a folder; name a file in checkpoint.path"
+    if "malformed" in str(error):
+        return f"{path} is damaged ({error}); move it away to load all rows again, or bring back a copy of it"
+    return f"{path} is not a checkpoint ({error}); move it away, or name another file in checkpoint.path"
 
 
 def _in_order(groups: Iterable[Sequence[_Item]]) -> Iterator[_Item]:
@@ -426,7 +437,13 @@ def lock(path: Path) -> Iterator[None]:
         try:
             handle = os.open(name, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
         except OSError as error:
-            raise CheckpointError(f"checkpoint {path}: can't make {name.name} beside it: {error.strerror}") from error
+            if isinstance(error, FileNotFoundError):
+                raise CheckpointError(
+                    f"checkpoint {path}: its folder is not there; make it, or set checkpoint.path"
+                ) from error
+            raise CheckpointError(
+                f"checkpoint {path}: can't make {name.name} beside it: {error.strerror}; checkpoint.path can put it elsewhere"
+            ) from error
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:

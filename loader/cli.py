@@ -141,7 +141,7 @@ _form = click.option("--format", "form", type=click.Choice(["text", "json"]), de
 @main.command()
 @_settings
 @_set
-@click.option("--first", type=click.IntRange(min=1), metavar="N", help="Stop behind N rows; the next run goes on.")
+@click.option("--first", type=click.IntRange(min=1), metavar="N", help="Stop after N rows; the next run goes on.")
 @_until
 @click.option("--fresh", is_flag=True, help="Start over; the old checkpoint is kept aside.")
 @click.option("--yes", is_flag=True, help="With --fresh: even if the load before is not finished.")
@@ -158,7 +158,7 @@ def run(
     loader run load.toml --fresh
 
     Exit status: 0 all rows are well; 1 some rows failed; 2 nothing was sent; 3 stopped, run again to go on;
-    130 or 143 interrupted, run again to go on. Behind --first, 0 and 1 are about the rows so far.
+    130 or 143 interrupted, run again to go on. After --first, 0 and 1 are about the rows so far.
     """
     from loader.checkpoint import Checkpoint, lock
     from loader.resume import begin, set_aside
@@ -264,7 +264,7 @@ def _go(
         return error.exit_status
     status = _summarize(checkpoint)
     if checkpoint.get("finished_at") is None:
-        say(f"The load is not finished: this run ended behind {first:,} rows. Go on with: {again}")
+        say(f"The load is not finished: this run ended after {first:,} rows. Go on with: {again}")
     return status
 
 
@@ -353,7 +353,7 @@ def _summarize(checkpoint: "Checkpoint") -> int:
     for line in outcome_lines(dict(tally.counts)):
         say(line)
     if tally.failures:
-        say(f"{tally.failures:,} rows failed; see them with: loader results {checkpoint.path}")
+        say(f"{tally.failures:,} row{'s' if tally.failures > 1 else ''} failed; see them with: loader results {checkpoint.path}")
     return tally.exit_status
 
 
@@ -493,8 +493,11 @@ def _write_rows(checkpoint: "Checkpoint", codes: tuple[str, ...], output: Path |
 
 
 def _new_file(path: Path) -> int:
-    """For its owner alone: it holds users."""
-    return os.open(path, os.O_CREAT | os.O_WRONLY | os.O_TRUNC, 0o600)
+    """For its owner alone: it holds users. Raises Refused."""
+    try:
+        return os.open(path, os.O_CREAT | os.O_WRONLY | os.O_TRUNC, 0o600)
+    except OSError as error:
+        raise Refused(f"-o {path}: can't write it: {error.strerror}") from error
 
 
 @main.command()

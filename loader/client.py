@@ -24,7 +24,7 @@ from loader.request import Request, Response
 from loader.retry import backoff_s, retry_after_s
 from loader.tokens import Scheme, Token, is_refusal, read_token
 from loader.transport import Send
-from loader.verdict import Do, by_status, words
+from loader.verdict import Do, by_status, way_out, words
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -97,7 +97,7 @@ def bearer(send: Send, credentials: "Credentials", refuses: Callable[[Response],
         headers = {**request.headers, "Authorization": token.authorization}
         response = credentials.mask(await send(replace(request, headers=headers)), token)
         if refuses(response):
-            credentials.refused(token, words(response))
+            credentials.refused(token, f"{words(response)}{way_out(response)}")
         elif 200 <= response.status < 300:  # what fails may have failed before anybody looked at the token
             credentials.accepted(token)
         return response
@@ -201,13 +201,13 @@ class Credentials:
                 else:
                     reason = words(response)
                 if do in (Do.STOP, Do.RENEW, Do.SPLIT, Do.SHRINK) or is_refusal(response):
-                    raise Stopped(f"no token was given: {reason}")
+                    raise Stopped(f"no token was given: {reason}{way_out(response)}")
                 if do is Do.WAIT and (wait := retry_after_s(response.headers, self._wall())):
                     self._lane.hold(wait)
             failures += 1
             self._lane.failed(f"no token: {reason}")
             if not wait:
-                await self._lane.sleep(backoff_s(failures, self._uniform))
+                await self._lane.back_off(backoff_s(failures, self._uniform))
 
     async def _call(self, secrets: Mapping[str, str]) -> tuple[Response, Token | None]:
         """The token call. Made when it goes and not before: it may carry the time, and a token's age counts from it."""

@@ -1,4 +1,4 @@
-"""Rows of a load as they stand in the export, with what became of them: to be corrected, and loaded again as they are."""
+"""Rows of a load as they stand in the export, with what became of them: to be corrected, and loaded again as is."""
 
 import itertools
 import json
@@ -12,6 +12,7 @@ from loader.errors import CheckpointError, Refused
 from loader.export import Export, Fingerprint, files
 from loader.export.originals import delimiter_of, fields, header, originals
 from loader.mapping import ADDED, RowMapping
+from loader.outcome import Code
 from loader.targets import TARGETS
 
 _CODE, _MESSAGE = (json.dumps(name).encode() for name in ADDED)
@@ -91,9 +92,10 @@ def _delimited(text: bytes, result: ResultRow, delimiter: str, *, is_second: boo
 
 
 def _without_last_two(text: bytes, delimiter: str) -> bytes:
-    sep = re.escape(delimiter).encode()
-    field = rb'%s(?:"(?:[^"]|"")*"|[^"%s]*)' % (sep, sep)
-    return re.sub(field + field + rb"\Z", b"", text)
+    """Without the fields that were written here the time before, if they are still there."""
+    sep, codes = re.escape(delimiter), "|".join(Code)
+    ours = rf'{sep}"?(?:{codes})"?{sep}(?:"(?:[^"]|"")*"|[^"{sep}]*)\Z'
+    return re.sub(ours.encode(), b"", text)
 
 
 def _member(text: bytes, result: ResultRow) -> bytes:

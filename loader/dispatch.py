@@ -56,7 +56,9 @@ class Dispatcher:
         stopping = self._lane.stopping
         reader = aiter(blocks)
         while (rows := await self._next_block(reader)) is not None:
-            await self._entries.send(Entry(settled=rows.settled, mark=rows.end, position=rows.position))
+            await self._entries.send(
+                Entry(settled=rows.settled, mark=rows.end, position=(rows.position, rows.last) if rows.last else None)
+            )
             self._batcher.feed(rows)
             while await self._send_next(settling, final=False):
                 pass

@@ -61,6 +61,12 @@ class Lane:
         with self.waiting():
             await anyio.sleep(seconds)
 
+    async def back_off(self, seconds: float) -> None:
+        """Wait before another attempt, but not past the time to give up."""
+        if self._trouble_since is not None:
+            seconds = min(seconds, max(self._trouble_since + self._give_up_s - self.now(), 0.0))
+        await self.sleep(seconds)
+
     @contextmanager
     def waiting(self) -> Iterator[None]:
         """Around any wait that must end when the run stops. Then, or if it has stopped before, raises Abandoned."""

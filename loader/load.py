@@ -70,7 +70,10 @@ async def load(
         settler = Settler(target, send, lane, settings.batch_limits, limits.attempts, warn, is_proven=tally.is_proven)
         dispatcher = Dispatcher(batcher, settler, checkpoint, lane, limits.concurrency, committed)
         tasks.start_soon(reading.pump)
-        watch(Meter(tally, found.size, lambda: reading.position, time.monotonic), lane)
+        # Of what is read, most may still be waiting: what counts is the part that is settled.
+        watch(
+            Meter(tally, found.size, lambda: reading.position * tally.rows // max(reading.row, 1), time.monotonic), lane
+        )
         await dispatcher.run(reading.blocks())
         tasks.cancel_scope.cancel()
     if error := lane.reason or reading.error:

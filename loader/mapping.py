@@ -181,7 +181,9 @@ def check_columns(mapping: RowMapping, columns: Sequence[str]) -> None:
     }
     for setting, column in wanted.items():
         if column is not None and column not in columns:
-            raise ExportError(f"{setting}: the export has no column {column!r}{_nearest(column, columns)}")
+            raise ExportError(
+                f"{setting}: the export has no column {column!r}{_nearest(column, columns)}{_cut_wrong(columns)}"
+            )
     sent = others(columns, mapping.user) if mapping.attributes is None else mapping.attributes
     for name in mapping.types:
         if name not in sent:
@@ -193,6 +195,12 @@ def _nearest(name: str, names: Sequence[str] | Mapping[str, str]) -> str:
         n for n in names if n.strip().lower() == name.strip().lower()
     ]
     return f"; did you mean {near[0]!r}?" if near else f"; it has {_list(names)}"
+
+
+def _cut_wrong(columns: Sequence[str]) -> str:
+    """A header that is one column and holds another delimiter was cut at the wrong one."""
+    found = next((mark for mark in ";\t|," if len(columns) == 1 and mark in columns[0]), None)
+    return f". Is export.delimiter = {json_string(found).decode()}?" if found else ""
 
 
 def _list(names: Sequence[str] | Mapping[str, str]) -> str:
@@ -332,6 +340,10 @@ class LineMapper:
                 names.update(dict.fromkeys(_decode_fields(bytes(fields) if fields else b"{}")))
             except _NOT_A_ROW:
                 continue  # map() says what is wrong with it
+        if self._mapping.user == NESTED_USER and NESTED_ATTRIBUTES in names and self._mapping.attributes is None:
+            raise ExportError(
+                f'the records are nested, {{"{NESTED_USER}": …, "{NESTED_ATTRIBUTES}": {{…}}}}; leave mapping.user out'
+            )
         if names:
             check_columns(self._mapping, list(names))
 

@@ -17,7 +17,8 @@ class Tally:
 
     def __init__(self, counts: Mapping[Code, int] | None = None) -> None:
         self.counts: Counter[Code] = Counter(counts or {})
-        self.last_failure = ""
+        self.last_failure = "none of this run"
+        self._is_judged = self._sent >= _HOPELESS  # whoever runs it again after that has decided to go on
 
     def add(self, outcomes: Iterable[Outcome], superseded: int = 0) -> None:
         """Count outcomes that became durable."""
@@ -27,6 +28,11 @@ class Tally:
                 self.last_failure = f"{outcome.code}: {outcome.message}" if outcome.message else str(outcome.code)
         if superseded:
             self.counts[Code.SUPERSEDED] += superseded
+
+    @property
+    def _sent(self) -> int:
+        unsent = (Code.REJECTED, Code.SKIPPED, Code.SUPERSEDED, Code.UNCHANGED)
+        return self.rows - sum(self.counts[code] for code in unsent)
 
     @property
     def rows(self) -> int:
@@ -50,10 +56,12 @@ class Tally:
 
     def reason_to_stop(self, max_failures: str | int) -> str | None:
         """Why not to go on, or None. `max_failures`: a number of rows, or a share such as "5%"."""
-        unsent = (Code.REJECTED, Code.SKIPPED, Code.SUPERSEDED, Code.UNCHANGED)
-        sent = self.rows - sum(self.counts[code] for code in unsent)
-        if sent >= _HOPELESS and not self.counts[Code.SUCCESS] and not self.counts[Code.PARTIAL]:
-            return f"not one of the first {sent:,} users sent was accepted; the last: {self.last_failure}"
+        sent = self._sent
+        if sent >= _HOPELESS and not self._is_judged and not self.counts[Code.SUCCESS] + self.counts[Code.PARTIAL]:
+            return (
+                f"not one of the first {sent:,} users sent was accepted; the last: {self.last_failure}. If the mapping is "
+                "wrong, mend it and start over with --fresh --yes; if these users do fail, run it again to go on"
+            )
         if isinstance(max_failures, int):
             passed = self.failures > max_failures
         else:
@@ -62,7 +70,7 @@ class Tally:
         if passed:
             return (
                 f"{self.failures:,} of {self.rows:,} rows failed, more than limits.max_failures = {max_failures}; "
-                f"the last: {self.last_failure}"
+                f"the last: {self.last_failure}. To go on all the same, raise that limit"
             )
         return None
 

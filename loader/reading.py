@@ -56,7 +56,9 @@ def _cut(block: Rows, count: int, position: int) -> Rows:
 
 
 class Reading:
-    """Blocks of an export, one ahead. `position`: bytes of the export, as stored, behind the block handed out last.
+    """Blocks of an export, one ahead.
+
+    `position`: bytes of the export, as stored, behind the block handed out last; `row`: its last row's number.
 
     `error` is why the export broke off, if it did: the rows before are handed out all the same.
     """
@@ -65,6 +67,7 @@ class Reading:
         self._rows = rows
         self._first: Rows | None = None
         self.position = 0
+        self.row = 0
         self.error: Stopped | None = None
 
     async def begin(self) -> None:
@@ -91,7 +94,7 @@ class Reading:
         """The blocks that `pump` reads."""
         async with self._receive:
             async for block in self._receive:
-                self.position = block.position
+                self.position, self.row = block.position, block.last or self.row
                 yield block
 
     async def _next(self) -> Rows | None:

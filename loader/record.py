@@ -101,3 +101,8 @@ class Rows:
     settled: list[Settled] = field(default_factory=list)
     end: Mark | None = None
     position: int = 0
+
+    @property
+    def last(self) -> int:
+        """The number of its last row; 0 if it has none to settle."""
+        return max(self.numbers[-1] if self.numbers else 0, self.settled[-1].row if self.settled else 0)

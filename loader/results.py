@@ -38,8 +38,9 @@ def status(checkpoint: Checkpoint) -> dict[str, Any]:
     counts = {code.value: count for code, count in sorted(checkpoint.counts().items(), key=lambda item: -item[1])}
     finished = checkpoint.get("finished_at")
     rows, rate = sum(counts.values()), checkpoint.rate()
-    position, size = checkpoint.get("position"), (checkpoint.get("export") or {}).get("size")
-    left = rows * (size - position) / position / rate if position and rate and not finished else None
+    (position, row), size = checkpoint.get("position") or (0, 0), (checkpoint.get("export") or {}).get("size")
+    expected = row * size / position if position and size else None
+    left = max(expected - rows, 0) / rate if expected and rate and not finished else None
     return {
         "checkpoint": str(checkpoint.path),
         "export": checkpoint.get("path"),
@@ -50,6 +51,7 @@ def status(checkpoint: Checkpoint) -> dict[str, Any]:
         "rows_per_s": round(rate, 1),
         "left_s": None if left is None else round(left, 1),
         "started_at": checkpoint.get("started_at"),
+        "retried_at": checkpoint.get("retried_at"),
         "finished_at": finished,
     }
 
@@ -65,7 +67,12 @@ def status_lines(state: dict[str, Any]) -> Iterator[str]:
     else:
         pace = f", {state['rows_per_s']:,.0f} rows/s" if state["rows_per_s"] else ""
         left = f", {duration(state['left_s'])} left at that pace" if state["left_s"] is not None else ""
-        yield f"not finished; begun {_time(state['started_at'])}{pace}{left}. Go on with: loader run SETTINGS"
+        begun = (
+            f"retry begun {_time(state['retried_at'])}"
+            if state["retried_at"]
+            else f"begun {_time(state['started_at'])}"
+        )
+        yield f"not finished; {begun}{pace}{left}. Go on with: loader run SETTINGS"
 
 
 def outcome_lines(counts: dict[Code, int]) -> Iterator[str]:

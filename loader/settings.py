@@ -248,7 +248,8 @@ def load_settings(path: Path, overrides: Sequence[str] = ()) -> Settings:
     except UnicodeDecodeError as error:
         raise SettingsError(f"{path} is not UTF-8: {error.reason} at byte {error.start}") from error
     except tomllib.TOMLDecodeError as error:
-        raise SettingsError(f"{path} is not valid TOML: {error}") from error
+        hint = "; this takes the settings file, not the export" if stem(path) != path.name else ""
+        raise SettingsError(f"{path} is not valid TOML: {error}{hint}") from error
     for override in overrides:
         _override(data, override)
     try:
@@ -390,7 +391,7 @@ def _first(error: ValidationError, model: type[BaseModel], prefix: str = "", hid
     names = [str(part) for part in first["loc"]]
     key = ".".join([prefix, *names] if prefix else names)
     if first["type"] == "missing":
-        return f"{key} is missing"
+        return f"{f'the table [{key}]' if model is Settings and len(names) == 1 else key} is missing"
     if first["type"] == "extra_forbidden":
         at: type[BaseModel] = model
         for name in names[:-1]:

@@ -19,7 +19,7 @@ from loader.request import Response
 from loader.retry import backoff_s, retry_after_s
 from loader.target import Target
 from loader.transport import Send
-from loader.verdict import Answer, Do, Verdict, words
+from loader.verdict import Answer, Do, Verdict, way_out, words
 
 #: So many answers in a row, from the first on, that name none of the users sent: then the API lists no successes.
 _NAMELESS_ANSWERS = 3
@@ -107,7 +107,7 @@ class Settler:
         while todo:
             part = heappop(todo)
             if (wait := part.due - self._lane.now()) > 0:
-                await self._lane.sleep(wait)
+                await self._lane.back_off(wait)
             for left in await self._step(part, outcomes):
                 heappush(todo, left)
         return outcomes
@@ -121,7 +121,7 @@ class Settler:
         part.renewals = part.renewals + 1 if verdict is Do.RENEW else 0
         match verdict:
             case Do.STOP:
-                raise Stopped(f"the target refuses to go on: {reason}")
+                raise Stopped(f"the target refuses to go on: {reason}{way_out(response) if response else ''}")
             case Do.SPLIT | Do.SHRINK:
                 if not is_alone:
                     return part.halves()
@@ -263,7 +263,7 @@ class Settler:
         """Put the next attempt of `parts` off. If the target seems to be down, the whole batch waits for it."""
         pause = backoff_s(parts[0].waits + 1, self._uniform)
         if not is_alive:
-            await self._lane.sleep(pause)
+            await self._lane.back_off(pause)
             pause = 0.0
         for part in parts:
             part.waits += 1

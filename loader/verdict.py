@@ -59,6 +59,17 @@ def by_status(response: Response) -> Do:
     return Do.STOP if 300 <= response.status < 500 else Do.AGAIN
 
 
+def way_out(response: Response) -> str:
+    """What the person who reads of this refusal can do about it, as the end of a message; "" if nobody knows."""
+    if response.status == 401:
+        return "; are the credentials in [target.auth] those of this API?"
+    if response.status == 403:
+        return "; has this key the right to do that? Whoever issued it can tell"
+    if response.status == 404 or 300 <= response.status < 400:
+        return "; is target.base_url right (and target.path, where it is set)?"
+    return ""
+
+
 def words(response: Response, limit: int = 300) -> str:
     """The response's own words, for a message: one line, printable, bounded."""
     text = response.body[: 4 * limit].decode("utf-8", "replace")

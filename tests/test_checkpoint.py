@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from loader.batch import Batch
 from loader.checkpoint import VERSION, Checkpoint, Entry, ResultRow, lock
 from loader.errors import CheckpointError
-from loader.outcome import Code, Outcome, Settled
+from loader.outcome import WORTH_RETRYING, Code, Outcome, Settled
 from loader.record import Mark
 from loader.span import SpanSet
 from tests import make
@@ -115,6 +115,51 @@ def test_a_checkpoint_is_a_dict_of_rows(tmp_path: Path, made: tuple[list[list[En
         row for row in expected if "\0" not in row.user
     ]
     assert [row.row for row in shown] == sorted(model)
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=100)
+@given(commits())
+def test_a_reopened_load_lacks_what_is_worth_retrying(tmp_path: Path, made: tuple[list[list[Entry]], Model]) -> None:
+    """The rows that failed, those merged into them, and what of the same users came behind; but for the rejected."""
+    groups, model = made
+    path = tmp_path / "users.ckpt"
+    path.unlink(missing_ok=True)
+    bad = {row for row, found in model.items() if found.code in WORTH_RETRYING}
+    since: dict[str, int] = {}
+    for row in sorted(model, reverse=True):
+        winner = model[row].message.removeprefix("merged into row ")
+        if row in bad or (model[row].code == "SUPERSEDED" and int(winner) in bad):
+            since[model[row].user] = row
+    gone = {row for row, found in model.items() if row >= since.get(found.user, 99) and found.code != "REJECTED"}
+    with Checkpoint.open(path, create=True) as checkpoint:
+        for group in groups:
+            checkpoint.commit(group)
+        checkpoint.put(finished_at=1.0, rows=len(model))
+
+        assert checkpoint.reopen(WORTH_RETRYING) == len(gone)
+
+        left = {row: found for row, found in model.items() if row not in gone}
+        assert list(checkpoint.results()) == [left[row] for row in sorted(left)]
+        assert checkpoint.counts() == Counter(found.code for found in left.values())
+        assert checkpoint.settled() == SpanSet((row, row) for row in left)
+        assert (checkpoint.get("finished_at") is None) == bool(gone) == (checkpoint.get("retried_at") is not None)
+        assert checkpoint.reopen(WORTH_RETRYING) == 0
+        checkpoint.commit([Entry(settled=[Settled(row, model[row].user, make.outcome()) for row in gone])])
+        assert sum(checkpoint.counts().values()) == len(model)
+
+
+def test_a_user_s_rows_stand_behind_the_one_that_failed(checkpoint: Checkpoint) -> None:
+    """Row 1 was taken and stays; 2 was merged into 4, which failed, so its values are lost; 6 has to win again."""
+    checkpoint.commit(
+        [
+            make.entry(Batch([1, 3], ["ann", "bob"], [b"{}"] * 2)),
+            make.entry(Batch([4], ["ann"], [b"{}"], {4: [2]}), make.outcome(Code.FAILED)),
+            make.entry(Batch([5, 6], ["bob", "ann"], [b"{}"] * 2)),
+        ]
+    )
+
+    assert checkpoint.reopen(WORTH_RETRYING) == 3
+    assert [(row.row, row.user) for row in checkpoint.results()] == [(1, "ann"), (3, "bob"), (5, "bob")]
 
 
 def test_a_batch_is_one_span_only_if_its_rows_are(checkpoint: Checkpoint) -> None:

@@ -8,7 +8,11 @@ from tests import make
 
 
 def tally(**counts: int) -> Tally:
-    return Tally({Code[name]: count for name, count in counts.items()})
+    """A run with these outcomes."""
+    made = Tally()
+    for name, count in counts.items():
+        made.counts[Code[name]] = count
+    return made
 
 
 def test_rows_are_the_sum_over_the_codes() -> None:
@@ -74,7 +78,8 @@ def test_the_reason_to_stop_has_the_targets_words() -> None:
     made.add([Outcome(Code.USER_NOT_FOUND, "no such UPN")] * 2)
 
     assert made.reason_to_stop(1) == (
-        "2 of 3 rows failed, more than limits.max_failures = 1; the last: USER_NOT_FOUND: no such UPN"
+        "2 of 3 rows failed, more than limits.max_failures = 1; the last: USER_NOT_FOUND: no such UPN. "
+        "To go on all the same, raise that limit"
     )
 
 
@@ -82,7 +87,7 @@ def test_a_meter_measures_this_run_alone() -> None:
     """What earlier runs did counts for the share, not for the rate."""
     now = 100.0
     position = 500
-    made = tally(SUCCESS=1000)
+    made = Tally({Code.SUCCESS: 1000})
     meter = Meter(made, 1000, lambda: position, lambda: now)
     assert meter.snapshot().left_s is None
 
@@ -93,6 +98,14 @@ def test_a_meter_measures_this_run_alone() -> None:
     assert (found.rows, found.share, found.rows_per_s, found.elapsed_s, found.left_s) == (1400, 0.7, 40, 10, 15)
 
 
-def test_an_empty_export_is_read_whole() -> None:
-    """Its share is no division by zero."""
-    assert Meter(tally(), 0, lambda: 0, lambda: 0.0).snapshot().share == 1
+def test_who_runs_it_again_has_decided_to_go_on() -> None:
+    """The first thousand users are judged once: the users may really not be there."""
+    again = Tally({Code.USER_NOT_FOUND: 2_100})
+    again.add([Outcome(Code.USER_NOT_FOUND)] * 2_000)
+
+    assert again.reason_to_stop("100%") is None
+
+
+def test_of_an_export_without_a_size_no_share_is_known() -> None:
+    """Stdin has none; that is no division by zero."""
+    assert Meter(tally(), 0, lambda: 0, lambda: 0.0).snapshot().share is None

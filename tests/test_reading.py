@@ -9,8 +9,10 @@ import anyio
 import pytest
 
 from loader.errors import ExportError, Stopped
-from loader.reading import Reading
-from loader.record import Rows
+from loader.outcome import Code, Outcome, Settled
+from loader.reading import Head, Reading
+from loader.record import Mark, Rows
+from tests import make
 from tests.faults.rig import blocks, users
 from tests.virtual_time import virtual_time
 
@@ -123,3 +125,48 @@ async def test_who_stops_reading_ends_the_pump() -> None:
 
     assert export.read <= 4
     assert len(asyncio.all_tasks()) == 1
+
+
+def rejected(*numbers: int) -> list[Settled]:
+    return [Settled(number, "", Outcome(Code.REJECTED, "broken")) for number in numbers]
+
+
+@pytest.mark.parametrize(
+    ("count", "numbers", "is_cut"),
+    [
+        (1, [1], True),
+        (3, [1, 2, 3], True),
+        (4, [1, 2, 3, 4], True),
+        (5, [1, 2, 3, 4, 5], True),
+        (7, [1, 2, 3, 4, 5, 6, 7], False),
+        (None, [1, 2, 3, 4, 5, 6, 7], False),
+    ],
+)
+def test_the_first_rows_are_the_first_whatever_becomes_of_them(
+    count: int | None, numbers: list[int], is_cut: bool
+) -> None:
+    """Rejected rows count as well. An export with no more rows is whole."""
+    first, empty, last = make.rows("abc", 1), make.rows("", 4), make.rows("efg", 5)
+    first.numbers, first.settled = [1, 2, 4], rejected(3)
+    first.end, last.end = Mark(5), Mark(8)
+    first.position, empty.position, last.position = 10, 11, 20
+
+    head = Head(iter([first, empty, last]), count)
+    blocks = list(head)
+
+    assert sorted(n for block in blocks for n in [*block.numbers, *(item.row for item in block.settled)]) == numbers
+    assert all(len(block.numbers) == len(block.users) == len(block.records) for block in blocks)
+    assert head.is_cut is is_cut
+
+
+def test_a_block_that_is_cut_is_read_again() -> None:
+    """So it has no mark, and its bytes are not read yet."""
+    first, last = make.rows("abc", 1), make.rows("def", 4)
+    first.end, first.position, last.end, last.position = Mark(4), 10, Mark(7), 20
+
+    blocks = list(Head(iter([first, last]), 4))
+
+    assert [(block.numbers, block.end, block.position) for block in blocks] == [
+        ([1, 2, 3], Mark(4), 10),
+        ([4], None, 10),
+    ]

@@ -2,6 +2,7 @@
 
 import csv
 import io
+import json
 from collections.abc import Iterator
 
 import pyarrow as pa
@@ -34,6 +35,7 @@ class Delimited:
 
     def blocks(self, place: Place, settled: SpanSet) -> Iterator[Rows]:
         header = self._header(place if place.is_at_start else Place(Mark()))
+        self._check_delimiter(header)
         mapper = ColumnMapper(self._mapping, header)
         self._check_names(header, mapper.columns)
         for cut in Splitter(self._delimiter, self._max).cuts(self._source.chunks(place.offset)):
@@ -53,16 +55,30 @@ class Delimited:
                 continue
             line = place.line + next(cut.lines([0]))
             if reason := cut.bad.get(0):
-                raise ExportError(f"{name} line {line}: the header can't be read: {reason}")
+                is_json = cut.text(0).lstrip().startswith((b"{", b"["))
+                way_out = '; it looks like JSON: export.format = "ndjson" or "json" reads it' if is_json else ""
+                raise ExportError(f"{name} line {line}: the header can't be read: {reason}{way_out}")
             try:
                 text = cut.text(0).decode()
             except UnicodeDecodeError as error:
+                is_utf16 = cut.data[:2] in (b"\xff\xfe", b"\xfe\xff")
+                way_out = 'it looks like UTF-16: set export.encoding = "utf-16"' if is_utf16 else "set export.encoding"
                 raise ExportError(
-                    f"{name} line {line}: the header is not UTF-8 ({error.reason} at byte {error.start})"
+                    f"{name} line {line}: the header is not UTF-8 ({error.reason} at byte {error.start}); {way_out}"
                 ) from error
             place.move(cut.data[: int(cut.ends[0])])
             return next(csv.reader(io.StringIO(text, newline=""), delimiter=self._delimiter))
         raise ExportError(f"{name} is empty: not even a header")
+
+    def _check_delimiter(self, header: list[str]) -> None:
+        """Raises ExportError if the header is one column that would be several with another delimiter."""
+        if len(header) == 1 and self._mapping.user is not None and self._mapping.user != header[0]:
+            for other in ";\t|,":
+                if self._mapping.user in header[0].split(other):
+                    raise ExportError(
+                        f"{self._source.name}: the header is one column, {header[0]!r}; "
+                        f"export.delimiter = {json.dumps(other)} makes it several"
+                    )
 
     def _check_names(self, header: list[str], columns: list[str]) -> None:
         """Raises ExportError if a column that is read can't be told from others by its name."""

@@ -139,9 +139,9 @@ class Calven:
     # User attributes
 
     def _write_with_bearer(self, request: Request, now: float) -> Response:
-        self._must_accept("bearer")
         scheme, _, token = header(request, "authorization").partition(" ")
-        if scheme.lower() != "bearer" or not (token == self._fixed_token or self._tokens.get(token, 0.0) > now):
+        is_fixed = token == self._fixed_token and "bearer" in self._options.schemes
+        if scheme.lower() != "bearer" or not (is_fixed or self._tokens.get(token, 0.0) > now):
             raise Refused(401, "no valid bearer token")
         return self._write(request)
 

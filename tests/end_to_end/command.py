@@ -27,7 +27,9 @@ def loader(
 ) -> Ended:
     """`loader` with these arguments, to its end. None in the environment: not set."""
     unset: dict[str, str | None] = dict.fromkeys(_PROXIES)
-    result = CliRunner(env=unset | KNOWN | dict(environment or {})).invoke(main, list(map(str, arguments)), stdin)
+    result = CliRunner(env=unset | KNOWN | dict(environment or {})).invoke(
+        main, list(map(str, arguments)), stdin, prog_name="loader"
+    )
     if result.exception is not None and not isinstance(result.exception, SystemExit):
         raise result.exception
     return Ended(result.exit_code, result.stdout, result.stderr)

@@ -62,7 +62,7 @@ def provoke(case: Case, place: Place) -> str:
     shown = [
         f"### {case.name}\n",
         *_given(case),
-        f"`{' '.join(['loader', *map(_quoted, arguments)])}` ends with **{ended.status}**:\n",
+        f"`{' '.join(['loader', *map(_quoted, (_same(word, place) for word in arguments))])}` ends with **{ended.status}**:\n",
     ]
     if case.arguments[:2] == ("run", "load.toml") and not case.process and ended.status == 2:
         assert not said.startswith("loader: going on"), "nothing was sent"
