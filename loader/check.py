@@ -300,9 +300,9 @@ def _time(state: dict[str, Any]) -> str:
         f"({concurrency} requests at once)"
     )
     if not rate:
-        return f"{by_latency}; there is no rate limit, so the target's speed decides, and only a run shows that"
+        return f"{by_latency};\n  there is no rate limit, so the target's speed decides, and only a run shows that"
     if state["seconds_by_latency"] > state["seconds_by_rate"]:
-        return f"{by_latency}; the {rate:,g} requests a minute alone would allow {duration(state['seconds_by_rate'])}"
+        return f"{by_latency};\n  {rate:,g} requests a minute alone would allow {duration(state['seconds_by_rate'])}"
     enough = f"if an answer takes under {concurrency * 60 / rate:.2g} s ({concurrency} requests at once)"
     return f"{duration(state['seconds_by_rate'])} at {rate:,g} requests a minute, {enough}"
 

@@ -442,7 +442,8 @@ def lock(path: Path) -> Iterator[None]:
                     f"checkpoint {path}: its folder is not there; make it, or set checkpoint.path"
                 ) from error
             raise CheckpointError(
-                f"checkpoint {path}: can't make {name.name} beside it: {error.strerror}; checkpoint.path can put it elsewhere"
+                f"checkpoint {path}: can't make {name.name} beside it: {error.strerror}; "
+                "checkpoint.path can put both elsewhere"
             ) from error
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)

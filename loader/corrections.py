@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
 from loader.checkpoint import Checkpoint, ResultRow
-from loader.errors import CheckpointError, Refused
+from loader.errors import CheckpointError, ExportError, Refused
 from loader.export import Export, Fingerprint, files
 from loader.export.originals import delimiter_of, fields, header, originals
 from loader.mapping import ADDED, RowMapping
@@ -42,7 +42,11 @@ def export_of(checkpoint: Checkpoint, path: str | None = None) -> Export:
     )
     if export.is_stdin:
         raise Refused("the export came from stdin; name a file that holds it with --export")
-    known, now = Fingerprint(**checkpoint.get("export")), export.fingerprint()
+    known = Fingerprint(**checkpoint.get("export"))
+    try:
+        now = export.fingerprint()
+    except ExportError as error:
+        raise ExportError(f"{error}; name the file that holds it now with --export") from error
     has_size = known.files > 0  # stdin has none
     mapping = RowMapping(
         TARGETS[identity["target.api"]].frame,

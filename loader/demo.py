@@ -9,6 +9,7 @@ import csv
 import json
 import os
 import random
+import shlex
 import shutil
 import signal
 import sqlite3
@@ -76,9 +77,8 @@ def demo(folder: Path, users: int, seed: int, console: Console) -> int:
     _tell(console, f"{kinds['broken']:,} broken, {kinds['blank']:,} without a value")
     _say(console, 2, "A directory API on this machine, in a bad mood")
     with _sandbox(folder, seed) as (url, environment):
-        console.print(
-            f"    {url}: tokens live 3 s; 1 % of answers are 429, 1 % 500, connections break, answers get lost"
-        )
+        _tell(console, f"{url}: its tokens live 3 s, it answers 429, 500 and 503,")
+        _tell(console, "breaks connections, loses answers to what it has done, and doesn't know everyone")
         (folder / "load.toml").write_text(_SETTINGS.format(url=url))
         command = [*_LOADER, "run", str(folder / "load.toml")]
         checkpoint = folder / "users.ckpt"
@@ -95,12 +95,10 @@ def demo(folder: Path, users: int, seed: int, console: Console) -> int:
         _say(console, 5, "What the API now holds, against what the export says")
         is_exact = _compare(console, url, checkpoint, expected)
     _say(console, 6, "For a look")
-    for line in (
-        f"loader status {checkpoint}",
-        f"loader results {checkpoint} --code REJECTED",
-        f"sqlite3 {checkpoint} \"select * from results where user = 'user7@example.com'\"",
-    ):
-        console.print(f"    {line}", markup=False, highlight=False, soft_wrap=True)
+    command, name = shlex.quote(_command()), shlex.quote(str(checkpoint))
+    _tell(console, f"{command} status {name}")
+    _tell(console, f"{command} results {name} --code REJECTED")
+    _tell(console, f"sqlite3 {name} \"select * from results where user = 'user7@example.com'\"")
     took = time.monotonic() - started
     console.print(
         f"\n{'Exact' if is_exact else 'NOT EXACT'}, in {took:.0f} s.", style="bold green" if is_exact else "bold red"
@@ -249,9 +247,18 @@ def _compare(console: Console, url: str, checkpoint: Path, expected: Expected) -
         table.add_row(name, f"{wanted:,}", f"{found:,}", "[green]✓[/]" if good else "[red]✗[/]")
     console.print(table)
     resent = writes - codes["SUCCESS"]
-    _tell(console, f"users sent twice: {resent:,}, for answers that got lost and for the kill, which may cost")
-    _tell(console, f"{_RESENT_BY_A_KILL:,} (2 x concurrency x users a request)")
+    _tell(console, f"users sent twice: {resent:,}, for lost answers and for the kill")
+    _tell(console, f"(which may cost 2 x concurrency x users a request = {_RESENT_BY_A_KILL:,})")
     return all(wanted == found for wanted, found in checks.values())
+
+
+def _command() -> str:
+    """How this command is called from here: the demo's environment need not be the shell's."""
+    beside = Path(sys.executable).with_name("loader")
+    if shutil.which("loader") == str(beside) or not beside.exists():
+        return "loader"
+    here = Path.cwd()
+    return str(beside.relative_to(here)) if beside.is_relative_to(here) else str(beside)
 
 
 def _tell(console: Console, text: str) -> None:

@@ -14,10 +14,7 @@ from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated, Any
 from urllib.parse import urlsplit
-from urllib.request import (
-    getproxies_environment,
-    proxy_bypass_environment,  # type: ignore[attr-defined]  # typeshed lacks it
-)
+from urllib.request import getproxies_environment, proxy_bypass_environment  # type: ignore[attr-defined]  # typeshed
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PlainValidator, PrivateAttr, ValidationError
 
@@ -391,7 +388,8 @@ def _first(error: ValidationError, model: type[BaseModel], prefix: str = "", hid
     names = [str(part) for part in first["loc"]]
     key = ".".join([prefix, *names] if prefix else names)
     if first["type"] == "missing":
-        return f"{f'the table [{key}]' if model is Settings and len(names) == 1 else key} is missing"
+        is_table = model is Settings and len(names) == 1
+        return f"{key} is missing{f': the settings need a table [{key}]' if is_table else ''}"
     if first["type"] == "extra_forbidden":
         at: type[BaseModel] = model
         for name in names[:-1]:

@@ -173,7 +173,7 @@ class Source:
                 except (zlib.error, OSError, EOFError, ValueError, zstd.ZstdError) as error:
                     if is_first:
                         raise ExportError(
-                            f"{self.name} is called {compression}, and is damaged or something else: {error}"
+                            f"{self.name} is not {compression}, or it is damaged: {error}"
                         ) from error
                     raise Stopped(
                         f"{self.name} is damaged near byte {self.position:,} ({error}); all rows before are kept"

@@ -3,6 +3,6 @@
 from proxy.http.proxy import HttpProxyBasePlugin
 
 
-class ToLoopback(HttpProxyBasePlugin):  # type: ignore[misc]  # without types
+class ToLoopback(HttpProxyBasePlugin):
     def resolve_dns(self, host: str, port: int) -> tuple[str, None]:
         return "127.0.0.1", None

@@ -59,10 +59,11 @@ def provoke(case: Case, place: Place) -> str:
     for bad in ("Traceback", "internal error", "not-the-secret", "ann:secret"):
         assert bad not in said, said
     assert not list(place.folder.glob("loader-crash-*"))
+    command = " ".join(["loader", *(_quoted(_same(word, place)) for word in arguments)])
     shown = [
         f"### {case.name}\n",
         *_given(case),
-        f"`{' '.join(['loader', *map(_quoted, (_same(word, place) for word in arguments))])}` ends with **{ended.status}**:\n",
+        f"`{command}` ends with **{ended.status}**:\n",
     ]
     if case.arguments[:2] == ("run", "load.toml") and not case.process and ended.status == 2:
         assert not said.startswith("loader: going on"), "nothing was sent"

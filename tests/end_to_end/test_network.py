@@ -5,7 +5,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
@@ -23,7 +23,7 @@ def way(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Roads]:
         yield found
 
 
-def run(folder: Path, url: str, environment: dict[str, str | None] | None = None, **network: object) -> Ended:
+def run(folder: Path, url: str, environment: Mapping[str, str | None] | None = None, **network: str | Path) -> Ended:
     """A load of one user with these settings of [network]."""
     (folder / "users.csv").write_text("email,Dept,Cost Centre,Site,Reports\na@x.com,Sales,1,Wien,3\n")
     path = oracle.write_settings(folder, url, give_up_s=0.3)
@@ -71,9 +71,11 @@ def test_a_client_certificate_is_shown(tmp_path: Path, way: Roads) -> None:
 
 
 def test_its_key_may_stand_apart(tmp_path: Path, way: Roads) -> None:
-    files = {"client_cert": way.folder / "client.crt", "client_key": way.folder / "client.key"}
+    """In a file of its own."""
+    cert, key = way.folder / "client.crt", way.folder / "client.key"
+    url = f"https://127.0.0.1:{way.mutual_tls}"
 
-    assert run(tmp_path, f"https://127.0.0.1:{way.mutual_tls}", ca_file=way.ca_file, **files).status == 0
+    assert run(tmp_path, url, ca_file=way.ca_file, client_cert=cert, client_key=key).status == 0
 
 
 def test_a_client_certificate_that_is_missing_is_asked_for(tmp_path: Path, way: Roads) -> None:
@@ -118,9 +120,11 @@ def test_loopback_is_never_reached_through_a_proxy(tmp_path: Path, way: Roads, h
     """It would be the proxy's own."""
     way.asked.clear()
     address = f"http://127.0.0.1:{way.proxy}"
-    network = {"proxy": address} if "set" in how else {}
+    network: dict[str, str | Path] = {"ca_file": way.ca_file}
+    if "set" in how:
+        network["proxy"] = address
 
-    ended = run(tmp_path, f"https://127.0.0.1:{way.tls}", {"HTTPS_PROXY": address}, ca_file=way.ca_file, **network)
+    ended = run(tmp_path, f"https://127.0.0.1:{way.tls}", {"HTTPS_PROXY": address}, **network)
 
     assert ended.status == 0
     assert not way.asked

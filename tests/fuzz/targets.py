@@ -5,12 +5,18 @@ of an input choose the options, so that one file says all. Used by test_corpus.p
 (inputs that hypothesis makes up) and atheris (run.py).
 """
 
+import bz2
 import gzip
+import io
 import json
 import random
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
+
+import pyarrow as pa
+import pyarrow.feather
+import pyarrow.parquet
 
 from loader.errors import ExportError, Refused, SettingsError, Stopped
 from loader.export import Export
@@ -30,6 +36,7 @@ Target = Callable[[bytes, Path], None]
 
 _LIMITS = (1 << 20, 4, 7, 16, 40)
 _DELIMITERS = ",;\t|"
+_ENCODINGS = ("utf-8", "utf-8", "utf-8", "cp1252", "utf-16", "utf-16-le")
 
 
 def _options(data: bytes, count: int) -> tuple[list[int], bytes]:
@@ -83,8 +90,12 @@ class Read(NamedTuple):
     end: str
 
 
-def reader(name: str, pack: Callable[[bytes, int, int], bytes] | None = None) -> Target:
-    """The target that reads an export called `name` whose content is the input, packed by `pack` if need be."""
+def reader(name: str, pack: Callable[[bytes, int, int], bytes] | None = None, *, is_exact: bool = True) -> Target:
+    """The target that reads an export called `name` whose content is the input, packed by `pack` if need be.
+
+    `is_exact`: rows and end are the same however the bytes arrive. Otherwise, how much comes out before what is damaged
+    shows does depend on it, but no row is ever another.
+    """
 
     def check(data: bytes, folder: Path) -> None:
         (how, limit, size, place), content = _options(data, 4)
@@ -99,15 +110,17 @@ def reader(name: str, pack: Callable[[bytes, int, int], bytes] | None = None) ->
         delimiter = None if limit & 64 else _DELIMITERS[limit // 8 % 4]
         most = _LIMITS[limit % len(_LIMITS)]
 
+        encoding = _ENCODINGS[size // 50]
+
         def read(chunk_bytes: int, start: Mark | None = None) -> Read:
-            export = Export.of([path], None, delimiter, most)
+            export = Export.of([path], None, delimiter, most, encoding)
             return _read(Export(**{**vars(export), "chunk_bytes": chunk_bytes}), mapping, start)
 
         whole = read(1 << 20)
         in_chunks = read(1 + size % 50)
         _check_rows(whole, 1)
         _check_rows(in_chunks, 1)
-        if pack and (whole.end or in_chunks.end):  # how much comes out before the damage shows does depend on it
+        if not (is_exact and encoding == "utf-8") and (whole.end or in_chunks.end):
             shared = whole.rows.keys() & in_chunks.rows.keys()
             assert all(whole.rows[row] == in_chunks.rows[row] for row in shared)
         else:
@@ -157,18 +170,60 @@ def _check_record(user: str, record: bytes) -> None:
     assert isinstance(made[make.FRAME.attributes], dict)
 
 
-def _gzip(content: bytes, how: int, place: int) -> bytes:
-    """The input as gzip: whole, cut short, damaged, in two members, or just bytes called so."""
-    packed = gzip.compress(content, 1, mtime=0)
-    at = place * len(packed) // 256
-    return (
-        content,
-        packed,
-        packed[:at],
-        packed[:at] + bytes([packed[at] ^ (place | 1)]) + packed[at + 1 :],
-        packed + gzip.compress(content[at:], 1, mtime=0) + b"\0" * (place % 3),
-        packed + content[at:],
-    )[how // 8 % 6]
+def packed(compress: Callable[[bytes], bytes]) -> Callable[[bytes, int, int], bytes]:
+    """The input compressed: whole, cut short, damaged, in two members, or just bytes called so."""
+
+    def pack(content: bytes, how: int, place: int) -> bytes:
+        made = compress(content)
+        at = place * len(made) // 256
+        return (
+            content,
+            made,
+            made[:at],
+            made[:at] + bytes([made[at] ^ (place | 1)]) + made[at + 1 :],
+            made + compress(content[at:]) + b"\0" * (place % 3),
+            made + content[at:],
+        )[how // 8 % 6]
+
+    return pack
+
+
+def columns(write: Callable[[pa.Table, io.BytesIO, int], None]) -> Callable[[bytes, int, int], bytes]:
+    """The input as columns: its lines are the keys, and values of some type; at times with a byte that is another."""
+
+    def pack(content: bytes, how: int, place: int) -> bytes:
+        if how & 64:
+            return content
+        lines = content.split(b"\n")
+        kind, values = _VALUES[place % len(_VALUES)]
+        texts = [line.decode("utf-8", "replace") for line in lines]
+        made = pa.table({"a": texts, "b": pa.array([None if b"-" in line else values(line) for line in lines], kind)})
+        out = io.BytesIO()
+        write(made, out, 1 + how % 7)
+        data = bytearray(out.getvalue())
+        if how & 32:
+            data[how * place % len(data)] ^= place | 1
+        return bytes(data)
+
+    return pack
+
+
+_VALUES: list[tuple[pa.DataType, Callable[[bytes], object]]] = [
+    (pa.string(), lambda line: line.decode("utf-8", "replace")),
+    (pa.binary(), lambda line: line),
+    (pa.int64(), lambda line: int.from_bytes(line[:7], "big", signed=True)),
+    (pa.float64(), lambda line: float(f"{len(line)}e{int.from_bytes(line[:2], 'big', signed=True)}")),
+    (pa.float32(), lambda line: (1.5, float("nan"), float("-inf"), 1e30)[len(line) % 4]),
+    (pa.bool_(), lambda line: len(line) % 2 == 0),
+    (pa.date32(), lambda line: int.from_bytes(line[:3], "big", signed=True)),
+    (pa.timestamp("us", "Europe/Vienna"), lambda line: int.from_bytes(line[:7], "big", signed=True)),
+    (pa.timestamp("ns"), lambda line: int.from_bytes(line[:8], "big", signed=True)),
+    (pa.time64("us"), lambda line: int.from_bytes(line[:4], "big")),
+    (pa.list_(pa.string()), lambda line: [part.decode("utf-8", "replace") for part in line.split(b",")]),
+    (pa.struct([("x", pa.int8()), ("y", pa.binary())]), lambda line: {"x": len(line) % 100, "y": line}),
+    (pa.map_(pa.string(), pa.float64()), lambda line: [(str(at), float(at)) for at in line]),
+    (pa.dictionary(pa.int8(), pa.string()), lambda line: line[:1].decode("utf-8", "replace")),
+]
 
 
 # Settings ------------------------------------------------------------------------------------------------------------
@@ -218,7 +273,7 @@ _BATCH = make.batch("abc")
 _APIS = (Calven(auth="hmac"), Calven(auth="hmac", result_codes={"3": "INVALID", "success": "FAILED"}))  # type: ignore[dict-item]
 
 
-def token(data: bytes, _: Path) -> None:
+def token(data: bytes, folder: Path) -> None:
     """Whatever a token endpoint answers, it is a token or none."""
     _, response = _response(data)
     found = read_token(response, 1.75e9, 50.0)
@@ -252,7 +307,20 @@ TARGETS: Mapping[str, Target] = {
     "split": split,
     "csv": reader("users.csv"),
     "ndjson": reader("users.ndjson"),
-    "gzip": reader("users.csv.gz", _gzip),
+    "json": reader("users.json", is_exact=False),
+    "gzip": reader("users.csv.gz", packed(lambda data: gzip.compress(data, 1, mtime=0)), is_exact=False),
+    "bzip2": reader("users.csv.bz2", packed(bz2.compress), is_exact=False),
+    "zstd": reader("users.csv.zst", packed(lambda data: pa.compress(data, "zstd", asbytes=True)), is_exact=False),
+    "parquet": reader(
+        "users.parquet",
+        columns(lambda table, out, rows: pyarrow.parquet.write_table(table, out, row_group_size=rows)),
+        is_exact=False,
+    ),
+    "arrow": reader(
+        "users.arrow",
+        columns(lambda table, out, rows: pyarrow.feather.write_feather(table, out, "uncompressed", chunksize=rows)),
+        is_exact=False,
+    ),
     "settings": settings,
     "token": token,
     "answer": answer,
