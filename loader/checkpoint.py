@@ -279,6 +279,11 @@ class Checkpoint:
             Mark(*found) for found in self._db.execute("SELECT row, offset, line, digest, file FROM mark ORDER BY row")
         ]
 
+    def forget_marks(self) -> None:
+        """Another export may be read from now on."""
+        with self._transaction():
+            self._db.execute("DELETE FROM mark")
+
     def start_at(self, row: int) -> Mark | None:
         """The last mark before `row`, from which to read on. Reading makes the marks behind it again, the same."""
         found = self._db.execute(

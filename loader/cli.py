@@ -353,7 +353,9 @@ def _summarize(checkpoint: "Checkpoint") -> int:
     for line in outcome_lines(dict(tally.counts)):
         say(line)
     if tally.failures:
-        say(f"{tally.failures:,} row{'s' if tally.failures > 1 else ''} failed; see them with: loader results {checkpoint.path}")
+        say(
+            f"{tally.failures:,} row{'s' if tally.failures > 1 else ''} failed; see them with: loader results {checkpoint.path}"
+        )
     return tally.exit_status
 
 

@@ -95,9 +95,9 @@ def demo(folder: Path, users: int, seed: int, console: Console) -> int:
         _say(console, 5, "What the API now holds, against what the export says")
         is_exact = _compare(console, url, checkpoint, expected)
     _say(console, 6, "For a look")
-    command, name = shlex.quote(_command()), shlex.quote(str(checkpoint))
-    _tell(console, f"{command} status {name}")
-    _tell(console, f"{command} results {name} --code REJECTED")
+    loader, name = shlex.quote(_command()), shlex.quote(str(checkpoint))
+    _tell(console, f"{loader} status {name}")
+    _tell(console, f"{loader} results {name} --code REJECTED")
     _tell(console, f"sqlite3 {name} \"select * from results where user = 'user7@example.com'\"")
     took = time.monotonic() - started
     console.print(

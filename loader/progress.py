@@ -59,8 +59,8 @@ class Tally:
         sent = self._sent
         if sent >= _HOPELESS and not self._is_judged and not self.counts[Code.SUCCESS] + self.counts[Code.PARTIAL]:
             return (
-                f"not one of the first {sent:,} users sent was accepted; the last: {self.last_failure}. If the mapping is "
-                "wrong, mend it and start over with --fresh --yes; if these users do fail, run it again to go on"
+                f"not one of the first {sent:,} users sent was accepted; the last: {self.last_failure}. If the mapping "
+                "is wrong, mend it and start over with --fresh --yes; if these users do fail, run it again to go on"
             )
         if isinstance(max_failures, int):
             passed = self.failures > max_failures

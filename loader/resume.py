@@ -29,15 +29,15 @@ def begin(checkpoint: Checkpoint, identity: dict[str, Any], export: Export, mapp
     """Make this run the next of the checkpoint's load, or its first. Raises CheckpointError if it is another load."""
     found = export.fingerprint()
     known = checkpoint.get("identity")
-    if known is None:
+    is_finished = checkpoint.get("finished_at") is not None
+    if known is None or not (is_finished or checkpoint.settled()):  # where nothing is settled, nothing is given up
+        checkpoint.forget_marks()
         files = list(map(str, export.paths))
         checkpoint.put(identity=identity, export=found._asdict(), path=str(export), files=files, started_at=time.time())
         return Resume(SpanSet(), None)
     _same_load(checkpoint.path, known, identity)
     _same_export(checkpoint, export, mapping, found)
-    if checkpoint.get("finished_at") is not None:
-        return Resume(SpanSet(), None, is_finished=True)
-    return _go_on(checkpoint)
+    return Resume(SpanSet(), None, is_finished=True) if is_finished else _go_on(checkpoint)
 
 
 def _go_on(checkpoint: Checkpoint) -> Resume:
@@ -86,7 +86,7 @@ def _same_load(path: Path, known: dict[str, Any], identity: dict[str, Any]) -> N
         lines = (f"  {name}: was {_show(known.get(name))}, is {_show(identity.get(name))}" for name in sorted(differ))
         raise CheckpointError(
             f"{path} belongs to another load:\n" + "\n".join(lines) + "\n"
-            "Undo the change to go on with that load, or start over with --fresh"
+            "Undo the change to go on with that load, or start over with --fresh (--fresh --yes if it isn't finished)"
         )
 
 

@@ -4,19 +4,21 @@ import csv
 import io
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from loader.checkpoint import Checkpoint
+from loader.checkpoint import Checkpoint, Entry
 from loader.corrections import Written, export_of, write_rows
 from loader.errors import CheckpointError, Refused
 from loader.export import Export
+from loader.outcome import Code, Settled
 from loader.resume import begin
 from tests import make
 
-IDENTITY = {
+IDENTITY: dict[str, Any] = {
     "export.format": "csv",
     "export.delimiter": None,
     "export.encoding": "utf-8",
@@ -41,9 +43,6 @@ def loaded(folder: Path, content: bytes | str, name: str = "users.csv", user: st
 
 
 def settle(checkpoint: Checkpoint, export: Export, user: str | None) -> None:
-    from loader.checkpoint import Entry
-    from loader.outcome import Code, Settled
-
     for rows in export.rows(make.mapping(user)):
         unknown = make.outcome(Code.USER_NOT_FOUND, 'who is "that"?')
         sent = [Settled(row, name, unknown) for row, name in zip(rows.numbers, rows.users, strict=True)]

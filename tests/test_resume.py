@@ -65,6 +65,7 @@ def test_a_finished_load_stays_finished(checkpoint: Checkpoint, export: Export) 
 def test_another_load_is_refused_with_the_difference(checkpoint: Checkpoint, export: Export) -> None:
     """Every setting that differs, as it was and as it is."""
     begin(checkpoint, IDENTITY, export, make.mapping())
+    read_all(checkpoint, export)
 
     with pytest.raises(CheckpointError) as caught:
         begin(
@@ -80,6 +81,16 @@ def test_another_load_is_refused_with_the_difference(checkpoint: Checkpoint, exp
         "  target.write: was not set, is 'x'",
     ]
     assert "--fresh" in str(caught.value)
+
+
+def test_a_load_of_which_nothing_is_settled_gives_way(checkpoint: Checkpoint, export: Export) -> None:
+    """Whoever mistyped the port need not start over aloud."""
+    begin(checkpoint, IDENTITY, export, make.mapping())
+    checkpoint.commit([Entry(mark=block.end) for block in export.rows(make.mapping())])
+
+    assert begin(checkpoint, IDENTITY | {"mapping.user": "upn"}, export, make.mapping()) == Resume(SpanSet(), None)
+    assert checkpoint.get("identity")["mapping.user"] == "upn"
+    assert checkpoint.marks() == []
 
 
 def touch(export: Export) -> None:

@@ -172,9 +172,7 @@ class Source:
                     chunk = unpack.decompress(raw, self.chunk_bytes)
                 except (zlib.error, OSError, EOFError, ValueError, zstd.ZstdError) as error:
                     if is_first:
-                        raise ExportError(
-                            f"{self.name} is not {compression}, or it is damaged: {error}"
-                        ) from error
+                        raise ExportError(f"{self.name} is not {compression}, or it is damaged: {error}") from error
                     raise Stopped(
                         f"{self.name} is damaged near byte {self.position:,} ({error}); all rows before are kept"
                     ) from error

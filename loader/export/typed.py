@@ -1,15 +1,7 @@
-"""Typed columns (Parquet, Arrow) as JSON, each type in one form. docs/formats.md is the table of them.
+"""Typed columns (Parquet, Arrow) as JSON, each type in one form: docs/formats.md has the table of them.
 
-| type | JSON |
-|---|---|
-| text, dictionaries of text | string |
-| boolean | `true`, `false` |
-| integer, decimal | number, with the digits that are stored: `12.50` |
-| float | number, the shortest digits that mean it; NaN and infinity are no JSON and reject the row |
-| date, time, timestamp | string: `2026-01-31`, `13:45:00`, `2026-01-31T13:45:00`; with a zone, in UTC: `…Z`; a fraction if there is one |
-| binary | string, if it is UTF-8; else the row is rejected |
-| list, struct, map | array, object, object, of the above |
-| null, of any type | `null` |
+Text, dates and times become strings; booleans and numbers what they are, with their digits; lists, structs and maps
+arrays and objects; null is `null` in every type. What JSON has no form for (NaN, bytes that are no text) rejects its row.
 """
 
 from collections.abc import Callable, Mapping
