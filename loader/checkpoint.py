@@ -148,7 +148,7 @@ class Checkpoint:
     @classmethod
     def read(cls, path: Path) -> "Checkpoint":
         """Open to read, also while a run writes: all that is read is of one moment. Raises CheckpointError."""
-        if not path.is_file():
+        if not os.path.isfile(path):  # Path.is_file() raises for a name that is too long
             raise CheckpointError(f"there is no checkpoint {path}")
         uri = f"{path.absolute().as_uri()}?mode=ro"
         try:

@@ -30,7 +30,9 @@ def begin(checkpoint: Checkpoint, identity: dict[str, Any], export: Export, mapp
     found = export.fingerprint()
     known = checkpoint.get("identity")
     is_finished = checkpoint.get("finished_at") is not None
-    if known is None or not (is_finished or checkpoint.settled()):  # where nothing is settled, nothing is given up
+    is_retried = checkpoint.get("retried_at") is not None
+    # Where nothing is settled, nothing is given up; but a retry may have taken every row back out.
+    if known is None or not (is_finished or is_retried or checkpoint.settled()):
         checkpoint.forget_marks()
         files = list(map(str, export.paths))
         checkpoint.put(identity=identity, export=found._asdict(), path=str(export), files=files, started_at=time.time())

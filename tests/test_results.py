@@ -83,6 +83,13 @@ def test_a_finished_load_says_when(checkpoint: Checkpoint) -> None:
     assert list(status_lines(status(checkpoint)))[-1].startswith("finished ")
 
 
+def test_a_retry_that_is_not_finished_is_told_as_one(checkpoint: Checkpoint) -> None:
+    """Its rows have no outcome meanwhile, so the load is not finished either."""
+    checkpoint.put(path="users.csv", started_at=0.0, retried_at=1.0)
+
+    assert list(status_lines(status(checkpoint)))[-1].startswith("not finished; retry begun ")
+
+
 def test_a_checkpoint_of_no_load_says_so(tmp_path: Path) -> None:
     """A run killed at once leaves one; its beginning is not now."""
     with Checkpoint.open(tmp_path / "x.ckpt", create=True) as empty:

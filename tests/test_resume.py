@@ -11,7 +11,8 @@ import pytest
 from loader.checkpoint import Checkpoint, Entry
 from loader.errors import CheckpointError
 from loader.export import Export
-from loader.resume import Resume, begin, set_aside
+from loader.outcome import Code, Outcome, Settled
+from loader.resume import Resume, begin, reopen, set_aside
 from loader.span import SpanSet
 from tests import make
 
@@ -208,3 +209,39 @@ def test_a_new_checkpoint_takes_nothing_from_the_old_one(tmp_path: Path, is_read
     with Checkpoint.read(aside) as kept, Checkpoint.read(path) as new:
         assert [row.user for row in kept.results()] == ["a", "b", "c"]
         assert [row.user for row in new.results()] == ["z"]
+
+
+def test_a_retry_goes_on_with_what_was_taken_back_out(checkpoint: Checkpoint, export: Export) -> None:
+    """Also when that is every row: it is the same load still, of the same export and mapping."""
+    begin(checkpoint, IDENTITY, export, make.mapping())
+    blocks = list(export.rows(make.mapping()))
+    checkpoint.commit([Entry(mark=block.end) for block in blocks])
+    checkpoint.commit([make.entry(make.batch([f"u{at}" for at in range(1, 21)]), make.outcome(Code.FAILED))])
+    checkpoint.put(finished_at=1.0, rows=20)
+
+    resume = reopen(checkpoint, begin(checkpoint, IDENTITY, export, make.mapping()))
+
+    assert (resume.is_finished, len(resume.settled), resume.start) == (False, 0, None)
+    again = reopen(checkpoint, begin(checkpoint, IDENTITY, export, make.mapping()))
+    assert again == resume
+    with pytest.raises(CheckpointError, match="belongs to another load"):
+        begin(checkpoint, IDENTITY | {"mapping.user": "upn"}, export, make.mapping())
+
+
+def test_a_load_that_is_not_finished_has_no_retry(checkpoint: Checkpoint, export: Export) -> None:
+    """Its rows have to be sent once, before any is sent again."""
+    resume = begin(checkpoint, IDENTITY, export, make.mapping())
+
+    with pytest.raises(CheckpointError, match="not finished; finish it first"):
+        reopen(checkpoint, resume)
+
+
+def test_a_load_without_failures_stays_finished(checkpoint: Checkpoint, export: Export) -> None:
+    """A rejected row is none that could be retried."""
+    begin(checkpoint, IDENTITY, export, make.mapping())
+    read_all(checkpoint, export)
+    checkpoint.commit([Entry(settled=[Settled(12, "", Outcome(Code.REJECTED, "ragged"))])])
+    checkpoint.put(finished_at=1.0, rows=11)
+
+    assert reopen(checkpoint, begin(checkpoint, IDENTITY, export, make.mapping())).is_finished
+    assert checkpoint.get("finished_at") == 1.0

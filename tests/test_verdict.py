@@ -2,7 +2,7 @@
 
 import pytest
 
-from loader.verdict import Do, by_status, words
+from loader.verdict import Do, by_status, way_out, words
 from tests import make
 
 
@@ -63,3 +63,22 @@ def test_a_redirect_says_where_to() -> None:
     assert "redirect to https://x.example/, not followed" in words(
         make.response(b"", 302, location="https://x.example/")
     )
+
+
+def test_words_are_one_printable_line_whatever_the_answer_holds() -> None:
+    """The address of a redirect is somebody else's text, too."""
+    assert (
+        words(make.response(b"a\n\x1bb", 302, location="/x\x05\r\n")) == "HTTP 302: redirect to /x , not followed a b"
+    )
+
+
+@pytest.mark.parametrize(
+    ("status", "named"), [(401, "[target.auth]"), (403, "right"), (404, "target.base_url"), (301, "target.base_url")]
+)
+def test_refusals_name_a_way_out(status: int, named: str) -> None:
+    assert named in way_out(make.response(status=status))
+
+
+@pytest.mark.parametrize("status", [200, 400, 413, 429, 500, 503])
+def test_what_nobody_can_mend_names_none(status: int) -> None:
+    assert way_out(make.response(status=status)) == ""

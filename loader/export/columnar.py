@@ -20,7 +20,8 @@ from loader.span import SpanSet
 #: Rows of a block. Parquet's own row groups may hold a million.
 _BATCH_ROWS = 8_192
 
-_ERRORS = (pa.ArrowException, OSError)
+#: UnicodeDecodeError: names and time zones in a damaged schema.
+_ERRORS = (pa.ArrowException, OSError, UnicodeDecodeError)
 
 
 class Columnar:
@@ -81,6 +82,7 @@ class Columnar:
         self._source.fingerprint()  # says it if the file isn't there
         try:
             opened = _Parquet(self._source.path) if self._form == "parquet" else _Arrow(self._source.path)
+            str(opened.schema)  # reads all names that are in it
         except _ERRORS as error:
             raise ExportError(f"{self._source.name} is not a whole {self._form} file: {_line(error)}") from error
         return opened.schema, opened

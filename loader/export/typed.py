@@ -138,8 +138,11 @@ class TypedMapper:
             for name, column in self._attributes.items()
         ]
         mapped = self._joiner.join(keys, parts, problems)
+        raw = block.column(self._user)
+        if problems and is_text(raw.type):
+            raw = _binary(raw)  # as text, Python would choke on what is not UTF-8
         for at, problem in problems.items():
-            problems[at] = problem._replace(user=_shown(block.column(self._user)[at].as_py()))
+            problems[at] = problem._replace(user=_shown(raw[at].as_py()))
         return mapped
 
     def _keys(self, column: pa.Array, problems: dict[int, Problem]) -> pa.StringArray:
@@ -163,7 +166,28 @@ def value_of(column: pa.Array, name: str, problems: dict[int, Problem]) -> pa.St
         if odd.true_count:
             reject(problems, odd, f"column {name!r}: not a finite number, which JSON has no form for")
             column = pc.if_else(odd, None, column)
+    if pa.types.is_nested(column.type):
+        column = _readable(column, name, problems)
     return as_json(column).fill_null("null")
+
+
+def _readable(column: pa.Array, name: str, problems: dict[int, Problem]) -> pa.Array:
+    """Nested values; those that hold text that is not UTF-8, or a time that is none, reject their rows and are null."""
+    try:
+        column.to_pylist()
+        return column
+    except (ValueError, OverflowError):
+        odd = pa.array([not _is_readable(value) for value in column], pa.bool_())
+    reject(problems, odd, f"column {name!r}: holds text that is not UTF-8, or a time that is none")
+    return pc.if_else(odd, pa.scalar(None, column.type), column)
+
+
+def _is_readable(value: pa.Scalar) -> bool:
+    try:
+        value.as_py()
+    except (ValueError, OverflowError):
+        return False
+    return True
 
 
 def _binary(column: pa.Array) -> pa.Array:

@@ -234,8 +234,13 @@ async def _serve(options: Options) -> Ledger:
     return served.ledger
 
 
+_KEY, _SECRET = 'key_id = "env:CALVEN_KEY_ID"', 'secret = "env:CALVEN_SECRET"'
+
+
 def _announce(served: Sandbox) -> None:
     calven = served.options.calven
+    scheme = next(name for name in get_args(Scheme) if name in calven.schemes)
+    needs = 'token = "the one given"' if scheme == "bearer" else f"{_KEY}\n  {_SECRET}"
     click.echo(served.url)  # echo flushes: whoever started this waits for the line
     click.echo(f"CALVEN_KEY_ID={shlex.quote(calven.key_id)}")
     click.echo(f"CALVEN_SECRET={shlex.quote(calven.secret)}")
@@ -246,9 +251,8 @@ def _announce(served: Sandbox) -> None:
         '  api = "calven"\n'
         f'  base_url = "{served.url}"\n'
         "  [target.auth]\n"
-        '  scheme = "hmac"\n'
-        '  key_id = "env:CALVEN_KEY_ID"\n'
-        '  secret = "env:CALVEN_SECRET"\n'
+        f'  scheme = "{scheme}"\n'
+        f"  {needs}\n"
         "\n"
         f"What it saw: curl {served.url}/_sandbox/stats",
         err=True,

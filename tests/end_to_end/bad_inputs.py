@@ -318,6 +318,7 @@ CASES: dict[str, list[Case]] = {
         Case("No settings", arguments=("run",)),
         Case("An option that is unknown", arguments=("run", "load.toml", "--frehs")),
         Case("status without a checkpoint", arguments=("status", "users.ckpt")),
+        Case("status of a name that is too long", arguments=("status", f"{'x' * 300}.ckpt")),
         Case("results without a checkpoint", arguments=("results", "users.ckpt")),
         Case("results of a settings file", arguments=("results", "load.toml")),
         Case(

@@ -193,3 +193,17 @@ def test_a_real_proxy(tmp_path: Path, way: Roads, password: str) -> None:
     else:
         assert ended.status == 3
         assert "HTTP 407" in ended.err
+
+
+def test_the_command_to_go_on_with_shows_no_secret(tmp_path: Path, way: Roads) -> None:
+    """Messages are kept in logs; where the secret stands elsewhere, the command stays whole."""
+    (tmp_path / "users.csv").write_text("email,Dept,Cost Centre,Site,Reports\na@x.com,Sales,1,Wien,3\n")
+    path = oracle.write_settings(tmp_path, f"http://127.0.0.1:{way.plain}")
+
+    shown = loader("run", path, "--set", "target.auth.secret=wr0ng-s3cret", "--set", "limits.attempts=3")
+    named = loader("run", path, "--set", "target.auth.secret=env:LOADER_TEST_KEY")
+
+    assert (shown.status, named.status) == (3, 3)
+    assert "wr0ng-s3cret" not in shown.err
+    assert "--set limits.attempts=3" in shown.err
+    assert "--set target.auth.secret=env:LOADER_TEST_KEY" in named.err
