@@ -471,3 +471,18 @@ def lock(path: Path) -> Iterator[None]:
     finally:
         name.unlink(missing_ok=True)
         os.close(handle)
+
+
+def runner(path: Path) -> str | None:
+    """The process that runs a load into the checkpoint at `path`, or None."""
+    try:
+        handle = os.open(path.with_name(path.name + ".lock"), os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return None
+    try:
+        fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return os.pread(handle, 100, 0).decode("ascii", "replace").strip()
+    finally:
+        os.close(handle)
+    return None

@@ -1,14 +1,16 @@
 """The command line: arguments in, messages and exit status out. Imports late, so that `--help` is quick."""
 
 import os
+import shlex
 import signal
 import sys
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from functools import wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, BinaryIO, NoReturn
 
 import click
 
@@ -224,7 +226,7 @@ def _settings_of(path: Path, overrides: tuple[str, ...]) -> "Settings":
 
     loaded = load_settings(path, overrides)
     for key in loaded.literal_secrets():
-        say(f"loader: {key} stands in the settings file; env:NAME or file:PATH keeps it out of there")
+        say(f"loader: {key} is given as plain text; env:NAME or file:PATH keeps it out of files and logs")
     loaded.secrets()
     return loaded
 
@@ -284,7 +286,8 @@ def _run(
                 if lane.stopping.is_set():
                     say("loader: stopped at once")
                     os._exit(128 + number)  # the checkpoint is made for being killed
-                say("loader: stopping; what is in flight may finish (again to stop at once)")
+                mark = "\n" if sys.stderr.isatty() else ""  # behind the ^C that the terminal shows
+                say(f"{mark}loader: stopping; what is in flight may finish (again to stop at once)")
                 lane.stop(Interrupted(number))
 
     async def heed_the_clock(lane: "Lane") -> None:
@@ -332,8 +335,6 @@ class _Warnings:
 
 
 def _again(command: str, settings: Path, overrides: tuple[str, ...]) -> str:
-    import shlex
-
     sets = [part for override in overrides for part in ("--set", _without_secret(override))]
     return shlex.join(["loader", command, str(settings), *sets])
 
@@ -353,9 +354,8 @@ def _summarize(checkpoint: "Checkpoint") -> int:
     for line in outcome_lines(dict(tally.counts)):
         say(line)
     if tally.failures:
-        say(
-            f"{tally.failures:,} row{'s' if tally.failures > 1 else ''} failed; see them with: loader results {checkpoint.path}"
-        )
+        rows = f"{tally.failures:,} row{'s' if tally.failures > 1 else ''}"
+        say(f"{rows} failed; see them with: {shlex.join(['loader', 'results', str(checkpoint.path)])}")
     return tally.exit_status
 
 
@@ -451,6 +451,7 @@ def results(
     from loader.checkpoint import Checkpoint
     from loader.outcome import Code
 
+    codes = tuple(code.upper() for code in codes)
     for code in codes:
         if code not in Code.__members__:
             raise Refused(f"--code {code!r} is not an outcome; known: {', '.join(Code)}")
@@ -466,40 +467,59 @@ def results(
 
 
 def _write_results(checkpoint: "Checkpoint", codes: tuple[str, ...], output: Path | None, form: str) -> None:
+    import io
+
     from loader.results import write_results
 
-    if output is None:
-        sys.stdout.reconfigure(encoding="utf-8", newline="\n")  # type: ignore[union-attr]
-        write_results(checkpoint, sys.stdout, form, codes)
-        sys.stdout.flush()
-    else:
-        with open(_new_file(output), "w", encoding="utf-8", newline="\n") as file:
-            write_results(checkpoint, file, form, codes)
+    with _output(output, checkpoint) as file:
+        text = io.TextIOWrapper(file, encoding="utf-8", newline="\n")
+        write_results(checkpoint, text, form, codes)
+        text.detach()  # flushes; the file stays open
 
 
 def _write_rows(checkpoint: "Checkpoint", codes: tuple[str, ...], output: Path | None, path: str | None) -> None:
     from loader.corrections import export_of, write_rows
 
     export = export_of(checkpoint, path)
-    if output is None:
-        written = write_rows(checkpoint, export, sys.stdout.buffer, codes)
-        sys.stdout.flush()
-    elif output.resolve() in [each.resolve() for each in export.paths]:
-        raise Refused(f"-o {output} is the export itself; name another file")
-    else:
-        with open(_new_file(output), "wb") as file:
-            written = write_rows(checkpoint, export, file, codes)
+    with _output(output, checkpoint, export.paths) as file:
+        written = write_rows(checkpoint, export, file, codes)
+    if output is not None:
         say(f"loader: {written.rows:,} rows in {output}; correct them, and load that file as it is")
     if written.too_long:
         say(f"loader: {written.too_long:,} rows are left out, as they are too long (export.max_row_bytes)")
 
 
-def _new_file(path: Path) -> int:
-    """For its owner alone: it holds users. Raises Refused."""
+@contextmanager
+def _output(path: Path | None, checkpoint: "Checkpoint", kept: Iterable[Path] = ()) -> Iterator[BinaryIO]:
+    """Where results go: stdout, or a file for its owner alone, as it holds users; whole, or not at all.
+
+    Raises Refused if it can't be written, or if it is the checkpoint or the export.
+    """
+    if path is None:
+        try:
+            yield sys.stdout.buffer
+            sys.stdout.flush()
+        except BrokenPipeError:
+            raise
+        except OSError as error:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is left can't be written either
+            raise Refused(f"can't write to stdout: {error.strerror}") from error
+        return
+    ours = [checkpoint.path.with_name(checkpoint.path.name + suffix) for suffix in ("", "-wal", "-shm", ".lock")]
+    if path.resolve() in [each.resolve() for each in (*ours, *kept, *map(Path, checkpoint.get("files") or ()))]:
+        raise Refused(f"-o {path} would overwrite the checkpoint or the export; name another file")
+    is_plain = path.is_file() or not path.exists()  # not a pipe or a device
+    draft = path.with_name(path.name + ".part") if is_plain else path
     try:
-        return os.open(path, os.O_CREAT | os.O_WRONLY | os.O_TRUNC, 0o600)
+        with open(os.open(draft, os.O_CREAT | os.O_WRONLY | os.O_TRUNC, 0o600), "wb") as file:
+            yield file
+        if is_plain:
+            draft.replace(path)
     except OSError as error:
         raise Refused(f"-o {path}: can't write it: {error.strerror}") from error
+    finally:
+        if is_plain:
+            draft.unlink(missing_ok=True)
 
 
 @main.command()

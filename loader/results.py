@@ -6,7 +6,7 @@ import time
 from collections.abc import Collection, Iterator
 from typing import Any, TextIO
 
-from loader.checkpoint import Checkpoint
+from loader.checkpoint import Checkpoint, runner
 from loader.outcome import GOOD, Code
 from loader.progress import duration
 
@@ -36,15 +36,16 @@ def write_results(checkpoint: Checkpoint, out: TextIO, form: str, codes: Collect
 def status(checkpoint: Checkpoint) -> dict[str, Any]:
     """How the load stands: rows by code, their sum, how fast, and when it will be done (None: nobody knows)."""
     counts = {code.value: count for code, count in sorted(checkpoint.counts().items(), key=lambda item: -item[1])}
-    finished = checkpoint.get("finished_at")
+    finished, process = checkpoint.get("finished_at"), runner(checkpoint.path)
     rows, rate = sum(counts.values()), checkpoint.rate()
     (position, row), size = checkpoint.get("position") or (0, 0), (checkpoint.get("export") or {}).get("size")
     expected = row * size / position if position and size else None
-    left = max(expected - rows, 0) / rate if expected and rate and not finished else None
+    left = max(expected - rows, 0) / rate if expected and rate and process is not None else None
     return {
         "checkpoint": str(checkpoint.path),
         "export": checkpoint.get("path"),
-        "state": "finished" if finished else "unfinished",
+        "state": "finished" if finished else "unfinished" if process is None else "running",
+        "process": process,
         "rows": rows,
         "outcomes": counts,
         "failures": sum(count for code, count in counts.items() if code not in GOOD),
@@ -66,13 +67,16 @@ def status_lines(state: dict[str, Any]) -> Iterator[str]:
         yield "not begun"
     else:
         pace = f", {state['rows_per_s']:,.0f} rows/s" if state["rows_per_s"] else ""
-        left = f", {duration(state['left_s'])} left at that pace" if state["left_s"] is not None else ""
+        left = f", {duration(state['left_s'])} left" if state["left_s"] is not None else ""
         begun = (
             f"retry begun {_time(state['retried_at'])}"
             if state["retried_at"]
             else f"begun {_time(state['started_at'])}"
         )
-        yield f"not finished; {begun}{pace}{left}. Go on with: loader run SETTINGS"
+        if state["state"] == "running":
+            yield f"running (process {state['process']}); {begun}{pace}{left}"
+        else:
+            yield f"not finished; {begun}{pace}. Go on with: loader run SETTINGS"
 
 
 def outcome_lines(counts: dict[Code, int]) -> Iterator[str]:

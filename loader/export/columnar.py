@@ -138,10 +138,24 @@ class _Arrow:
             if skip >= batch.num_rows:
                 skip -= batch.num_rows
                 continue
-            rest = batch.slice(skip).select(columns)
+            rest = _sound(batch.select(columns)).slice(skip)
             skip = 0
             for at in range(0, rest.num_rows, _BATCH_ROWS):
                 yield rest.slice(at, _BATCH_ROWS)
+
+
+def _sound(batch: pa.RecordBatch) -> pa.RecordBatch:
+    """The batch, if nothing in it leads out of its memory: the IPC format is used as it lies in the file.
+
+    Raises ArrowInvalid. Text is taken for bytes here, as what is not UTF-8 is one row's matter and said of it later.
+    """
+    for column in batch.columns:
+        if pa.types.is_string(column.type):
+            column = column.view(pa.binary())
+        elif pa.types.is_large_string(column.type):
+            column = column.view(pa.large_binary())
+        column.validate(full=True)
+    return batch
 
 
 def _line(error: BaseException) -> str:

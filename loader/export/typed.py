@@ -1,7 +1,8 @@
 """Typed columns (Parquet, Arrow) as JSON, each type in one form: docs/formats.md has the table of them.
 
 Text, dates and times become strings; booleans and numbers what they are, with their digits; lists, structs and maps
-arrays and objects; null is `null` in every type. What JSON has no form for (NaN, bytes that are no text) rejects its row.
+arrays and objects; null is `null` in every type. What JSON has no form for (NaN, bytes that are no text) rejects the
+row.
 """
 
 from collections.abc import Callable, Mapping

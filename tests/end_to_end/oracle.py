@@ -8,8 +8,10 @@ import csv
 import json
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
+import time
 import urllib.request
 from collections import Counter
 from collections.abc import Iterator
@@ -125,3 +127,26 @@ def compare(url: str, checkpoint: Path, expected: Expected) -> int:
     ledger = get(url, "users")
     assert {str(user["userName"]): user["attributes"] for user in ledger} == expected.users
     return sum(int(str(user["writes"])) for user in ledger) - codes["SUCCESS"]
+
+
+def wait_for_file(path: Path) -> None:
+    """Until it is there."""
+    end = time.monotonic() + 20
+    while not path.exists():
+        assert time.monotonic() < end
+        time.sleep(0.02)
+
+
+def wait_for_rows(path: Path, rows: int) -> None:
+    """Until a checkpoint holds so many outcomes."""
+    wait_for_file(path)
+    end = time.monotonic() + 20
+    while True:
+        assert time.monotonic() < end
+        try:
+            with sqlite3.connect(f"file:{path}?mode=ro", uri=True) as db:
+                if db.execute("select count(*) from results").fetchone()[0] >= rows:
+                    return
+        except sqlite3.Error:
+            pass
+        time.sleep(0.02)

@@ -104,7 +104,7 @@ def test_a_second_run_is_kept_out(tmp_path: Path) -> None:
         make_export(tmp_path / "users.csv", 5000, 1)
         path = oracle.write_settings(tmp_path, address, concurrency=2)
         first = oracle.start("run", path)
-        _wait_for_rows(tmp_path / "users.ckpt", 1)
+        oracle.wait_for_rows(tmp_path / "users.ckpt", 1)
 
         status, _, err = oracle.run("run", path)
         asked = oracle.run("status", tmp_path / "users.ckpt", "--format", "json")
@@ -113,7 +113,7 @@ def test_a_second_run_is_kept_out(tmp_path: Path) -> None:
 
     assert status == 2
     assert f"process {first.pid}" in err
-    assert json.loads(asked[1])["state"] == "unfinished"
+    assert (json.loads(asked[1])["state"], json.loads(asked[1])["process"]) == ("running", str(first.pid))
 
 
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
@@ -123,7 +123,7 @@ def test_a_signal_lets_what_is_in_flight_finish(tmp_path: Path, number: signal.S
     with oracle.sandbox("--latency", "0.1", "--unknown", "former") as address:
         path = oracle.write_settings(tmp_path, address, concurrency=4)
         process = oracle.start("run", path)
-        _wait_for_rows(tmp_path / "users.ckpt", 500)
+        oracle.wait_for_rows(tmp_path / "users.ckpt", 500)
         process.send_signal(number)
         _, err = process.communicate(timeout=20)
 
@@ -138,7 +138,7 @@ def test_a_second_signal_stops_at_once(tmp_path: Path) -> None:
     make_export(tmp_path / "users.csv", 2000, 3)
     with oracle.sandbox("--latency", "20", "--faults-on", "data") as address:
         process = oracle.start("run", oracle.write_settings(tmp_path, address))
-        _wait_for_file(tmp_path / "users.ckpt")
+        oracle.wait_for_file(tmp_path / "users.ckpt")
         time.sleep(0.7)
         process.send_signal(signal.SIGINT)
         time.sleep(0.3)
@@ -222,6 +222,22 @@ def test_results_can_be_filtered_and_piped(tmp_path: Path, url: str) -> None:
     assert "USER_NOT_FOUND" in wrong[2]
 
 
+def test_results_never_overwrite_what_they_are_made_of(tmp_path: Path, url: str) -> None:
+    """Not the checkpoint, not the export; a folder that isn't there and a full disk are no internal errors."""
+    oracle.run("run", settings(tmp_path, url))
+    path = tmp_path / "users.ckpt"
+    for taken in (path, tmp_path / "users.ckpt-wal", tmp_path / "users.csv"):
+        status, _, err = oracle.run("results", path, "-o", taken)
+        assert (status, "name another file" in err) == (2, True)
+    nowhere = oracle.run("results", path, "-o", tmp_path / "nowhere" / "x.csv")
+    full = oracle.run("results", path, "-o", "/dev/full")
+
+    assert (nowhere[0], "No such file" in nowhere[2]) == (2, True)
+    assert (full[0], "No space left" in full[2]) == (2, True)
+    assert len(oracle.results(path)) == 3
+    assert (tmp_path / "users.csv").read_text() == USERS
+
+
 def test_max_failures_stops_and_resumes(tmp_path: Path, url: str) -> None:
     """More failures than allowed: status 3; with a higher limit the same load goes on to its end."""
     text = USERS.splitlines()[0] + "\n" + "".join(f"former{n}@x.com,Sales,1,Wien,1\n" for n in range(400))
@@ -233,24 +249,3 @@ def test_max_failures_stops_and_resumes(tmp_path: Path, url: str) -> None:
     assert (stopped[0], finished[0]) == (3, 1)
     assert "max_failures" in stopped[2]
     assert len(oracle.results(tmp_path / "users.ckpt")) == 400
-
-
-def _wait_for_file(path: Path) -> None:
-    end = time.monotonic() + 20
-    while not path.exists():
-        assert time.monotonic() < end
-        time.sleep(0.02)
-
-
-def _wait_for_rows(path: Path, rows: int) -> None:
-    _wait_for_file(path)
-    end = time.monotonic() + 20
-    while True:
-        assert time.monotonic() < end
-        try:
-            with sqlite3.connect(f"file:{path}?mode=ro", uri=True) as db:
-                if db.execute("select count(*) from results").fetchone()[0] >= rows:
-                    return
-        except sqlite3.Error:
-            pass
-        time.sleep(0.02)

@@ -300,7 +300,7 @@ def test_rows_need_their_export(tmp_path: Path, url: str) -> None:
     changed = oracle.run("results", checkpoint, "--rows", "--export", moved)
 
     assert [result[0] for result in (over, gone, found, changed)] == [2, 2, 0, 2]
-    assert "is the export itself" in over[2]
+    assert "name another file" in over[2]
     assert "--export" in gone[2]
     assert found[1].splitlines()[1] == 'user1@x.com,Sales,1,Wien,1,SUCCESS,"OK"'
     assert "name the right one with --export" in changed[2]

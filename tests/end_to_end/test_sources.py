@@ -2,7 +2,6 @@
 
 import bz2
 import gzip
-import subprocess
 from pathlib import Path
 
 import pytest
@@ -13,15 +12,14 @@ from tests.end_to_end import oracle
 USERS = 6_000
 
 
-def piped(settings: Path, export: Path, kill_after_s: float | None = None) -> tuple[int, str]:
-    """`loader run` with the export on its stdin."""
+def piped(settings: Path, export: Path, kill_at: int | None = None) -> tuple[int, str]:
+    """`loader run` with the export on its stdin, killed as soon as so many rows are settled."""
     with export.open("rb") as file:
         process = oracle.start("run", settings, stdin=file)
-        try:
-            _, err = process.communicate(timeout=kill_after_s)
-        except subprocess.TimeoutExpired:
+        if kill_at is not None:
+            oracle.wait_for_rows(settings.with_name("users.ckpt"), kill_at)
             process.kill()
-            _, err = process.communicate()
+        _, err = process.communicate()
     assert "Traceback" not in err
     return process.returncode, err
 
@@ -43,7 +41,7 @@ def test_stdin_is_replayed_to_go_on(tmp_path: Path, packed: bool) -> None:
     with oracle.sandbox("--latency", "0.1", "--unknown", "former") as url:
         settings = settings_for(tmp_path, url, "-")
         settings.write_text(settings.read_text().replace('path = "-"', 'path = "-"\nformat = "csv"'))
-        killed, _ = piped(settings, export, 1.5)
+        killed, _ = piped(settings, export, 1_000)
         other = tmp_path / "other.csv"
         make_export(other, USERS, 4)
         refused, why = piped(settings, other)
