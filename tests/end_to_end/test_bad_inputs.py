@@ -107,6 +107,7 @@ def _fenced(text: str) -> str:
 def _same(text: str, place: Place) -> str:
     """What differs from run to run, made alike."""
     text = text.replace(str(place.folder.resolve()), "/load").replace(str(place.folder), "/load")
+    text = re.sub(r"'(/load[\w./-]*)'", r"\1", text)  # a shell may need quotes round the folder that it was
     text = re.sub(r"127\.0\.0\.1:\d{4,5}", "127.0.0.1:8080", text)
     text = re.sub(r"process \d+", "process 4711", text)
     return re.sub(r"no usable answer for \d+ s", "no usable answer for 0 s", text)
