@@ -152,7 +152,7 @@ def files(path: str, folder: Path) -> list[Path]:
     if path == "-":
         return [STDIN]
     whole = folder / path
-    if not glob.has_magic(path) or whole.exists():
+    if not glob.has_magic(path) or os.path.exists(whole):  # Path.exists() raises for a name that is too long
         return [whole]
     found = [name for name in glob.glob(str(whole), recursive=True) if not os.path.isdir(name)]
     if not found:

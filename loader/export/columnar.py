@@ -82,7 +82,7 @@ class Columnar:
         self._source.fingerprint()  # says it if the file isn't there
         try:
             opened = _Parquet(self._source.path) if self._form == "parquet" else _Arrow(self._source.path)
-            str(opened.schema)  # reads all names that are in it
+            list(opened.schema.names)  # they are decoded here, or nowhere
         except _ERRORS as error:
             raise ExportError(f"{self._source.name} is not a whole {self._form} file: {_line(error)}") from error
         return opened.schema, opened

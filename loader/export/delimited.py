@@ -10,7 +10,7 @@ import pyarrow.csv
 
 from loader.errors import ExportError
 from loader.export.rows import Place, assemble
-from loader.export.source import Source
+from loader.export.source import BOM, Source
 from loader.export.split import Cut, Splitter
 from loader.mapping import ColumnMapper, Mapped, Problem, RowMapping
 from loader.outcome import Code
@@ -108,6 +108,8 @@ class Delimited:
         """Records as the columns that the mapping reads. Raises ArrowInvalid if one is ragged."""
         if not data:
             return pa.table({})
+        if data.startswith(BOM):  # Arrow leaves a byte order mark out wherever a block begins; here it is a row's own
+            data = BOM + data
         names = [str(at) for at in range(len(header))]  # columns that aren't read may share a name
         return pyarrow.csv.read_csv(
             pa.py_buffer(data),

@@ -24,7 +24,7 @@ _MAGIC: dict[bytes, Compression] = {b"\x1f\x8b": "gzip", b"BZh": "bzip2", b"\x28
 
 STDIN = Path("-")
 
-_BOM = b"\xef\xbb\xbf"
+BOM = b"\xef\xbb\xbf"
 _RAW_BYTES = 1 << 18
 #: What stdin can be read again of: its beginning, where the header stands, and what was read last.
 REPLAYED_BYTES = 8 << 20
@@ -140,9 +140,9 @@ class Source:
         begin = b""
         for chunk in self.chunks():
             begin += chunk
-            if len(begin) >= len(_BOM):
+            if len(begin) >= len(BOM):
                 break
-        return _BOM if begin.startswith(_BOM) else b""
+        return BOM if begin.startswith(BOM) else b""
 
     @property
     def _is_utf8(self) -> bool:

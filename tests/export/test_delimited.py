@@ -334,3 +334,11 @@ def test_tsv_is_parted_by_tabs(tmp_path: Path) -> None:
 def test_an_export_is_the_same_for_the_same_settings(tmp_path: Path) -> None:
     """It is a value."""
     assert make.export(tmp_path, "x") == Export((tmp_path / "users.csv",), "csv")
+
+
+@pytest.mark.parametrize("chunk_bytes", [1 << 20, 14, 5])
+def test_a_byte_order_mark_within_the_file_is_text(tmp_path: Path, chunk_bytes: int) -> None:
+    """Files put one behind the other have them. Arrow would drop one that begins a block, and send another key."""
+    made = make.export(tmp_path, "email,d\nann,1\n\ufeffbob,2\n\ufeffcid,3\n", chunk_bytes=chunk_bytes)
+
+    assert [user for user, _ in make.sent(made.rows(make.mapping())).values()] == ["ann", "\ufeffbob", "\ufeffcid"]
