@@ -222,12 +222,12 @@ def retry(settings: Path, overrides: tuple[str, ...], until: str | None) -> int:
 
 def _settings_of(path: Path, overrides: tuple[str, ...]) -> "Settings":
     """The settings, with all secrets there and a warning of those that stand in the file."""
-    import pyarrow
+    import pyarrow as pa
 
     from loader.settings import load_settings
 
     # Arrow's own allocator keeps what it was given: 188 MiB at the peak of a load with the system's, 232 with that.
-    pyarrow.set_memory_pool(pyarrow.system_memory_pool())
+    pa.set_memory_pool(pa.system_memory_pool())
     loaded = load_settings(path, overrides)
     for key in loaded.literal_secrets():
         say(f"loader: {key} is given as plain text; env:NAME or file:PATH keeps it out of files and logs")
