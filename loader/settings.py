@@ -48,8 +48,8 @@ def _max_failures(value: object) -> str | int:
 
 def _known_encoding(name: str) -> str:
     try:
-        codecs.lookup(name)
-    except LookupError:
+        "".encode(name)  # codecs.lookup() knows some that are no encodings of text, such as hex
+    except (LookupError, ValueError, TypeError):
         raise ValueError("no encoding that is known here, such as utf-8, utf-16 or cp1252") from None
     return name
 

@@ -2,7 +2,7 @@
 
 Text, dates and times become strings; booleans and numbers what they are, with their digits; lists, structs and maps
 arrays and objects; null is `null` in every type. What JSON has no form for (NaN, bytes that are no text) rejects the
-row.
+row; inside lists and the like msgspec makes `null` and base64 of them.
 """
 
 from collections.abc import Callable, Mapping
