@@ -3,7 +3,6 @@
 Every error names the key, what is wrong with it, and the nearest valid one.
 """
 
-import codecs
 import glob
 import os
 import re
