@@ -32,7 +32,7 @@ def begin(checkpoint: Checkpoint, identity: dict[str, Any], export: Export, mapp
     is_finished = checkpoint.get("finished_at") is not None
     is_retried = checkpoint.get("retried_at") is not None
     # Where nothing is settled, nothing is given up; but a retry may have taken every row back out.
-    if known is None or not (is_finished or is_retried or checkpoint.settled()):
+    if known is None or not (is_finished or is_retried or checkpoint.counts()):
         checkpoint.forget_marks()
         files = list(map(str, export.paths))
         checkpoint.put(identity=identity, export=found._asdict(), path=str(export), files=files, started_at=time.time())

@@ -33,7 +33,6 @@ class Columnar:
         self._source = source
         self._mapping = mapping
         self._form = form
-        self._batch_rows = _BATCH_ROWS
 
     def columns(self) -> list[str]:
         return list(self._open()[0].names)

@@ -185,7 +185,7 @@ class Source:
         if unpack is not None:
             raise Stopped(
                 f"{self.name} breaks off: its {compression} data ends at byte {self.position:,} without an end mark; "
-                "all whole rows before are kept. Get the file again and start over with --fresh"
+                "all whole rows before are kept. Get the file again and start over with --fresh --yes"
             )
 
     def _text(self, chunks: Iterator[bytes]) -> Iterator[bytes]:
