@@ -68,12 +68,7 @@ def pace(
                     with lane.waiting():
                         await limiter.acquire()
                 is_ready = lane.is_clear and (credentials is None or credentials.current is not None)
-        lane.attempts += 1
-        lane.on_wire += 1
-        try:
-            return await send(what)
-        finally:
-            lane.on_wire -= 1
+        return await send(what)
 
     return paced
 

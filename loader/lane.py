@@ -28,8 +28,6 @@ class Lane:
         self.stopping = anyio.Event()
         self.reason: LoaderError | None = None
         self.up_at = -math.inf  # when the last request went out that got a usable answer
-        self.attempts = 0
-        self.on_wire = 0
 
     def stop(self, reason: LoaderError) -> None:
         """Send nothing more; what is on the wire may finish. The first reason is the one that counts."""

@@ -206,18 +206,6 @@ async def test_nothing_is_sent_when_the_stop_came_during_the_token_call() -> Non
     assert target.requests == []
 
 
-@virtual_time
-async def test_what_is_on_the_wire_is_counted() -> None:
-    lane = Lane(600)
-    send = pace(Target(latency_s=1.0), lane, None)
-    async with anyio.create_task_group() as tasks:
-        tasks.start_soon(flood, send, 3)
-        await anyio.sleep(0.5)
-        assert lane.on_wire == 3
-
-    assert (lane.on_wire, lane.attempts) == (0, 3)
-
-
 # Tokens
 
 
