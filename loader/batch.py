@@ -72,12 +72,16 @@ class Batcher:
     """Cuts mapped rows into batches and keeps the order of each user's rows.
 
     `feed` takes rows, `next` gives a batch or None ("not yet"), `release` says that a batch's outcomes are durable.
+    `rows_are_users` False: equal keys say nothing, so nothing is merged or held back.
     """
 
-    def __init__(self, frame: Frame, limits: BatchLimits, *, replace: bool = False) -> None:
+    def __init__(
+        self, frame: Frame, limits: BatchLimits, *, replace: bool = False, rows_are_users: bool = True
+    ) -> None:
         self._frame = frame
         self._limits = limits
         self._replace = replace
+        self._rows_are_users = rows_are_users
         self._numbers: list[int] = []
         self._users: list[str] = []
         self._records: list[bytes] = []
@@ -117,7 +121,7 @@ class Batcher:
             last = self._slice_end(limits)
             users = self._users[self._at : last]
             unique = set(users)
-            if len(unique) == len(users) and self._busy.isdisjoint(unique):
+            if not self._rows_are_users or (len(unique) == len(users) and self._busy.isdisjoint(unique)):
                 batch = Batch(self._numbers[self._at : last], users, self._records[self._at : last])
                 self._at = last
                 self._busy |= unique

@@ -6,7 +6,7 @@ that user's later rows are held back and merged, so a run may make a few request
 
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,12 +15,14 @@ import numpy as np
 from anyio import to_thread
 
 from loader.batch import Batch, Batcher
-from loader.client import Credentials
+from loader.client import Credentials, bearer
 from loader.errors import LoaderError, Stopped, TransportError
 from loader.keys import MOST_KEYS, Hashes, Keys
 from loader.lane import Lane
 from loader.outcome import Code, Settled
+from loader.probe import Probed, probe, undeclared_words
 from loader.progress import duration
+from loader.quota import Quota
 from loader.record import Frame, Rows
 from loader.request import Request, Response
 from loader.settings import Settings
@@ -158,12 +160,12 @@ def _hashes(keys: Iterable[str]) -> Hashes:
 # Credentials ---------------------------------------------------------------------------------------------------------
 
 
-async def try_credentials(settings: Settings) -> str:
-    """Fetch a token if the scheme has a call for it, and say what that showed. Raises Stopped if none is given."""
-    scheme = settings.build_target().scheme
-    name = settings.target["auth"]["scheme"]
-    if scheme.call is None:
-        return f"not tried; {name} has no call of its own, so the first request with users will tell"
+async def try_credentials(settings: Settings, names: Collection[str]) -> Probed:
+    """Fetch a token if the scheme has a call for that, and make the target's harmless call if it has one.
+
+    `names`: the attributes that would be sent. Raises Stopped if the credentials are refused, or nobody answers.
+    """
+    target = settings.build_target()
     lane = Lane(min(settings.limits.give_up_s, _GIVE_UP_S))
     way = await to_thread.run_sync(settings.way)
     async with Transport(settings.base_url, 1, settings.limits.timeout_s, network=way) as wire:
@@ -174,17 +176,25 @@ async def try_credentials(settings: Settings) -> str:
             except TransportError as error:  # who watches a check wants to know now, not after the backoffs of a run
                 raise Stopped(str(error)) from error
 
-        token = await Credentials(scheme, settings.secrets, send, lane).token()
-    lives = f" that lives for {duration(token.lifetime_s)}" if token.lifetime_s else ""
-    return f"taken; {settings.base_url} gave a token{lives}"
+        credentials = Credentials(target.scheme, settings.secrets, send, lane)
+        if target.scheme.call is None:
+            return await probe(target, bearer(send, credentials, target.refuses_token), names)
+        token = await credentials.token()
+        lives = f" that lives for {duration(token.lifetime_s)}" if token.lifetime_s else ""
+        given = f"taken; {settings.base_url} gave a token{lives}"
+        if target.probe() is None:
+            return Probed(given)
+        found = await probe(target, bearer(send, credentials, target.refuses_token), names)
+        return Probed(f"{given}; {found.words}", found.undeclared)
 
 
 # For people and programs ---------------------------------------------------------------------------------------------
 
 
-def report(settings: Settings, found: Findings, credentials: str, refused: str) -> dict[str, Any]:
+def report(settings: Settings, found: Findings, probed: Probed | None, refused: str) -> dict[str, Any]:
     """All of it, for `--format json`. `refused`: why the credentials are not taken, "" if they are or weren't tried."""
-    limits, rate = settings.limits, settings.requests_per_minute
+    limits = settings.limits
+    slowest = max(settings.quotas, key=lambda quota: _seconds(found, quota), default=None)
     return {
         "export": str(settings.source),
         "broke_off": found.broke_off or None,
@@ -201,26 +211,36 @@ def report(settings: Settings, found: Findings, credentials: str, refused: str) 
         "look_alike_rows": [{"row": row, "user": user} for row, user in found.look_alike_rows],
         "repeats_are_at_least": not found.is_counted,
         "attributes": dict(found.attributes.most_common()),
+        "api": settings.api.api,
+        "note": settings.api.note,
         "target": f"{settings.api.api} at {settings.base_url}",
         "requests": found.requests,
         "bytes": found.body_bytes,
         "largest_body": found.largest_body,
-        "requests_per_minute": rate,
-        "seconds_by_rate": round(found.requests * 60 / rate, 1) if rate else None,
+        "quota": str(slowest) if slowest else None,
+        "seconds_by_quota": round(_seconds(found, slowest), 1) if slowest else None,
         "concurrency": limits.concurrency,
         "assumed_latency_s": ASSUMED_LATENCY_S,
         "seconds_by_latency": round(found.requests * ASSUMED_LATENCY_S / limits.concurrency, 1),
-        "credentials": refused or credentials,
+        "undeclared": probed.undeclared if probed else None,
+        "credentials": probed.words if probed else refused,
         "credentials_failed": bool(refused),
     }
 
 
-def exit_status(found: Findings, refused: LoaderError | None) -> int:
-    """2 the export can't be read, 3 the credentials are refused, 1 rows would be rejected, 0 all is well."""
+def _seconds(found: Findings, quota: Quota) -> float:
+    """How long it takes at least, if there is no more than this quota."""
+    return (found.records if quota.unit == "users" else found.requests) * quota.window_s / quota.amount
+
+
+def exit_status(found: Findings, probed: Probed | None, refused: LoaderError | None) -> int:
+    """2 a run would be refused, 3 the credentials are, 1 rows would be rejected, 0 all is well."""
     if found.broke_off:
         return 2
     if refused is not None:
         return refused.exit_status
+    if probed is not None and probed.undeclared:
+        return 2
     return 1 if found.codes[Code.REJECTED] else 0
 
 
@@ -231,11 +251,13 @@ def first_request(settings: Settings, found: Findings, most_users: int | None = 
     target = settings.build_target()
     batch = found.first.part(0, most_users or len(found.first))
     request = target.encode(batch)[0]
-    kind = "Bearer" if target.scheme.header is None else target.scheme.header(settings.secrets()).partition(" ")[0]
+    scheme = target.scheme
+    added = {"Authorization": "Bearer …"} if scheme.headers is None else scheme.headers(settings.secrets())
+    masked = {name: f"{text.partition(' ')[0]} ***" if " " in text else "***" for name, text in added.items()}
     return {
         "method": request.method,
         "url": settings.base_url + request.path,
-        "headers": {**request.headers, "Authorization": f"{kind} ***"},
+        "headers": {**request.headers, **masked},
         "body": request.body.decode(),
     }
 
@@ -270,12 +292,14 @@ def report_lines(state: dict[str, Any]) -> Iterator[str]:
         like = "  " if reason["count"] == 1 else f"  {reason['count']:,} rows like "
         yield f"{like}row {reason['first_row']:,}: {reason['first']}"
     yield from _repeat_lines(state)
-    yield "attributes, and how many rows send them:"
+    yield f"attributes{f' ({note})' if (note := state['note']) else ''}, and how many rows send them:"
     names = max(map(len, state["attributes"]), default=0)
     yield from (f"  {name:<{names}}  {count:>{width},}" for name, count in state["attributes"].items())
     sizes = f"{_size(state['bytes'])} in all, the largest {_size(state['largest_body'])}"
     yield f"requests: {state['requests']:,}" + (f"; {sizes}" if state["requests"] else "")
     yield f"time: {_time(state)}"
+    if state["undeclared"]:
+        yield f"NOT DECLARED: {undeclared_words(state['api'], state['undeclared'])}"
     yield f"credentials: {'FAILED: ' if state['credentials_failed'] else ''}{state['credentials']}"
 
 
@@ -294,17 +318,18 @@ def _repeat_lines(state: dict[str, Any]) -> Iterator[str]:
 
 
 def _time(state: dict[str, Any]) -> str:
-    rate, concurrency = state["requests_per_minute"], state["concurrency"]
+    quota, concurrency = state["quota"], state["concurrency"]
     by_latency = (
         f"{duration(state['seconds_by_latency'])} if an answer takes {state['assumed_latency_s']:g} s "
         f"({concurrency} requests at once)"
     )
-    if not rate:
+    if not quota:
         return f"{by_latency};\n  there is no rate limit, so the target's speed decides, and only a run shows that"
-    if state["seconds_by_latency"] > state["seconds_by_rate"]:
-        return f"{by_latency};\n  {rate:,g} requests a minute alone would allow {duration(state['seconds_by_rate'])}"
-    enough = f"if an answer takes under {concurrency * 60 / rate:.2g} s ({concurrency} requests at once)"
-    return f"{duration(state['seconds_by_rate'])} at {rate:,g} requests a minute, {enough}"
+    if state["seconds_by_latency"] > state["seconds_by_quota"]:
+        return f"{by_latency};\n  the quota of {quota} alone would allow {duration(state['seconds_by_quota'])}"
+    most = concurrency * state["seconds_by_quota"] / max(state["requests"], 1)
+    enough = f"if an answer takes under {most:.2g} s ({concurrency} requests at once)"
+    return f"{duration(state['seconds_by_quota'])} at {quota}, {enough}"
 
 
 def _size(count: int) -> str:

@@ -395,19 +395,19 @@ def check(settings: Path, overrides: tuple[str, ...], form: str, show: bool) -> 
     with Console(stderr=True).status("reading the export") as shown:  # nothing, where stderr is no terminal
         found = checking.inspect(loaded, lambda rows, share: shown.update(f"{share:.0%} · {rows:,} rows read"))
     refused: LoaderError | None = None
-    credentials = ""
+    probed = None
     try:
-        credentials = anyio.run(checking.try_credentials, loaded)
+        probed = anyio.run(checking.try_credentials, loaded, list(found.attributes))
     except LoaderError as error:
         refused = error
-    state = checking.report(loaded, found, credentials, str(refused or ""))
+    state = checking.report(loaded, found, probed, str(refused or ""))
     if form == "json":
         first = {"first_request": checking.first_request(loaded, found)} if show else {}
         click.echo(json.dumps(state | first))
     else:
         for line in [*(checking.request_lines(loaded, found) if show else ()), *checking.report_lines(state)]:
             click.echo(line)
-    return checking.exit_status(found, refused)
+    return checking.exit_status(found, probed, refused)
 
 
 @main.command()

@@ -10,7 +10,7 @@ wire alone.
 
 import random
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import TypeVar
 
@@ -20,6 +20,7 @@ from anyio import to_thread
 
 from loader.errors import Refused, Stopped, TransportError
 from loader.lane import Lane
+from loader.quota import Pace
 from loader.request import Request, Response
 from loader.retry import backoff_s, retry_after_s
 from loader.tokens import Scheme, Token, is_refusal, read_token
@@ -31,6 +32,9 @@ R = TypeVar("R")
 
 #: Shorter ones are not looked for in answers: they would be found in users' names, too.
 _SECRET_LENGTH = 8
+
+#: A call that only makes things better is not waited for as long as one that is needed (Descope's SDKs: 5 s).
+_GREETING_S = 5.0
 
 
 def gate(send: Send, concurrency: int) -> Send:
@@ -44,11 +48,37 @@ def gate(send: Send, concurrency: int) -> Send:
     return gated
 
 
+class Toll:
+    """What each attempt pays before it goes, so that no window of any of `paces` holds more than its quota.
+
+    A full AsyncLimiter(1000, 60) lets 1,999 requests through in its first minute (measured); quota.py says how large
+    the buckets are instead. They begin full: what a run before this one has sent still counts where it counts.
+    """
+
+    def __init__(self, paces: Sequence[Pace]) -> None:
+        self._paces = [(pace, AsyncLimiter(pace.burst, pace.burst / pace.per_s)) for pace in paces]
+        self._is_begun = False
+
+    async def pay(self, users: int) -> None:
+        """Wait until a request that carries so many users may go; 0: one that carries none, as for a token."""
+        if not self._is_begun:
+            self._is_begun = True
+            for pace, limiter in self._paces:
+                await limiter.acquire(pace.burst)
+        for pace, limiter in self._paces:
+            if price := pace.price(users):
+                await limiter.acquire(price)
+
+    def __bool__(self) -> bool:
+        return bool(self._paces)
+
+
 def pace(
     send: Callable[[T], Awaitable[R]],
     lane: Lane,
-    limiter: AsyncLimiter | None,
+    toll: Toll | None,
     credentials: "Credentials | None" = None,
+    users: Callable[[T], int] = lambda _: 0,
 ) -> Callable[[T], Awaitable[R]]:
     """One call after the other waits for the lane, a token and the quota, in this order, and goes at once.
 
@@ -64,24 +94,13 @@ def pace(
                 await lane.clearance()
                 if credentials is not None:
                     await credentials.token()
-                if limiter is not None:
+                if toll:
                     with lane.waiting():
-                        await limiter.acquire()
+                        await toll.pay(users(what))
                 is_ready = lane.is_clear and (credentials is None or credentials.current is not None)
         return await send(what)
 
     return paced
-
-
-def limiter_of(rate: float) -> AsyncLimiter:
-    """A limiter for `rate` requests a second that holds in every window of 2 s or longer.
-
-    A full AsyncLimiter(1000, 60) lets 1,999 requests through in its first minute (measured). So the bucket is small,
-    20 ms of the rate and at least one request, and it leaks 1 % slower than the quota, which over 2 s makes up for what
-    the bucket holds.
-    """
-    bucket = max(1.0, rate * 0.02)
-    return AsyncLimiter(bucket, bucket / (rate * 0.99))
 
 
 def bearer(send: Send, credentials: "Credentials", refuses: Callable[[Response], bool]) -> Send:
@@ -89,7 +108,7 @@ def bearer(send: Send, credentials: "Credentials", refuses: Callable[[Response],
 
     async def authorized(request: Request) -> Response:
         token = credentials.current or await credentials.token()
-        headers = {**request.headers, "Authorization": token.authorization}
+        headers = {**request.headers, **token.headers}
         response = credentials.mask(await send(replace(request, headers=headers)), token)
         if refuses(response):
             credentials.refused(token, f"{words(response)}{way_out(response)}")
@@ -113,8 +132,9 @@ class Credentials:
         secrets: Callable[[], Mapping[str, str]],
         send: Send,
         lane: Lane,
-        limiter: AsyncLimiter | None = None,
+        toll: Toll | None = None,
         *,
+        warn: Callable[[str], None] = lambda _: None,
         uniform: Callable[[float, float], float] = random.uniform,
         wall: Callable[[], float] = time.time,
         monotonic: Callable[[], float] = time.monotonic,
@@ -122,7 +142,9 @@ class Credentials:
         self._scheme = scheme
         self._secrets = secrets
         self._send = send
-        self._ask = pace(self._call, lane, limiter)
+        self._ask = pace(self._call, lane, toll)
+        self._say_hello = pace(self._hello, lane, toll)
+        self._warn = warn
         self._lane = lane
         self._uniform = uniform
         self._wall = wall
@@ -164,7 +186,8 @@ class Credentials:
     def mask(self, response: Response, token: Token | None = None) -> Response:
         """The response without our secrets, should it repeat them: its words go into messages and the checkpoint."""
         body = response.body
-        for secret in [*self._hidden, token.authorization.rpartition(" ")[2]] if token else self._hidden:
+        authorization = token.headers.get("Authorization", "") if token else ""
+        for secret in [*self._hidden, authorization.rpartition(" ")[2]]:
             if len(secret) >= _SECRET_LENGTH:
                 body = body.replace(secret.encode(), b"***")
         return response if body == response.body else replace(response, body=body)
@@ -179,9 +202,9 @@ class Credentials:
                 secrets = await to_thread.run_sync(self._secrets)  # from a file, perhaps
             except Refused as error:  # they were there when the run began
                 raise Stopped(str(error)) from error
-            self._hidden = list(secrets.values())
-            if self._scheme.header is not None:
-                return _checked(Token(self._scheme.header(secrets)))
+            self._hidden = [part for text in secrets.values() for part in (text, text.rpartition(":")[2])]
+            if self._scheme.headers is not None:
+                return _checked(Token(await self._greet(secrets, self._scheme.headers(secrets))))
             wait = None
             try:
                 response, token = await self._ask(secrets)
@@ -204,6 +227,31 @@ class Credentials:
             if not wait:
                 await self._lane.back_off(backoff_s(failures, self._uniform))
 
+    async def _greet(self, secrets: Mapping[str, str], headers: Mapping[str, str]) -> Mapping[str, str]:
+        """`headers`, with those that the target's answer to a greeting adds. A failed greeting stops nobody."""
+        if self._scheme.greet is None:
+            return headers
+        request = self._scheme.greet(secrets)
+        try:
+            response = self.mask(await self._say_hello(replace(request, headers={**request.headers, **headers})))
+        except TransportError as error:
+            reason = str(error)
+        else:
+            if 200 <= response.status < 300:
+                return {**headers, **self._scheme.welcome(response)}
+            if by_status(response) is Do.WAIT and (wait := retry_after_s(response.headers, self._wall())):
+                self._lane.hold(wait)
+            reason = words(response)
+        self._warn(
+            f"{request.method} {request.path} failed, which is not needed to go on, but may make it slower: {reason}"
+        )
+        return headers
+
+    async def _hello(self, request: Request) -> Response:
+        with anyio.move_on_after(_GREETING_S):
+            return await self._send(request)
+        raise TransportError(f"no answer within {_GREETING_S:g} s")
+
     async def _call(self, secrets: Mapping[str, str]) -> tuple[Response, Token | None]:
         """The token call. Made when it goes and not before: it may carry the time, and a token's age counts from it."""
         assert self._scheme.call is not None
@@ -213,6 +261,6 @@ class Credentials:
 
 
 def _checked(token: Token) -> Token:
-    if not token.authorization.isprintable():
+    if not all(map(str.isprintable, token.headers.values())):
         raise Stopped("the credentials hold a control character; is there a line break at their end?")
     return token

@@ -13,7 +13,6 @@ from loader.export import Export, Fingerprint, files
 from loader.export.originals import delimiter_of, fields, header, originals
 from loader.mapping import ADDED, RowMapping
 from loader.outcome import Code
-from loader.targets import TARGETS
 
 _CODE, _MESSAGE = (json.dumps(name).encode() for name in ADDED)
 #: The two members as they are written here, at the end of a row that was corrected once and has failed again.
@@ -48,11 +47,7 @@ def export_of(checkpoint: Checkpoint, path: str | None = None) -> Export:
     except ExportError as error:
         raise ExportError(f"{error}; name the file that holds it now with --export") from error
     has_size = known.files > 0  # stdin has none
-    mapping = RowMapping(
-        TARGETS[identity["target.api"]].frame,
-        1 << 60,
-        *(identity[f"mapping.{name}"] for name in ("user", "attributes", "types", "empty")),
-    )
+    mapping = RowMapping.from_json(checkpoint.get("mapping"))
     is_same = now == known or (
         (now.size == known.size or not has_size) and export.is_same_up_to(checkpoint.marks(), mapping)
     )

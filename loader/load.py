@@ -9,16 +9,18 @@ checkpoint is written by another thread, a group of batches at a time.
 
 import time
 from collections.abc import Callable
+from operator import attrgetter
 
 from anyio import create_task_group, to_thread
 
 from loader.batch import Batcher
 from loader.checkpoint import Checkpoint, Entry
-from loader.client import Credentials, bearer, gate, limiter_of, pace
+from loader.client import Credentials, Toll, bearer, gate, pace
 from loader.dispatch import Dispatcher
 from loader.errors import Stopped
 from loader.export import Export
 from loader.lane import Lane
+from loader.probe import refuse_undeclared
 from loader.progress import Meter, Tally
 from loader.reading import Head, Reading
 from loader.resume import Resume
@@ -42,7 +44,7 @@ async def load(
     sent, Stopped where the run can't go on; what was settled is in the checkpoint either way.
     """
     target = settings.build_target()
-    export, limits, rate = settings.source, settings.limits, settings.requests_per_minute
+    export, limits = settings.source, settings.limits
     await to_thread.run_sync(settings.secrets)  # what is missing is told before anything begins
     found = await to_thread.run_sync(export.fingerprint)
     tally = Tally(await to_thread.run_sync(checkpoint.counts))
@@ -58,15 +60,15 @@ async def load(
             lane.stop(Stopped(reason))
 
     batcher = Batcher(target.frame, settings.batch_limits, replace=target.write == "replace")
-    limiter = limiter_of(rate / 60) if rate else None
+    toll = Toll(settings.paces)
     way = await to_thread.run_sync(settings.way)
     async with (
         Transport(settings.base_url, limits.concurrency, limits.timeout_s, network=way) as wire,
         create_task_group() as tasks,
     ):
-        credentials = Credentials(target.scheme, settings.secrets, wire, lane, limiter)
+        credentials = Credentials(target.scheme, settings.secrets, wire, lane, toll, warn=warn)
         authorized = bearer(wire, credentials, target.refuses_token)
-        send = gate(pace(authorized, lane, limiter, credentials), limits.concurrency)
+        send = gate(pace(authorized, lane, toll, credentials, attrgetter("users")), limits.concurrency)
         settler = Settler(target, send, lane, settings.batch_limits, limits.attempts, warn, is_proven=tally.is_proven)
         dispatcher = Dispatcher(batcher, settler, checkpoint, lane, limits.concurrency, committed)
         tasks.start_soon(reading.pump)
@@ -74,6 +76,7 @@ async def load(
         watch(
             Meter(tally, found.size, lambda: reading.position * tally.rows // max(reading.row, 1), time.monotonic), lane
         )
+        await refuse_undeclared(target, send, await to_thread.run_sync(export.names, settings.row_mapping()), warn)
         await dispatcher.run(reading.blocks())
         tasks.cancel_scope.cancel()
     if error := lane.reason or reading.error:

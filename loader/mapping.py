@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 
 from loader.errors import ExportError
 from loader.outcome import Code, Outcome
-from loader.record import Frame, json_string
+from loader.record import Frame, Names, json_string
 
 Type = Literal["string", "number", "boolean", "json"]
 Empty = Literal["omit", "null", "keep"]
@@ -68,6 +68,21 @@ class RowMapping:
     attributes: Mapping[str, str] | None = None
     types: Mapping[str, Type] = field(default_factory=dict)
     empty: Empty = "omit"
+    names: Names = field(default_factory=Names)
+
+    def as_json(self) -> dict[str, Any]:
+        """What decides how a row is read, as JSON values. Not what only decides whether it may be sent."""
+        frame = [self.frame.wrapper, self.frame.user, self.frame.attributes]
+        named = dict(self.attributes) if self.attributes is not None else None
+        return {"frame": frame, "user": self.user, "attributes": named, "types": dict(self.types), "empty": self.empty}
+
+    @classmethod
+    def from_json(cls, kept: Mapping[str, Any]) -> "RowMapping":
+        """A mapping that reads rows as the one that was kept did; none of them is too large for it."""
+        frame, user, attributes, types, empty = (
+            kept[name] for name in ("frame", "user", "attributes", "types", "empty")
+        )
+        return cls(Frame(*frame), 1 << 60, user, attributes, types, empty)
 
 
 SKIPPED = "no attribute has a value"
@@ -86,7 +101,8 @@ class Joiner:
     def __init__(self, mapping: RowMapping) -> None:
         self._limit = mapping.max_record_bytes
         self._before_user = pa.scalar(mapping.frame.before_user.decode())
-        self._before_attributes = pa.scalar(mapping.frame.before_attributes.decode() + "{")
+        self._before_attributes = pa.scalar(mapping.frame.before_attributes.decode())
+        self._after = pa.scalar("}" + mapping.frame.after_record.decode())
 
     def join(self, keys: pa.StringArray, parts: Sequence[pa.StringArray], problems: dict[int, Problem]) -> Mapped:
         """Records from keys and, for each attribute, `"name":value` or null where it is not sent.
@@ -101,7 +117,7 @@ class Joiner:
             parts = [pc.if_else(nothing, "", parts[0]) if parts else _empty(len(keys)), *parts[1:]]
         attributes = pc.binary_join_element_wise(*parts, ",", null_handling="skip")
         records = pc.binary_join_element_wise(
-            self._before_user, json_strings(keys), self._before_attributes, attributes, "}}", ""
+            self._before_user, json_strings(keys), self._before_attributes, attributes, self._after, ""
         )
         sizes = pc.binary_length(records)
         if len(sizes) and pc.max(sizes).as_py() > self._limit:
@@ -125,6 +141,7 @@ class ColumnMapper:
         else:
             self._attributes = dict(mapping.attributes)
         check_columns(mapping, columns)
+        check_names(mapping, self._attributes)
         self._frame = Joiner(mapping)
         self._prefixes = {name: pa.scalar(json_string(name).decode() + ":") for name in self._attributes}
 
@@ -188,6 +205,12 @@ def check_columns(mapping: RowMapping, columns: Sequence[str]) -> None:
     for name in mapping.types:
         if name not in sent:
             raise ExportError(f"mapping.types: {name!r} is not an attribute that is sent{_nearest(name, sent)}")
+
+
+def check_names(mapping: RowMapping, sent: Iterable[str]) -> None:
+    """Raise ExportError if one of the attributes that are sent must not be."""
+    if complaint := mapping.names.complaint(sent):
+        raise ExportError(f"{complaint}; mapping.attributes names columns anew, or picks those to send")
 
 
 def _nearest(name: str, names: Sequence[str] | Mapping[str, str]) -> str:
@@ -328,7 +351,9 @@ class LineMapper:
         self._mapping = mapping
         self._picks = None
         if mapping.attributes is not None:
+            check_names(mapping, mapping.attributes)
             self._picks = [(json_string(name) + b":", name, column) for name, column in mapping.attributes.items()]
+        self._is_plain = self._picks is None and not mapping.types and not mapping.names
 
     def check(self, lines: Iterable[bytes]) -> None:
         """Raise ExportError if a column that the mapping names is in none of these records (the first ones)."""
@@ -377,7 +402,7 @@ class LineMapper:
         if isinstance(row.attributes, msgspec.UnsetType) or bytes(row.attributes)[:1] != b"{":
             raise _Invalid(f"{NESTED_ATTRIBUTES!r} must be an object", user)
         attributes = bytes(row.attributes)
-        if self._picks is None and not self._mapping.types:
+        if self._is_plain:
             return user, b"{}" if attributes[1:-1].isspace() else attributes
         return user, self._pick(_decode_fields(attributes), user)
 
@@ -414,6 +439,8 @@ class LineMapper:
     def _pick(self, fields: _Fields, user: str) -> bytes:
         types = self._mapping.types
         if self._picks is None:
+            if complaint := self._mapping.names.complaint(fields):
+                raise _Invalid(complaint, user)
             found = [(json_string(name) + b":", name, bytes(raw)) for name, raw in fields.items()]
         else:
             found = [(prefix, name, bytes(fields[column])) for prefix, name, column in self._picks if column in fields]

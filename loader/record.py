@@ -5,8 +5,9 @@ A body is the frame's head, the records with commas between, and its tail: nothi
 body is known before it exists.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from difflib import get_close_matches
 from functools import cached_property
 from typing import NamedTuple
 
@@ -27,18 +28,53 @@ def json_string(text: str) -> bytes:
 
 
 @dataclass(frozen=True)
-class Frame:
-    """The names with which a target wraps users: `{wrapper: [{user: key, attributes: {…}}, …]}`."""
+class Names:
+    """Which attributes may be sent: `expected` ones alone (None: any), and none that would stand for another.
 
-    wrapper: str = "users"
+    `reserved`: fields that are the frame's own. `fold_case`: the target takes names equal but for case for one.
+    """
+
+    expected: frozenset[str] | None = None
+    reserved: frozenset[str] = frozenset()
+    fold_case: bool = False
+
+    def __bool__(self) -> bool:
+        """Is there anything to look for?"""
+        return self.expected is not None or bool(self.reserved) or self.fold_case
+
+    def complaint(self, names: Iterable[str]) -> str | None:
+        """What is wrong with the first of `names` that may not be sent, None if they all may."""
+        seen: dict[str, str] = {}
+        for name in names:
+            if name in self.reserved:
+                return f"the attribute {name!r} has the name of a field that the target gives the record itself"
+            if self.expected is not None and name not in self.expected:
+                near = get_close_matches(name, self.expected, 1, 0.6)
+                guess = f"; did you mean {near[0]!r}?" if near else ""
+                return f"the attribute {name!r} is not one of those that target.expect lists{guess}"
+            if self.fold_case and (other := seen.setdefault(name.casefold(), name)) != name:
+                return f"the attributes {other!r} and {name!r} differ in case alone, which the target may take for one"
+        return None
+
+
+@dataclass(frozen=True)
+class Frame:
+    """The names with which a target wraps users: `{wrapper: [{user: key, attributes: {…}}, …]}`.
+
+    `attributes` None: they stand beside the key, `{user: key, …}`. `wrapper` None: a record is a body of its own.
+    """
+
+    wrapper: str | None = "users"
     user: str = "user"
-    attributes: str = "attributes"
+    attributes: str | None = "attributes"
 
     @cached_property
     def head(self) -> bytes:
-        return b"{" + json_string(self.wrapper) + b":["
+        return b"" if self.wrapper is None else b"{" + json_string(self.wrapper) + b":["
 
-    tail = b"]}"
+    @cached_property
+    def tail(self) -> bytes:
+        return b"" if self.wrapper is None else b"]}"
 
     @cached_property
     def before_user(self) -> bytes:
@@ -46,15 +82,24 @@ class Frame:
 
     @cached_property
     def before_attributes(self) -> bytes:
-        return b"," + json_string(self.attributes) + b":"
+        """What stands between the key and the first attribute."""
+        return b"," if self.attributes is None else b"," + json_string(self.attributes) + b":{"
+
+    @cached_property
+    def after_record(self) -> bytes:
+        """What stands behind the bracket that closes the attributes."""
+        return b"" if self.attributes is None else b"}"
 
     def record(self, user: str, attributes: bytes) -> bytes:
-        """One record from its key and its attributes, a JSON object."""
-        return self.before_user + json_string(user) + self.before_attributes + attributes + b"}"
+        """One record from its key and its attributes, a JSON object that has some."""
+        return self.before_user + json_string(user) + self.before_attributes + attributes[1:] + self.after_record
 
     def attributes_of(self, record: bytes) -> dict[str, bytes]:
         """A record's attributes: name to value as JSON, byte for byte."""
-        values = _fields.decode(_fields.decode(record)[self.attributes])
+        fields = _fields.decode(record)
+        values = _fields.decode(fields[self.attributes]) if self.attributes is not None else fields
+        if self.attributes is None:
+            del values[self.user]
         return {name: bytes(value) for name, value in values.items()}
 
     def merge(self, user: str, earlier: bytes, later: bytes) -> bytes:

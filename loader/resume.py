@@ -35,7 +35,10 @@ def begin(checkpoint: Checkpoint, identity: dict[str, Any], export: Export, mapp
     if known is None or not (is_finished or is_retried or checkpoint.counts()):
         checkpoint.forget_marks()
         files = list(map(str, export.paths))
-        checkpoint.put(identity=identity, export=found._asdict(), path=str(export), files=files, started_at=time.time())
+        checkpoint.put(
+            identity=identity, export=found._asdict(), path=str(export), files=files, mapping=mapping.as_json()
+        )
+        checkpoint.put(started_at=time.time())
         return Resume(SpanSet(), None)
     _same_load(checkpoint.path, known, identity)
     _same_export(checkpoint, export, mapping, found)

@@ -6,6 +6,7 @@ Every error names the key, what is wrong with it, and the nearest valid one.
 import glob
 import os
 import re
+import sys
 import tomllib
 from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
@@ -22,8 +23,9 @@ from loader.errors import SettingsError
 from loader.export import Export, Format, files, stem
 from loader.mapping import Empty, RowMapping, Type
 from loader.network import Network, Proxy, tls_of
-from loader.target import Target
-from loader.targets import TARGETS
+from loader.quota import Pace, Quota, fitting, pace_of
+from loader.target import Target, WholeTarget
+from loader.targets import find, known
 
 
 class _Table(BaseModel):
@@ -62,6 +64,11 @@ def _path(text: str) -> str:
 _Path = Annotated[str, AfterValidator(_path)]
 
 
+def _quota(text: str) -> str:
+    Quota.parse(text)
+    return text
+
+
 class ExportTable(_Table):
     """`[export]`"""
 
@@ -76,6 +83,7 @@ class MappingTable(_Table):
     """`[mapping]`"""
 
     user: str | None = None
+    columns: dict[str, str] | None = None
     attributes: Annotated[dict[str, str], Field(min_length=1)] | None = None
     types: dict[str, Type] = {}
     empty: Empty = "omit"
@@ -87,6 +95,7 @@ class LimitsTable(_Table):
     users_per_request: Annotated[int, Field(ge=1)] | None = None
     bytes_per_request: Annotated[int, Field(ge=100)] | None = None
     requests_per_minute: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
+    quota: Annotated[list[Annotated[str, AfterValidator(_quota)]], Field(min_length=1)] | None = None
     concurrency: Annotated[int, Field(ge=1, le=10_000)] = 16
     timeout_s: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 30.0
     attempts: Annotated[int, Field(ge=1)] = 8
@@ -140,7 +149,7 @@ class Settings(_Table):
     @property
     def api(self) -> type[Target]:
         """The target's class."""
-        return TARGETS[self.target["api"]]
+        return find(self.target["api"])
 
     def build_target(self) -> Target:
         """The target with its own settings."""
@@ -149,28 +158,43 @@ class Settings(_Table):
 
     @property
     def base_url(self) -> str:
-        """The API's address, without a slash at its end."""
-        return str(self.target.get("base_url") or self.api.base_url).rstrip("/")
+        """The API's address, without a slash at its end. Raises SettingsError if it needs a secret that isn't there."""
+        return str(self.target.get("base_url") or self.build_target().home(self.secrets)).rstrip("/")
 
     @property
     def batch_limits(self) -> BatchLimits:
         """Users and bytes of a request."""
-        defaults, limits = self.api.defaults, self.limits
-        return BatchLimits(
-            limits.users_per_request or defaults.users_per_request,
-            limits.bytes_per_request or defaults.bytes_per_request,
-        )
+        target, limits = self.build_target(), self.limits
+        if isinstance(target, WholeTarget):
+            return BatchLimits(sys.maxsize, sys.maxsize)
+        users = limits.users_per_request or target.defaults.users_per_request
+        for quota in self.quotas:
+            users = fitting(users, quota)
+        return BatchLimits(users, limits.bytes_per_request or target.defaults.bytes_per_request)
 
     @property
-    def requests_per_minute(self) -> float | None:
-        """The pace, or None if there is no limit."""
-        return self.limits.requests_per_minute or self.api.defaults.requests_per_minute
+    def quotas(self) -> list[Quota]:
+        """What must not be passed; none: there is no limit."""
+        if self.limits.requests_per_minute is not None:
+            return [Quota(self.limits.requests_per_minute, 60)]
+        return [Quota.parse(text) for text in self.limits.quota or self.build_target().defaults.quota]
+
+    @property
+    def paces(self) -> list[Pace]:
+        """How the quotas are kept."""
+        return [pace_of(quota, self.batch_limits.users) for quota in self.quotas]
 
     def row_mapping(self) -> RowMapping:
         """How rows become records for this target."""
-        frame, table = self.api.frame, self.mapping
+        target, table = self.build_target(), self.mapping
+        frame = target.frame
         room = self.batch_limits.body_bytes - frame.body_bytes(1, 0)
-        return RowMapping(frame, room, table.user, table.attributes, table.types, table.empty)
+        if target.columns:  # fields that are fixed, each in the column of its name if no other is said
+            user, *attributes = target.columns
+            named = {name: (table.columns or {}).get(name, name) for name in attributes}
+            key = (table.columns or {}).get(user, user)
+            return RowMapping(frame, room, key, named, empty="null")
+        return RowMapping(frame, room, table.user, table.attributes, table.types, table.empty, target.names)
 
     def way(self) -> Network:
         """How the target is reached. Raises SettingsError if proxy or certificates can't be used."""
@@ -226,9 +250,11 @@ class Settings(_Table):
             "mapping.attributes": self.mapping.attributes,
             "mapping.types": self.mapping.types,
             "mapping.empty": self.mapping.empty,
+            "mapping.columns": self.mapping.columns,
             "target.api": target.api,
             "target.base_url": self.base_url,
             "target.write": target.write,
+            **{f"target.{name}": value for name, value in target.identity().items()},
         }
 
 
@@ -280,11 +306,9 @@ def _check_target(settings: Settings) -> None:
     """The part of `[target]` that depends on which API it is."""
     table = settings.target
     api = table.get("api")
-    if not isinstance(api, str) or api not in TARGETS:
-        raise SettingsError(
-            f"target.api: {api!r} is not an API; known: {', '.join(TARGETS)}{_guess(str(api), TARGETS)}"
-        )
-    target = TARGETS[api]
+    if not isinstance(api, str):
+        raise SettingsError(f"target.api is missing: one of {', '.join(known())}")
+    target = find(api)
     auth = table.get("auth")
     if not isinstance(auth, dict) or "scheme" not in auth:
         raise SettingsError(f"target.auth.scheme is missing: one of {', '.join(target.schemes)}")
@@ -299,14 +323,56 @@ def _check_target(settings: Settings) -> None:
     for name in needs:
         if not isinstance(auth.get(name), str) or not auth[name]:
             raise SettingsError(f"target.auth.{name} is missing: env:NAME, file:PATH or the text itself, in quotes")
-    _check_url(table.get("base_url", target.base_url))
     try:
-        settings.build_target()
+        built = settings.build_target()
     except ValidationError as error:
         raise SettingsError(_first(error, target, "target", ("api", "base_url", "auth"))) from error
-    limit = target.defaults.max_users
-    if limit is not None and settings.batch_limits.users > limit:
-        raise SettingsError(f"limits.users_per_request: {api} takes at most {limit} user{'s' * (limit > 1)} a request")
+    if "base_url" in table:
+        _check_url(table["base_url"])
+    elif not target.address:
+        raise SettingsError(
+            f"target.base_url is missing: the address of your {api} API, such as https://api.example.com"
+        )
+    _check_limits(settings, built)
+    _check_mapping(settings.mapping, built)
+
+
+def _check_limits(settings: Settings, target: Target) -> None:
+    limits, api = settings.limits, target.api
+    if limits.requests_per_minute is not None and limits.quota is not None:
+        raise SettingsError("limits.quota and limits.requests_per_minute say the same; keep one of them")
+    if isinstance(target, WholeTarget):
+        for key in ("users_per_request", "bytes_per_request"):
+            if getattr(limits, key) is not None:
+                raise SettingsError(f"limits.{key}: {api} takes the whole export in one request")
+        return
+    most = target.defaults.max_users
+    if most is not None and (limits.users_per_request or 1) > most:
+        raise SettingsError(f"limits.users_per_request: {api} takes at most {most} user{'s' * (most > 1)} a request")
+    for quota in settings.quotas:
+        if quota.unit == "users" and (limits.users_per_request or 1) > quota.amount:
+            raise SettingsError(
+                f"limits.users_per_request: {limits.users_per_request} are more than limits.quota allows"
+            )
+
+
+def _check_mapping(mapping: MappingTable, target: Target) -> None:
+    """Records of fixed fields are mapped by `columns`, others by the rest."""
+    if not target.columns:
+        if mapping.columns is not None:
+            raise SettingsError(
+                f"mapping.columns is not a setting of {target.api}; mapping.attributes names its columns"
+            )
+        return
+    for key in ("user", "attributes", "types", "empty"):
+        if key in mapping.model_fields_set:
+            raise SettingsError(f"mapping.{key} is not a setting of {target.api}; mapping.columns names its columns")
+    for name in mapping.columns or {}:
+        if name not in target.columns:
+            raise SettingsError(
+                f"mapping.columns.{name} is not a field of {target.api}; it has {', '.join(target.columns)}"
+                f"{_guess(name, target.columns)}"
+            )
 
 
 def _check_url(url: object) -> None:

@@ -15,11 +15,11 @@ from loader.ceiling import Ceiling
 from loader.errors import Stopped, TransportError
 from loader.lane import Lane
 from loader.outcome import Code, Outcome, Result
-from loader.request import Response
+from loader.request import Request, Response
 from loader.retry import backoff_s, retry_after_s
-from loader.target import Target
+from loader.target import Target, WholeTarget
 from loader.transport import Send
-from loader.verdict import Answer, Do, Verdict, way_out, words
+from loader.verdict import Answer, Do, Then, way_out, words
 
 #: So many answers in a row, from the first on, that name none of the users sent: then the API lists no successes.
 _NAMELESS_ANSWERS = 3
@@ -47,6 +47,7 @@ class _Part:
     due: float = 0.0
     is_suspect: bool = False  # half of a batch that failed again and again
     sent_at: float = 0.0
+    answers: Sequence[Response] = ()  # to the first of its requests, which need not be sent again
     trouble_at: float | None = None  # when the last attempt failed; of a suspect: when it became one
 
     def __lt__(self, other: "_Part") -> bool:
@@ -88,6 +89,7 @@ class Settler:
         self._max_bytes = Ceiling()
         self._max_users = Ceiling()
         self._nameless = -1 if is_proven else 0
+        self._is_whole = isinstance(target, WholeTarget)
 
     @property
     def limits(self) -> BatchLimits:
@@ -117,7 +119,7 @@ class Settler:
         if self._is_too_large(part.batch):
             return part.halves()
         verdict, response, reason = await self._attempt(part)
-        is_alone = len(part.batch) == 1
+        is_alone = len(part.batch) == 1 or self._is_whole
         part.renewals = part.renewals + 1 if verdict is Do.RENEW else 0
         match verdict:
             case Do.STOP:
@@ -154,24 +156,29 @@ class Settler:
                 await self._back_off([left], is_alive=is_alive)
                 return (left,)
 
-    async def _attempt(self, part: _Part) -> tuple[Verdict, Response | None, str]:
-        """Send the part's requests, one after the other while they are taken, and read what came."""
-        responses: list[Response] = []
+    async def _attempt(self, part: _Part) -> tuple[Answer | Do, Response | None, str]:
+        """Send the requests of the part that have no answer yet, and read what came."""
+        responses = list(part.answers)
         part.sent_at = self._lane.now()
         body = 0
         try:
-            for request in self._target.encode(part.batch):
-                body = max(body, len(request.body))
-                part.attempts += 1
-                responses.append(await self._send(request))
-                if not 200 <= responses[-1].status < 300:
+            requests = self._target.encode(part.batch)
+            while True:
+                body = max(len(request.body) for request in requests)
+                await self._ask(part, requests[len(responses) :], responses)
+                found = self._target.read(part.batch, responses)
+                if not isinstance(found, Then):
                     break
+                requests += found.requests
         except TransportError as error:
-            verdict: Verdict = Do.AGAIN
+            verdict: Answer | Do = Do.AGAIN
             reason = str(error)
+            self._keep(part, responses)
         else:
-            verdict = self._target.read(part.batch, responses)
+            verdict = found
             reason = words(responses[-1])
+            if isinstance(verdict, Do):
+                self._keep(part, responses[:-1])
             if verdict is Do.AGAIN and 200 <= responses[-1].status < 300:
                 reason = f"the answer can't be read, {reason}"
         if not isinstance(verdict, Do) or verdict in (Do.SPLIT, Do.SHRINK):
@@ -183,6 +190,22 @@ class Settler:
             self._max_bytes.refused(body)
             self._max_users.refused(len(part.batch))
         return verdict, responses[-1] if responses else None, reason
+
+    async def _ask(self, part: _Part, requests: Sequence[Request], responses: list[Response]) -> None:
+        """Send `requests` while the answers, which join `responses`, allow it."""
+        for number, request in enumerate(requests):
+            if number:
+                self._lane.succeeded(responses[-1].elapsed_s)
+            part.attempts += 1
+            responses.append(await self._send(request))
+            if not self._target.goes_on(responses[-1]):
+                return
+
+    def _keep(self, part: _Part, answers: Sequence[Response]) -> None:
+        """Answers that stand, whatever becomes of the request behind them. With each, its trials begin anew."""
+        if len(answers) > len(part.answers):
+            part.tries = part.failures = part.waits = 0
+        part.answers = answers
 
     def _take(self, part: _Part, answer: Answer, response: Response | None, outcomes: list[Outcome]) -> _Part | None:
         """Keep what the answer says; the users it left out are the part to send again (None: nobody)."""
@@ -227,7 +250,8 @@ class Settler:
         if not missing:
             return None
         self._warn(f"an answer left out {len(missing)} of {len(results)} users; they are sent again")
-        return replace(part, positions=[part.positions[place] for place in missing], batch=part.batch.pick(missing))
+        positions = [part.positions[place] for place in missing]
+        return replace(part, positions=positions, batch=part.batch.pick(missing), answers=())
 
     def _failed(self, part: _Part, reason: str, *, was_answered: bool = False) -> bool:
         """Take note of a failed attempt. True: the target took something since the trouble began, so it counts.
@@ -280,7 +304,7 @@ class Settler:
 
     def _is_too_large(self, batch: Batch) -> bool:
         limits = self.limits
-        if len(batch) == 1 or limits is self._limits:
+        if len(batch) == 1 or self._is_whole or limits is self._limits:
             return False
         size = self._target.frame.body_bytes(len(batch), sum(map(len, batch.records)))
         return len(batch) > limits.users or size > limits.body_bytes

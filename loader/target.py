@@ -1,28 +1,32 @@
 """What a target promises: one API, described by plain data and two pure functions.
 
 A target is a frozen pydantic model. Its fields are the API's unknowns, settable in the `[target]` table; its class
-variables describe the API; `encode` and `read` translate. Everything else (pacing, tokens, retries, order, checkpoint)
-is the loader's.
+variables and properties describe the API; `encode` and `read` translate. Everything else (pacing, tokens, retries,
+order, checkpoint) is the loader's. docs/write-a-target.md walks through one; `loader.testing` holds the tests that each
+must pass.
 """
 
-from collections.abc import Mapping, Sequence
-from typing import ClassVar, Literal, NamedTuple
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import Annotated, ClassVar, Literal, NamedTuple
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from loader.batch import Batch
-from loader.record import Frame
+from loader.record import Frame, Names
 from loader.request import Request, Response
 from loader.tokens import Scheme
 from loader.verdict import Verdict
 
 
 class Defaults(NamedTuple):
-    """What a target sets for `[limits]` where the settings don't. `max_users` is the API's structural maximum."""
+    """What a target sets for `[limits]` where the settings don't. `max_users` is the API's structural maximum.
+
+    `quota`: as `[limits] quota` writes it, such as `"500/60s"`.
+    """
 
     users_per_request: int = 100
     bytes_per_request: int = 1_000_000
-    requests_per_minute: float | None = None
+    quota: tuple[str, ...] = ()
     max_users: int | None = None
 
 
@@ -31,25 +35,54 @@ class Target(BaseModel):
 
     `auth`: the name of the scheme in use, from `[target.auth] scheme`. `missing_result`: what it means when an answer
     leaves a user out. `write`: whether attributes not sent are kept ("merge") or lost ("replace"), which decides how
-    two rows of one user become one.
+    two rows of one user become one. `expect`: the attributes that may be sent, where it is set.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     api: ClassVar[str]
-    base_url: ClassVar[str]
     schemes: ClassVar[Mapping[str, Scheme]]
-    defaults: ClassVar[Defaults] = Defaults()
-    frame: ClassVar[Frame] = Frame()
+    address: ClassVar[str] = ""
+    """The API's base URL; "": there is none for all customers, so the settings must give it."""
+    columns: ClassVar[tuple[str, ...]] = ()
+    """The fields of a record where they are fixed, the key's first; `[mapping.columns]` says where they are."""
+    note: ClassVar[str] = ""
+    """What `check` says beside the names of the attributes that would be sent."""
+    declares: ClassVar[bool] = False
+    """Must attributes be declared there before they are sent, so that a run asks first, by `probe`?"""
 
     auth: str
+    expect: Annotated[frozenset[str], Field(min_length=1)] | None = None
     missing_result: Literal["again", "success"] = "again"
     write: Literal["merge", "replace"] = "merge"
+
+    @property
+    def frame(self) -> Frame:
+        """The shape of records and bodies."""
+        return Frame()
+
+    @property
+    def defaults(self) -> Defaults:
+        return Defaults()
+
+    @property
+    def names(self) -> Names:
+        """Which attributes may be sent."""
+        frame = self.frame
+        return Names(self.expect, frozenset({frame.user}) if frame.attributes is None else frozenset())
 
     @property
     def scheme(self) -> Scheme:
         """The auth scheme chosen, with this target's settings applied."""
         return self.schemes[self.auth]
+
+    def home(self, secrets: Callable[[], Mapping[str, str]]) -> str:
+        """The API's base URL, where it depends on whom the credentials belong to."""
+        return self.address
+
+    def identity(self) -> Mapping[str, object]:
+        """Settings of its own without which this would be another load: a checkpoint keeps them, as JSON values."""
+        return {}
 
     def refuses_token(self, response: Response) -> bool:
         """Does this answer say that the token, not the request, is at fault?"""
@@ -59,9 +92,36 @@ class Target(BaseModel):
         """The requests that carry `batch`, to be sent one after the other."""
         raise NotImplementedError
 
+    def goes_on(self, response: Response) -> bool:
+        """After this answer, may the next request of the batch go?"""
+        return 200 <= response.status < 300
+
     def read(self, batch: Batch, responses: Sequence[Response]) -> Verdict:
         """What the answers to `encode(batch)` say of each user, in the batch's order, matched by user.
 
-        Fewer responses than requests: sending stopped at the first that was not 2xx.
+        Fewer responses than requests: sending stopped at the first that `goes_on` says no to. A verdict that asks to
+        send again is about that last request: those before it have been answered, and are not repeated. After `Then`
+        this is called again, with the answers to all requests.
         """
+        raise NotImplementedError
+
+    def probe(self) -> Request | None:
+        """A harmless call that shows whether the credentials are taken. None: the API has none."""
+        return None
+
+    def undeclared(self, response: Response, names: Collection[str]) -> list[str] | None:
+        """Which attributes an answer to `probe` shows to be unknown there. None: it doesn't tell."""
+        return None
+
+
+class WholeTarget(Target):
+    """A target that takes the whole export in one request, which replaces all that it held.
+
+    `max_shrink`: how much smaller than the last one accepted it may be, as a share such as "10%".
+    """
+
+    max_shrink: Annotated[str, Field(pattern=r"^[0-9]+(\.[0-9]+)?%$")] = "10%"
+
+    def faults(self, batch: Batch) -> list[str]:
+        """What forbids to send this, each with the rows' numbers; empty: nothing does."""
         raise NotImplementedError

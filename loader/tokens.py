@@ -4,6 +4,7 @@ The APIs agree on little (../docs of Calven: HMAC answers an absolute time in se
 lifetime; its own SDK takes the first for milliseconds), so any of these forms is taken.
 """
 
+import base64
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
@@ -26,9 +27,9 @@ RENEW_AT = 0.8
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Token:
-    """What authorizes a request. `lifetime_s` None: not known, used until it is refused."""
+    """The headers that authorize a request. `lifetime_s` None: not known, used until it is refused."""
 
-    authorization: str
+    headers: Mapping[str, str]
     lifetime_s: float | None = None
     wall: float = 0.0
     monotonic: float = 0.0
@@ -53,13 +54,27 @@ class Token:
 class Scheme:
     """One way to authorize: the secrets it needs, and how they become a token.
 
-    Either `header` makes the Authorization value from the secrets at once, or `call` makes the request that fetches a
-    token, from the secrets and the unix time.
+    Either `headers` makes the headers of each request from the secrets at once, or `call` makes the request that
+    fetches a token, from the secrets and the unix time. `greet` goes with `headers`: a call before all others, whose
+    answer `welcome` makes further headers of; where it fails, there are none.
     """
 
     needs: tuple[str, ...]
-    header: Callable[[Mapping[str, str]], str] | None = None
+    headers: Callable[[Mapping[str, str]], Mapping[str, str]] | None = None
     call: Callable[[Mapping[str, str], float], Request] | None = None
+    greet: Callable[[Mapping[str, str]], Request] | None = None
+    welcome: Callable[[Response], Mapping[str, str]] = lambda response: {}
+
+
+def bearer_headers(secrets: Mapping[str, str]) -> Mapping[str, str]:
+    """RFC 6750."""
+    return {"Authorization": f"Bearer {secrets['token']}"}
+
+
+def basic_headers(secrets: Mapping[str, str]) -> Mapping[str, str]:
+    """RFC 7617: the key's id is the user, its secret the password."""
+    pair = f"{secrets['key_id']}:{secrets['secret']}".encode()
+    return {"Authorization": "Basic " + base64.b64encode(pair).decode()}
 
 
 def is_refusal(response: Response) -> bool:
@@ -92,7 +107,7 @@ def read_token(response: Response, wall: float, monotonic: float) -> Token | Non
     served = unix_time(response.headers.get("date", ""))
     if served is not None and not -1 <= wall - served <= 2:  # `Date` has no fractions, and the answer took its time
         now = served + 1
-    return Token(f"Bearer {value}", _lifetime_s(expiry, now), wall, monotonic)
+    return Token({"Authorization": f"Bearer {value}"}, _lifetime_s(expiry, now), wall, monotonic)
 
 
 def _lifetime_s(expiry: object, now: float) -> float | None:

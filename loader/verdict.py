@@ -5,7 +5,7 @@ from enum import Enum, auto
 from typing import NamedTuple
 
 from loader.outcome import Result
-from loader.request import Response
+from loader.request import Request, Response
 
 
 class Do(Enum):
@@ -30,8 +30,14 @@ class Answer(NamedTuple):
     doubled: int = 0
 
 
-#: What the answer says of each user of a batch, or what to do with them all.
-Verdict = Answer | Do
+class Then(NamedTuple):
+    """Requests that the answers so far lead to, to be sent after those before; at least one."""
+
+    requests: Sequence[Request]
+
+
+#: What the answer says of each user of a batch, what to do with them all, or what else to ask.
+Verdict = Answer | Do | Then
 
 _BY_STATUS = {
     400: Do.SPLIT,

@@ -18,10 +18,10 @@ ROOT = Path(loader.errors.__file__).parent
 LAYERS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("errors", ("errors",)),
     ("values", ("span", "record", "request", "outcome", "progress", "until", "keys")),
-    ("decisions", ("batch", "ceiling", "retry", "tokens", "verdict", "target", "mapping")),
+    ("decisions", ("batch", "ceiling", "retry", "tokens", "verdict", "quota", "target", "mapping")),
     ("plug-ins", ("targets.*",)),
     ("edges", ("export.*", "network", "transport", "checkpoint")),
-    ("shell", ("lane", "reading", "resume", "client", "settle", "dispatch")),
+    ("shell", ("lane", "reading", "resume", "client", "settle", "dispatch", "probe")),
     ("settings", ("settings",)),
     ("story", ("load", "results", "check", "corrections")),
     ("public", ("loader", "testing")),

@@ -8,6 +8,7 @@ import pytest
 
 from loader import check
 from loader.check import Findings, inspect, report, report_lines, request_lines
+from loader.probe import Probed
 from tests import make
 
 
@@ -18,7 +19,7 @@ def found(folder: Path, text: str, *overrides: str) -> Findings:
 
 def state(folder: Path, text: str, *overrides: str) -> dict[str, Any]:
     findings = found(folder, text, *overrides)
-    return report(make.settings(folder, overrides=overrides), findings, "taken", "")
+    return report(make.settings(folder, overrides=overrides), findings, Probed("taken"), "")
 
 
 def test_rows_are_counted_by_what_would_become_of_them(tmp_path: Path) -> None:
@@ -112,7 +113,7 @@ def test_an_export_that_breaks_off_is_told_up_to_there(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("limits", "words"),
     [
-        (["limits.requests_per_minute=60"], "0:05 at 60 requests a minute, if an answer takes under 16 s"),
+        (["limits.requests_per_minute=60"], "0:05 at 60 requests/60s, if an answer takes under 16 s"),
         (["limits.requests_per_minute=6000", "limits.concurrency=1"], "0:01 if an answer takes 0.2 s"),
         ([], "there is no rate limit"),
     ],

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from loader.record import Frame, json_string
+from loader.record import Frame, Names, json_string
 from tests import make
 
 FRAME = Frame("userAttributes", "userName", "attributes")
@@ -47,3 +47,44 @@ def test_merging_takes_the_last_value_byte_for_byte() -> None:
 
     assert merged == FRAME.record("ann", b'{"a":1.50,"b":null,"c":"\\u00e9","d":123456789012345678901234567890}')
     assert FRAME.attributes_of(later) == {"b": b"null", "d": b"123456789012345678901234567890"}
+
+
+@pytest.mark.parametrize(
+    ("frame", "record", "body"),
+    [
+        (Frame("users", "id", None), b'{"id":"ann","a":1.50,"b":null}', b'{"users":[{"id":"ann","a":1.50,"b":null}]}'),
+        (Frame(None, "id", None), b'{"id":"ann","a":1.50,"b":null}', b'{"id":"ann","a":1.50,"b":null}'),
+        (Frame(None, "id", "x"), b'{"id":"ann","x":{"a":1.50,"b":null}}', b'{"id":"ann","x":{"a":1.50,"b":null}}'),
+    ],
+)
+def test_a_record_may_be_flat_and_a_body_may_be_one_record(frame: Frame, record: bytes, body: bytes) -> None:
+    made = frame.record("ann", b'{"a":1.50,"b":null}')
+
+    assert made == record
+    assert frame.body([made]) == body
+    assert len(body) == frame.body_bytes(1, len(made))
+    assert frame.attributes_of(made) == {"a": b"1.50", "b": b"null"}
+    assert frame.merge("ann", made, frame.record("ann", b'{"b":2}')) == made.replace(b"null", b"2")
+
+
+@pytest.mark.parametrize(
+    ("names", "sent", "complaint"),
+    [
+        (Names(), ["a", "A"], None),
+        (Names(frozenset({"dept", "site"})), ["site", "dept"], None),
+        (
+            Names(frozenset({"dept", "site"})),
+            ["dpt"],
+            "'dpt' is not one of those that target.expect lists; did you mean",
+        ),
+        (Names(reserved=frozenset({"id"})), ["a", "id"], "'id' has the name of a field that the target gives"),
+        (Names(fold_case=True), ["Dept", "site", "dept"], "'Dept' and 'dept' differ in case alone"),
+        (Names(fold_case=True), ["Dept", "Dept"], None),
+    ],
+)
+def test_names_that_may_not_be_sent_are_told(names: Names, sent: list[str], complaint: str | None) -> None:
+    found = names.complaint(sent)
+
+    assert (found is None) is (complaint is None)
+    assert (complaint or "") in (found or "")
+    assert bool(names) is (names != Names())

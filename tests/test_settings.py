@@ -30,6 +30,7 @@ def test_what_is_left_out_has_its_default(tmp_path: Path) -> None:
         "users_per_request": None,
         "bytes_per_request": None,
         "requests_per_minute": None,
+        "quota": None,
         "concurrency": 16,
         "timeout_s": 30.0,
         "attempts": 8,
@@ -37,7 +38,7 @@ def test_what_is_left_out_has_its_default(tmp_path: Path) -> None:
         "give_up_s": 600.0,
     }
     assert made.batch_limits == BatchLimits(100, 1_000_000)
-    assert made.requests_per_minute is None
+    assert made.quotas == []
     assert (made.mapping.empty, made.mapping.types, made.mapping.attributes) == ("omit", {}, None)
     assert made.source.max_row_bytes == 1_048_576
 
@@ -93,7 +94,7 @@ def test_an_unknown_key_is_named_with_the_nearest_valid_one(tmp_path: Path, over
         ("limits.max_failures=some", "limits.max_failures: a number of rows"),
         ("target=x", "target: input should be a table"),
         ("target.api=calvn", "target.api: 'calvn' is not an API; known: calven; did you mean calven?"),
-        ("target.api=[1]", "target.api: [1] is not an API"),
+        ("target.api=[1]", "target.api is missing: one of calven"),
         ("target.write=add", "target.write: input should be 'merge' or 'replace', not 'add'"),
         ("target.path=v1/x", "target.path: string should match pattern"),
         ("target.region='a b'", "target.region: string should match pattern"),

@@ -2,23 +2,25 @@
 
 import asyncio
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import anyio
 import orjson
 import pytest
 
+from loader import verdict
 from loader.batch import Batch, BatchLimits
 from loader.errors import Stopped, TransportError
 from loader.lane import Abandoned, Lane
-from loader.outcome import Code, Outcome
+from loader.outcome import Code, Outcome, Result
 from loader.request import Request, Response
 from loader.retry import CAP_S
 from loader.settle import Settler
-from loader.targets.calven import Calven
+from loader.targets.calven import FRAME, Calven
 from loader.transport import Send
-from tests.faults.rig import FRAME, users_of
+from loader.verdict import Then, Verdict, by_status
+from tests.faults.rig import users_of
 from tests.virtual_time import START_S, virtual_time
 
 Answer = Response | TransportError
@@ -532,3 +534,99 @@ async def test_a_stop_ends_a_backoff() -> None:
 
     assert ended == ["abandoned"]
     assert len(target.requests) == sent
+
+
+class Steps(Calven):
+    """Three requests a user, of which the second may be refused alone; the last is known only by the first's answer."""
+
+    def encode(self, batch: Batch) -> list[Request]:
+        return [Request("POST", f"/{step}", users=len(batch)) for step in ("look", "write")]
+
+    def goes_on(self, response: Response) -> bool:
+        return response.status in (200, 422)
+
+    def read(self, batch: Batch, responses: Sequence[Response]) -> Verdict:
+        if not self.goes_on(responses[-1]):
+            return by_status(responses[-1])
+        if len(responses) == 2:
+            return Then([Request("POST", f"/{responses[0].body.decode()}", users=len(batch))])
+        refused = sum(response.status == 422 for response in responses)
+        return verdict.Answer([Result(Code.PARTIAL if refused else Code.SUCCESS, str(refused))] * len(batch))
+
+
+class Paths:
+    """Answers each path in turn, and notes which were asked for."""
+
+    def __init__(self, **answers: list[Answer]) -> None:
+        self.left = {f"/{path}": list(each) for path, each in answers.items()}
+        self.asked: list[str] = []
+
+    async def __call__(self, request: Request) -> Response:
+        self.asked.append(request.path)
+        answer = self.left[request.path].pop(0)
+        if isinstance(answer, TransportError):
+            raise answer
+        return answer
+
+
+def stepwise(send: Send, **more: Any) -> Settler:
+    return Settler(
+        Steps(auth="bearer"),
+        send,
+        Lane(600),
+        BatchLimits(1, 1000),
+        more.pop("attempts", 8),
+        print,
+        uniform=random.Random(1).uniform,
+        **more,
+    )
+
+
+LOOK = Response(200, {}, b"note")
+
+
+@virtual_time
+async def test_requests_of_a_batch_follow_one_another_and_answers_may_lead_to_more() -> None:
+    send = Paths(look=[LOOK], write=[Response(422)], note=[Response(200)])
+
+    (outcome,) = await stepwise(send).settle(batch_of("a"))
+
+    assert send.asked == ["/look", "/write", "/note"]
+    assert (outcome.code, outcome.target_code, outcome.attempts) == (Code.PARTIAL, "1", 3)
+
+
+@pytest.mark.parametrize("trouble", [Response(503), Response(429), Response(401), TransportError("cut")])
+@virtual_time
+async def test_what_was_answered_is_not_sent_again(trouble: Answer) -> None:
+    """After trouble the part goes on with the request that had it."""
+    send = Paths(look=[trouble, LOOK], write=[Response(200), trouble], note=[trouble, trouble, Response(200)])
+    send.left["/write"] = [trouble, trouble, Response(200)]
+
+    (outcome,) = await stepwise(send).settle(batch_of("a"))
+
+    assert outcome.code is Code.SUCCESS
+    assert send.asked == ["/look"] * 2 + ["/write"] * 3 + ["/note"] * 3
+
+
+@virtual_time
+async def test_each_request_of_a_batch_has_its_own_attempts() -> None:
+    """Two failures each, of at most three: together they would be too many."""
+    bad, good = Response(500), Response(200)
+    send = Paths(look=[bad, bad, LOOK], write=[bad, bad, good], note=[bad, bad, good])
+    made = stepwise(send, attempts=3)
+    async with Others(made._lane):
+        (outcome,) = await made.settle(batch_of("a"))
+
+    assert (outcome.code, outcome.attempts) == (Code.SUCCESS, 9)
+
+
+@virtual_time
+async def test_a_request_that_never_gets_through_fails_the_user() -> None:
+    """Though those before it did."""
+    send = Paths(look=[LOOK], write=[Response(500, {}, b"no")] * 9)
+    made = stepwise(send, attempts=3)
+    async with Others(made._lane):
+        (outcome,) = await made.settle(batch_of("a"))
+
+    assert (outcome.code, outcome.message) == (Code.FAILED, "HTTP 500: no")
+    assert send.asked == ["/look"] + ["/write"] * (outcome.attempts - 1)

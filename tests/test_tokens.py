@@ -59,7 +59,7 @@ def test_the_token_is_in_either_field() -> None:
     """`token` or `access_token`."""
     for field in ("token", "access_token"):
         token = read_token(make.response({field: "T"}), WALL, MONOTONIC)
-        assert token == Token("Bearer T", None, WALL, MONOTONIC)
+        assert token == Token({"Authorization": "Bearer T"}, None, WALL, MONOTONIC)
 
 
 @pytest.mark.parametrize(
@@ -84,7 +84,7 @@ def test_an_answer_without_a_token_has_none(body: Any) -> None:
 
 def test_a_token_is_due_before_it_expires() -> None:
     """At four fifths of its lifetime."""
-    token = Token("Bearer T", 100, WALL, MONOTONIC)
+    token = Token({"Authorization": "Bearer T"}, 100, WALL, MONOTONIC)
     moments = [0.0, RENEW_AT * 100 - 1, RENEW_AT * 100, 100]
 
     assert [token.is_due(WALL + at, MONOTONIC + at) for at in moments] == [False, False, True, True]
@@ -93,7 +93,7 @@ def test_a_token_is_due_before_it_expires() -> None:
 
 def test_the_clock_that_is_further_on_decides() -> None:
     """A suspended machine stops the one; a correction sets back the other."""
-    token = Token("Bearer T", 100, WALL, MONOTONIC)
+    token = Token({"Authorization": "Bearer T"}, 100, WALL, MONOTONIC)
 
     assert token.is_due(WALL + 90, MONOTONIC)
     assert token.is_due(WALL, MONOTONIC + 90)
@@ -102,7 +102,7 @@ def test_the_clock_that_is_further_on_decides() -> None:
 
 def test_an_unknown_lifetime_is_never_over() -> None:
     """Such a token is used until it is refused."""
-    token = Token("Bearer T")
+    token = Token({"Authorization": "Bearer T"})
 
     assert not token.is_due(1e12, 1e12)
     assert not token.is_expired(1e12, 1e12)
@@ -110,7 +110,9 @@ def test_an_unknown_lifetime_is_never_over() -> None:
 
 def test_a_token_does_not_print() -> None:
     """Not in a log, not in a crash file."""
-    assert "T0P" not in repr(Token("Bearer T0P")) + str(Token("Bearer T0P")) + f"{[Token('Bearer T0P')]}"
+    token = Token({"Authorization": "Bearer T0P"})
+
+    assert "T0P" not in repr(token) + str(token) + f"{[token]}"
 
 
 def test_a_refusal_may_come_with_any_status() -> None:

@@ -14,7 +14,7 @@ from loader.export.lines import Lines
 from loader.export.rows import Place, Reader
 from loader.export.source import STDIN, SUFFIXES, Compression, Fingerprint, Source
 from loader.export.split import CHUNK_BYTES
-from loader.mapping import RowMapping
+from loader.mapping import RowMapping, others
 from loader.record import Mark, Rows
 from loader.span import SpanSet
 
@@ -100,6 +100,13 @@ class Export:
                 next(reader.blocks(Place(Mark()), SpanSet()), None)
             except Stopped:
                 pass  # it breaks off within its first block: the rows before that are loaded all the same
+
+    def names(self, mapping: RowMapping) -> list[str] | None:
+        """The attributes that would be sent, as far as that is known before the rows are read. None: it isn't."""
+        if mapping.attributes is not None:
+            return list(mapping.attributes)
+        columns = self._reader(0, mapping).columns()
+        return None if columns is None else others(columns, mapping.user)
 
     def rows(self, mapping: RowMapping, start: Mark | None = None, settled: SpanSet | None = None) -> Iterator[Rows]:
         """Blocks of rows from `start` on, without those in `settled`. Blocking: for a thread.

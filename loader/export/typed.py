@@ -19,6 +19,7 @@ from loader.mapping import (
     RowMapping,
     Type,
     check_columns,
+    check_names,
     json_strings,
     others,
     reject,
@@ -111,6 +112,7 @@ class TypedMapper:
         else:
             self._attributes = dict(mapping.attributes)
         check_columns(mapping, schema.names)
+        check_names(mapping, self._attributes)
         key = schema.field(self._user).type
         if not (is_text(key) or pa.types.is_integer(key)):
             raise ExportError(f"mapping.user: column {self._user!r} is of type {key}; a key is text or a whole number")

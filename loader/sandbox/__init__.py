@@ -10,11 +10,15 @@ from loader.sandbox.ledger import Entry, Ledger, Write
 from loader.sandbox.memory import Memory
 from loader.sandbox.options import (
     CalvenOptions,
+    DescopeOptions,
+    DxOptions,
     FaultOptions,
     LedgerOptions,
     Options,
     QuotaOptions,
+    RecordsOptions,
     RosterOptions,
+    ScimOptions,
 )
 from loader.sandbox.sandbox import Sandbox
 from loader.sandbox.server import serve
@@ -22,6 +26,8 @@ from loader.sandbox.stats import Stats
 
 __all__ = [
     "CalvenOptions",
+    "DescopeOptions",
+    "DxOptions",
     "Entry",
     "FaultOptions",
     "Ledger",
@@ -29,8 +35,10 @@ __all__ = [
     "Memory",
     "Options",
     "QuotaOptions",
+    "RecordsOptions",
     "RosterOptions",
     "Sandbox",
+    "ScimOptions",
     "Stats",
     "Write",
     "serve",

@@ -25,6 +25,8 @@ async def handle(sandbox: Sandbox, request: web.BaseRequest) -> web.StreamRespon
             return await _stream(request, sandbox.ledger.lines())
         case "GET", "journal" if sandbox.ledger.options.journal:
             return await _stream(request, sandbox.ledger.journal_lines())
+        case "GET", "hierarchy" if sandbox.options.api == "calven":
+            return await _stream(request, sandbox.ledger.hierarchy_lines())
         case "GET", _ if name.startswith("users/") and (user := unquote(name[6:])) in sandbox.ledger.users:
             return web.json_response(body=sandbox.ledger.line(user))
         case "POST", "revoke":

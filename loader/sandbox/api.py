@@ -1,27 +1,54 @@
 """What the sandbox asks of an emulated API, and the answers such emulations are made of."""
 
 from collections.abc import Mapping
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 import orjson
 
 from loader.request import Request, Response
 
 Kind = Literal["data", "token", "other"]
+"""What a path is for. "data": users, written or looked up. "token": what comes before them and carries none: tokens,
+and handshakes such as a licence, a configuration or "who am I". "other": nothing that the API knows."""
 
 
 class Api(Protocol):
-    """One emulated API: pure, synchronous, with no clock but `now` (unix seconds)."""
+    """One emulated API: pure, synchronous, with no clock but `now` (unix seconds).
 
-    results: str
-    """The name of the list in a good answer that the result faults shuffle, thin out and double."""
+    It is built from its own options, a roster and a ledger: `Dx(options: DxOptions, roster: Roster, ledger: Ledger)`.
+    """
 
-    def kind(self, path: str) -> Kind:
-        """What this path, as `path_of` gives it, is for; "other" is nothing that the API knows."""
+    @property
+    def entries(self) -> tuple[str, ...]:
+        """Where a good answer speaks of users, for faults to spoil: names of members, of which it need not have all.
+
+        A member is a list of entries, of as many users, as `("results",)` or `("patchedUsers", "failedUsers")`; or it
+        is one user's entry, as `("user",)`. An entry is a JSON object. "a.b" is the member b of a, "" the whole answer.
+        """
+        ...
+
+    def renamed(self, entry: dict[str, Any], user: object) -> dict[str, Any]:
+        """A copy of an entry of a good answer, as if it were about `user`: a stranger, or a number for a name."""
+        ...
+
+    def endpoint(self, path: str) -> tuple[Kind, str]:
+        """What this path, as `path_of` gives it, is for, and the name that it is counted under: the path itself, with
+        ids in it replaced by words, for there must be few names."""
+        ...
+
+    def users(self, request: Request) -> int:
+        """How many users a request would write, whatever its credentials; 0 for a token call and for nonsense.
+
+        Asked only if a quota counts users, so it may parse the body.
+        """
         ...
 
     def handle(self, request: Request, now: float) -> Response:
         """Answer, and write what was accepted into the ledger."""
+        ...
+
+    def refuse(self, status: int, message: str, headers: Mapping[str, str] | None = None) -> Response:
+        """An error as this API words it: for quotas (429) and faults (any status)."""
         ...
 
     def revoke(self) -> None:
@@ -34,11 +61,11 @@ class Api(Protocol):
 
 
 class Refused(Exception):
-    """Ends the handling of a request with this answer."""
+    """Ends the handling of a request with an error, worded by the API: `self.refuse(refused.status, str(refused))`."""
 
     def __init__(self, status: int, message: str) -> None:
         super().__init__(message)
-        self.response = refusal(status, message)
+        self.status = status
 
 
 def answer(status: int, body: object, headers: Mapping[str, str] | None = None) -> Response:
@@ -52,7 +79,7 @@ def raw_answer(status: int, body: bytes, headers: Mapping[str, str] | None = Non
 
 
 def refusal(status: int, message: str, headers: Mapping[str, str] | None = None) -> Response:
-    """A response with an error. No vendor page shows the body of one; this shape is ours."""
+    """A response with an error, for an API whose pages show the body of none; this shape is ours."""
     return answer(status, {"statusCode": status, "message": message}, headers)
 
 

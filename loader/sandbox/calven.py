@@ -1,17 +1,17 @@
 """Calven's API as its pages describe it: a request and the time in, a response out, accepted users in the ledger.
 
-Sources: DOC-1 "Write directory user attributes", S-C1/S-C2 HMAC, S-C3 client secret, S-C15 Basic. The Basic path is
-inferred [I]: every documented Basic path is the other one plus "/basic". The body of an error, and every status but
-200, 400 and 401, is documented nowhere.
+Sources: DOC-1 "Write directory user attributes", DOC-2 "Submit group hierarchy relationships", S-C6 its overview,
+S-C1/S-C2 HMAC, S-C3 client secret, S-C15 Basic. The Basic paths are inferred [I]: every documented Basic path is the
+other one plus "/basic". The body of an error, and every status but 200, 204, 400 and 401, is documented nowhere.
 """
 
 import base64
 import hashlib
 import hmac
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from itertools import takewhile
-from typing import Any
+from typing import Any, NamedTuple
 
 import orjson
 
@@ -25,6 +25,8 @@ AUTH = "/v1/auth"
 AUTH_TOKEN = "/v1/auth/token"
 USER_ATTRIBUTES = "/v1/directory/user-attributes"
 USER_ATTRIBUTES_BASIC = "/v1/directory/user-attributes/basic"
+HIERARCHY = "/v1/directory/group-hierarchy-relationship"
+HIERARCHY_BASIC = "/v1/directory/group-hierarchy-relationship/basic"
 
 DEFAULT_REGION = "usce1"  # [DC] S-C14: what a request without x-calven-region means
 
@@ -32,11 +34,20 @@ SUCCESS, USER_NOT_FOUND, LOCATION_NOT_FOUND = 0, 1, 2
 NAMES = {SUCCESS: "SUCCESS", USER_NOT_FOUND: "USERNOTFOUND", LOCATION_NOT_FOUND: "LOCATIONNOTFOUND"}  # [DC] S-C14
 MESSAGES = {SUCCESS: "OK", USER_NOT_FOUND: "User not found", LOCATION_NOT_FOUND: "Location not found"}  # ours
 
+_Group = tuple[str, str]  # name and type
+
+
+class _Endpoint(NamedTuple):
+    kind: Kind
+    method: str
+    check: Callable[[Request, float], None]  # raises Refused for wrong credentials in the header
+    handle: Callable[[Request, float], Response]
+
 
 class Calven:
-    """The endpoints for tokens and user attributes, for one API key."""
+    """The endpoints for tokens, user attributes and the group hierarchy, for one API key."""
 
-    results = "results"
+    entries = ("results",)
 
     def __init__(self, options: CalvenOptions, roster: Roster, ledger: Ledger) -> None:
         self._options = options
@@ -50,27 +61,43 @@ class Calven:
         self._largest = 0
         self._last_region: str | None = None
         self._all_success = roster.open and not options.codes
-        self._endpoints: dict[str, tuple[Kind, Callable[[Request, float], Response]]] = {
-            AUTH: ("token", self._auth),
-            AUTH_TOKEN: ("token", self._auth_token),
-            USER_ATTRIBUTES: ("data", self._write_with_bearer),
-            USER_ATTRIBUTES_BASIC: ("data", self._write_with_basic),
+        self._endpoints = {
+            AUTH: _Endpoint("token", "POST", _check_nothing, self._auth),
+            AUTH_TOKEN: _Endpoint("token", "POST", _check_nothing, self._auth_token),
+            USER_ATTRIBUTES: _Endpoint("data", "POST", self._check_bearer, self._write),
+            USER_ATTRIBUTES_BASIC: _Endpoint("data", "POST", self._check_basic, self._write),
+            HIERARCHY: _Endpoint("data", "PUT", self._check_bearer, self._replace_hierarchy),
+            HIERARCHY_BASIC: _Endpoint("data", "PUT", self._check_basic, self._replace_hierarchy),
         }
 
-    def kind(self, path: str) -> Kind:
-        return self._endpoints.get(path, ("other", None))[0]
+    def renamed(self, entry: dict[str, Any], user: object) -> dict[str, Any]:
+        return {**entry, "userName": user}
+
+    def endpoint(self, path: str) -> tuple[Kind, str]:
+        return self._endpoints[path].kind if path in self._endpoints else "other", path
+
+    def users(self, request: Request) -> int:
+        try:
+            records = orjson.loads(request.body)["userAttributes"]
+        except (orjson.JSONDecodeError, TypeError, KeyError):
+            return 0
+        return len(records) if isinstance(records, list) else 0
+
+    def refuse(self, status: int, message: str, headers: Mapping[str, str] | None = None) -> Response:
+        return refusal(status, message, headers)
 
     def handle(self, request: Request, now: float) -> Response:
         """A trailing slash is tolerated: the vendor's SDK sends one [DC] S-C14."""
-        _, endpoint = self._endpoints.get(path_of(request.path), ("other", None))
+        endpoint = self._endpoints.get(path_of(request.path))
         if endpoint is None:
-            return refusal(404, f"Cannot {request.method} {request.path}")
-        if request.method != "POST":
-            return refusal(405, f"{request.method} is not allowed here", {"allow": "POST"})
+            return self.refuse(404, f"Cannot {request.method} {request.path}")
+        if request.method != endpoint.method:
+            return self.refuse(405, f"{request.method} is not allowed here", {"allow": endpoint.method})
         try:
-            return endpoint(request, now)
+            endpoint.check(request, now)
+            return endpoint.handle(request, now)
         except Refused as refused:
-            return refused.response
+            return self.refuse(refused.status, str(refused))
 
     def revoke(self) -> None:
         self._tokens.clear()
@@ -83,6 +110,7 @@ class Calven:
             "duplicates": self._duplicates,
             "largest_request": self._largest,
             "last_region": self._last_region,
+            "hierarchies": self._ledger.hierarchies,
         }
 
     # Tokens
@@ -136,16 +164,15 @@ class Calven:
         if scheme not in self._options.schemes:
             raise Refused(401, f"this key is not for {scheme}")
 
-    # User attributes
+    # Data requests
 
-    def _write_with_bearer(self, request: Request, now: float) -> Response:
+    def _check_bearer(self, request: Request, now: float) -> None:
         scheme, _, token = header(request, "authorization").partition(" ")
         is_fixed = token == self._fixed_token and "bearer" in self._options.schemes
         if scheme.lower() != "bearer" or not (is_fixed or self._tokens.get(token, 0.0) > now):
             raise Refused(401, "no valid bearer token")
-        return self._write(request)
 
-    def _write_with_basic(self, request: Request, now: float) -> Response:
+    def _check_basic(self, request: Request, _now: float) -> None:
         """[D] S-C15: user name = key id, password = secret; base64 as the samples on every endpoint page show."""
         self._must_accept("basic")
         scheme, _, encoded = header(request, "authorization").partition(" ")
@@ -155,14 +182,20 @@ class Calven:
             given = ""
         if scheme.lower() != "basic" or not _same(given, f"{self._options.key_id}:{self._options.secret}"):
             raise Refused(401, "no valid Basic credentials")
-        return self._write(request)
 
-    def _write(self, request: Request) -> Response:
-        """[D] DOC-1. A request is taken whole or refused whole; one result per record, in the order sent [I]."""
+    def _list(self, request: Request, name: str) -> list[Any]:
+        """The one list that a body is, from a region and of a size that are served."""
         self._note_region(request)
         if self._options.max_bytes is not None and len(request.body) > self._options.max_bytes:
             raise Refused(413, f"more than {self._options.max_bytes} bytes")
-        records: list[Any] = _fields(_json(request), "the body", userAttributes=list)["userAttributes"]
+        found: list[Any] = _fields(_json(request), "the body", **{name: list})[name]
+        return found
+
+    # User attributes
+
+    def _write(self, request: Request, _now: float) -> Response:
+        """[D] DOC-1. A request is taken whole or refused whole; one result per record, in the order sent [I]."""
+        records = self._list(request, "userAttributes")
         if self._options.max_users is not None and len(records) > self._options.max_users:
             raise Refused(413, f"more than {self._options.max_users} users")
         users, attributes = self._columns(records)
@@ -236,6 +269,44 @@ class Calven:
         forms = {"number": code, "string": str(code), "name": name, "object": {"value": code, "name": name}}
         return {"message": MESSAGES.get(code, name), "resultCode": forms[self._options.result_code]}
 
+    # The group hierarchy
+
+    def _replace_hierarchy(self, request: Request, _now: float) -> Response:
+        """[D] DOC-2, S-C6. What is sent replaces the whole hierarchy, or is refused whole."""
+        relationships = self._list(request, "groupRelationships")
+        try:
+            self._check_hierarchy(relationships)
+        except Refused as refused:
+            return self.refuse(self._options.hierarchy_status, str(refused))
+        self._ledger.replace_hierarchy(relationships)
+        return Response(204)
+
+    def _check_hierarchy(self, relationships: list[Any]) -> None:
+        """[D] S-C6: no circles, one parent a group, no parent at the top. A group is known by its name and its type."""
+        if not relationships and self._options.hierarchy_empty == "refuse":
+            raise Refused(400, "groupRelationships is empty")
+        parents: dict[_Group, _Group | None] = {}
+        for number, relationship in enumerate(relationships):
+            where = f"groupRelationships[{number}]"
+            group, parent = _relationship(relationship, where)
+            if group in parents:
+                if parents[group] != parent:
+                    raise Refused(400, f"{where}: {_shown(group)} has another parent already")
+                if self._options.hierarchy_repeated == "refuse":
+                    raise Refused(400, f"{where}: {_shown(group)} is there already")
+            parents[group] = parent
+        if self._options.hierarchy_unknown_parent == "refuse":
+            for parent in parents.values():
+                if parent is not None and parent not in parents:
+                    raise Refused(400, f"the parent {_shown(parent)} is no group of this hierarchy")
+        in_circle = _in_circle(parents)
+        if in_circle is not None:
+            raise Refused(400, f"{_shown(in_circle)} is its own ancestor")
+
+
+def _check_nothing(_request: Request, _now: float) -> None:
+    """The credentials are in the body."""
+
 
 def _json(request: Request) -> object:
     """[D] every page: Content-Type must be application/json. That anything else is a 400 is ours."""
@@ -270,6 +341,37 @@ def _first_fault(records: list[Any]) -> str:
         if not fields["userName"]:
             return f"{where}: userName is empty"
     raise AssertionError("every record is valid")
+
+
+def _relationship(value: object, where: str) -> tuple[_Group, _Group | None]:
+    """The group and its parent. [D] all four fields are required; at the top both of the parent's are null."""
+    if not isinstance(value, dict) or value.keys() != {"group", "groupType", "parent", "parentType"}:
+        raise Refused(400, f"{where} must have exactly the fields group, groupType, parent, parentType")
+    group = value["group"], value["groupType"]
+    parent = value["parent"], value["parentType"]
+    for pair in (group,) if parent == (None, None) else (group, parent):
+        if not all(isinstance(name, str) and name for name in pair):
+            raise Refused(400, f"{where}: names and types must be text, or null for both of a parent that there isn't")
+    return group, None if parent == (None, None) else parent
+
+
+def _in_circle(parents: Mapping[_Group, _Group | None]) -> _Group | None:
+    """A group that is its own ancestor, if there is one."""
+    sound: set[_Group] = set()
+    for start in parents:
+        trail: set[_Group] = set()
+        group: _Group | None = start
+        while group is not None and group not in sound:
+            if group in trail:
+                return group
+            trail.add(group)
+            group = parents.get(group)
+        sound |= trail
+    return None
+
+
+def _shown(group: _Group) -> str:
+    return f"{group[0]!r} of type {group[1]!r}"
 
 
 def _same(given: str, expected: str) -> bool:

@@ -1,55 +1,25 @@
-"""`loader sandbox`: options from the command line, a served sandbox, a ledger file at the end.
-
-Each flag sets one field of options.py, which holds its type, its range and its default; both are said once, there.
-"""
+"""`loader sandbox`: options from the command line, a served sandbox, a ledger file at the end."""
 
 import asyncio
 import gc
 import os
-import re
 import shlex
 import signal
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
+from itertools import pairwise
 from pathlib import Path
-from typing import Any, Literal, get_args, get_origin
+from typing import Any
 
 import click
-from pydantic import BaseModel, ValidationError
+from click.core import ParameterSource
+from pydantic import ValidationError
 
+from loader.sandbox import flags
 from loader.sandbox.ledger import Ledger
-from loader.sandbox.options import (
-    FAULTS,
-    CalvenOptions,
-    FaultOptions,
-    LedgerOptions,
-    Options,
-    QuotaOptions,
-    RosterOptions,
-    Scheme,
-)
+from loader.sandbox.options import DOCUMENTED_QUOTAS, ApiName, Options
 from loader.sandbox.sandbox import Sandbox
 from loader.sandbox.server import HOST, serve
-
-_GROUPS: dict[str, type[BaseModel]] = {
-    "calven": CalvenOptions,
-    "roster": RosterOptions,
-    "ledger": LedgerOptions,
-    "faults": FaultOptions,
-    "quota": QuotaOptions,
-}
-
-Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
-
-
-class _Command(click.Command):
-    """A command whose usage errors are one line, without the usage."""
-
-    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        try:
-            return super().parse_args(ctx, args)
-        except click.UsageError as error:
-            raise _UsageError(error.format_message()) from None
 
 
 class _UsageError(click.ClickException):
@@ -58,131 +28,62 @@ class _UsageError(click.ClickException):
     exit_code = 2
 
 
-def _sets(flag: str, where: str, about: str, **more: Any) -> Decorator:
-    """A flag for the field `where` ("group.field") of the options. Not given: None or (), and the default rules."""
-    group, field = where.split(".")
-    info = _GROUPS[group].model_fields[field]
-    if get_origin(info.annotation) is Literal:
-        more["type"] = click.Choice([str(choice) for choice in get_args(info.annotation)])
-    if isinstance(info.default, int | float | str) and not isinstance(info.default, bool):
-        shown = info.default if isinstance(info.default, str) else f"{info.default:g}"
-        about += f" Default: {shown}."
-    if field.endswith("_s"):
-        more["metavar"] = "SECONDS"
-    return click.option(flag, f"{group}__{field}", default=() if more.get("multiple") else None, help=about, **more)
+class _Command(click.Command):
+    """A command with the flags of the API that --api names, and whose usage errors are one line, without the usage."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        named = [value for flag, value in pairwise([*args, ""]) if flag == "--api"]
+        named += [arg.removeprefix("--api=") for arg in args if arg.startswith("--api=")]
+        ctx.meta[__name__] = named[-1] if named else None
+        try:
+            return super().parse_args(ctx, args)
+        except click.NoSuchOption as error:
+            others = [api for api in flags.OF_API if error.option_name in _names(flags.OF_API[api])]
+            if not others:
+                raise _UsageError(error.format_message()) from None
+            api = _api(ctx)
+            raise _UsageError(f"{error.option_name} is a flag of --api {', '.join(others)}, not of {api}") from None
+        except click.UsageError as error:
+            raise _UsageError(error.format_message()) from None
+
+    def get_params(self, ctx: click.Context) -> list[click.Parameter]:
+        common = [flag for group in flags.COMMON.values() for flag in group]
+        return [*common, *flags.OF_API[_api(ctx)], *super().get_params(ctx)]
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Flags by what they are about; those of all APIs, if none is named."""
+        groups: dict[str, list[click.Option]] = {**flags.COMMON}
+        groups |= {f"Of --api {api}": own for api, own in flags.OF_API.items() if ctx.meta.get(__name__) in (None, api)}
+        for about, group in groups.items():
+            with formatter.section(about):
+                formatter.write_dl([flag.get_help_record(ctx) or ("", "") for flag in group])
 
 
-def _parts(form: str, text: str, example: str) -> tuple[str, ...]:
-    """The groups of a regular expression that must match."""
-    match = re.fullmatch(form, text)
-    if match is None:
-        raise click.BadParameter(f"{text!r} is not of the form {example}")
-    return match.groups()
+def _api(context: click.Context) -> ApiName:
+    """The API that is named; of a wrong name the flag itself complains."""
+    return next((api for api in flags.OF_API if api == context.meta.get(__name__)), "calven")
 
 
-def _split(form: str, example: str) -> Callable[[click.Context, click.Parameter, Any], Any]:
-    """A callback that takes a repeated flag's values apart."""
-    return lambda _context, _parameter, texts: tuple(_parts(form, text, example) for text in texts)
-
-
-def _lines(_context: click.Context, _parameter: click.Parameter, path: Path | None) -> frozenset[str] | None:
-    if path is None:
-        return None
-    try:
-        with path.open(encoding="utf-8") as file:
-            return frozenset(line.rstrip("\n") for line in file) - {""}
-    except (OSError, UnicodeDecodeError) as error:
-        raise click.BadParameter(f"can't read {path}: {error}") from None
-
-
-_SECONDS = r"\d+(?:\.\d+)?"
+def _names(options: list[click.Option]) -> set[str]:
+    return {name for option in options for name in option.opts}
 
 
 @click.command("sandbox", cls=_Command)
-@click.option("--port", metavar="N", default=0, type=click.IntRange(0, 65535), help="On 127.0.0.1. Default: any free.")
-@_sets("--key-id", "calven.key_id", "API key id. Default: generated.")
-@_sets("--secret", "calven.secret", "API key secret. Default: generated.")
-@_sets("--token", "calven.token", "A bearer token that is valid from the start, until tokens are revoked.")
-@_sets("--scheme", "calven.schemes", f"For what the key is: {', '.join(get_args(Scheme))}. Repeats.", multiple=True)
-@_sets("--token-lifetime", "calven.token_lifetime_s", "Seconds.")
-@_sets("--expiration-unit", "calven.expiration_unit", "Of `expiration` in the answer of /v1/auth.")
-@_sets("--clock-skew", "calven.clock_skew_s", "Seconds that an HMAC timestamp may be off.")
-@_sets("--result-code", "calven.result_code", "The form of resultCode.")
-@_sets(
-    "--code",
-    "calven.codes",
-    "Answer matching users with this result code. Repeats.",
-    multiple=True,
-    metavar="N=REGEX",
-    callback=_split(r"(\d+)=(.+)", "N=REGEX"),
-)
-@_sets("--region", "calven.region", "Serve only this x-calven-region.")
-@_sets("--repeated", "calven.repeated", "What of a user that is in a request twice.")
-@_sets("--values", "calven.values", "Which attribute values are taken.")
-@_sets("--max-users", "calven.max_users", "More users in a request: 413.", metavar="N")
-@_sets("--max-bytes", "calven.max_bytes", "A larger body: 413.", metavar="N")
-@_sets(
-    "--known-users",
-    "roster.known_users",
-    "Only the users in this file exist, one a line.",
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    callback=_lines,
-)
-@_sets("--unknown", "roster.unknown", "Users that don't exist.", metavar="REGEX")
-@_sets("--poison", "roster.poison", "Users that get their whole request refused with 400.", metavar="REGEX")
-@_sets("--write", "ledger.write", "What a write does to the attributes a user has.")
-@_sets("--count-only", "ledger.count_only", "Keep no users, only counts.", is_flag=True)
-@_sets("--journal", "ledger.journal", "Keep every write, in order.", is_flag=True)
-@click.option(
-    "--ledger-file",
-    type=click.Path(dir_okay=False, writable=True, path_type=Path),
-    help="Write the ledger's users there at the end, as NDJSON.",
-)
-@click.option("--quota", metavar="N/SECONDSs", help="Requests in any such time, token calls included, e.g. 1000/60s.")
-@_sets("--retry-after", "faults.retry_after", "The form of Retry-After, also of the quota's.")
-@_sets("--retry-after-seconds", "faults.retry_after_s", "Of the faults 429 and 503.")
-@_sets("--latency", "faults.latency_s", "Seconds before each answer.")
-@_sets("--jitter", "faults.jitter_s", "Up to so many seconds more.")
-@_sets("--seed", "faults.seed", "Of jitter and faults.", metavar="N")
-@_sets(
-    "--fault",
-    "faults.rates",
-    f"How often, 0 to 1: {', '.join(FAULTS)}. Repeats.",
-    multiple=True,
-    metavar="KIND=RATE",
-    callback=_split(r"([^=]+)=([^=]+)", "KIND=RATE"),
-)
-@_sets("--faults-on", "faults.on", "What these and --fail-first are about.")
-@_sets("--slow", "faults.slow_s", "Seconds that the fault slow adds.")
-@_sets("--missing-share", "faults.missing_share", "Of the results, when they are missing.", metavar="SHARE")
-@_sets("--fail-first", "faults.fail_first_n", "Refuse the first so many requests.", metavar="N")
-@_sets("--fail-first-status", "faults.fail_first_status", "How.", metavar="STATUS")
-@_sets(
-    "--down",
-    "faults.down",
-    "Cut every connection, from so many seconds after the start, for so many more. Repeats.",
-    multiple=True,
-    metavar="FROM+FOR",
-    callback=_split(rf"({_SECONDS})\+({_SECONDS})", "FROM+FOR, as 10+5"),
-)
-@_sets("--unauthorized-once-at", "faults.unauthorized_once_at_s", "Revoke all tokens once, seconds after the start.")
 @click.pass_context
-def sandbox(context: click.Context, /, port: int, ledger_file: Path | None, quota: str | None, **fields: Any) -> None:
-    """Serve an emulation of Calven's API on loopback, until SIGINT or SIGTERM.
+def sandbox(context: click.Context, /, port: int, ledger_file: Path | None, **_fields: Any) -> None:
+    """Serve an emulation of a directory API on loopback, until SIGINT or SIGTERM.
 
-    The first line on stdout is its URL, the next two are the credentials as KEY=value. GET /_sandbox/stats tells what
-    it saw.
+    The first line on stdout is its URL, the next ones are the credentials as KEY=value. GET /_sandbox/stats tells what
+    it saw, GET /_sandbox/users what it holds.
     """
-    if fields["ledger__count_only"] and (ledger_file or fields["ledger__journal"]):
-        raise _UsageError("--count-only keeps no users: neither --journal nor --ledger-file goes with it")
+    try:
+        options = options_of(context)
+    except ValidationError as error:
+        raise _UsageError(_first_problem(error, context)) from None
+    if ledger_file and options.ledger.count_only:
+        raise _UsageError("--count-only keeps no users: --ledger-file doesn't go with it")
     if ledger_file and not os.access(ledger_file.absolute().parent, os.W_OK):
         raise _UsageError(f"--ledger-file: can't write in {ledger_file.absolute().parent}")
-    try:
-        options = _options(fields, port, quota)
-    except click.BadParameter as error:
-        raise _UsageError(f"--quota: {error.message}") from None
-    except ValidationError as error:
-        raise _UsageError(_first_problem(error, context.command)) from None
     try:
         ledger = _run(_serve(options))
     except OSError as error:
@@ -194,31 +95,38 @@ def sandbox(context: click.Context, /, port: int, ledger_file: Path | None, quot
             raise click.ClickException(f"the ledger is lost: {error}") from None
 
 
-def _options(fields: dict[str, Any], port: int, quota: str | None) -> Options:
+def options_of(context: click.Context) -> Options:
     """Flags to options; those not given are left to their defaults."""
-    groups: dict[str, dict[str, Any]] = {group: {} for group in _GROUPS}
-    for name, value in fields.items():
+    groups: dict[str, dict[str, Any]] = {}
+    for name, value in context.params.items():
         group, _, field = name.partition("__")
-        if value not in (None, ()):
-            groups[group][field] = value
-    if "rates" in groups["faults"]:
-        groups["faults"]["rates"] = dict(groups["faults"]["rates"])
-    if quota is None:
-        del groups["quota"]
-    else:
-        requests, window_s = _parts(rf"(\d+)/({_SECONDS})s", quota, "N/SECONDSs, as 1000/60s")
-        groups["quota"] = {"requests": requests, "window_s": window_s}
-        if "retry_after" in groups["faults"]:
-            groups["quota"]["retry_after"] = groups["faults"]["retry_after"]
-    return Options.model_validate({"port": port, **groups})
+        if field and context.get_parameter_source(name) is ParameterSource.COMMANDLINE:
+            groups.setdefault(group, {})[field] = value
+    given = {"api": context.params["api"], "port": context.params["port"], "quotas": _quotas(context, groups)}
+    return Options.model_validate({**given, **groups})
 
 
-def _first_problem(error: ValidationError, command: click.Command) -> str:
+def _quotas(context: click.Context, groups: dict[str, dict[str, Any]]) -> list[dict[str, Any]] | None:
+    """The quotas that are named, else the API's own, changed as told; None: the API's own as they are."""
+    changes = groups.pop("quota", {})
+    named = context.get_parameter_source("quotas") is ParameterSource.COMMANDLINE
+    own = [quota.model_dump() for quota in DOCUMENTED_QUOTAS[context.params["api"]]]
+    quotas: list[dict[str, Any]] = context.params["quotas"] if named else own
+    if changes and not quotas:
+        flag = next(each for each in flags.QUOTAS if each.name == f"quota__{next(iter(changes))}").opts[0]
+        raise _UsageError(f"{flag}: there is no quota for it to change; name one with --quota")
+    changes |= {name: value for name, value in groups.get("faults", {}).items() if name == "retry_after"}
+    return [{**quota, **changes} for quota in quotas] if named or changes else None
+
+
+def _first_problem(error: ValidationError, context: click.Context) -> str:
     """The first thing that is wrong, under the name of its flag."""
     problem = error.errors(include_url=False)[0]
     group, *field = map(str, problem["loc"])
-    flags = {parameter.name: parameter.opts[0] for parameter in command.params}
-    flag = flags.get("__".join([group, *field[:1]]), f"--{group}")
+    if group == "quotas":
+        group, field = "quota", field[1:]
+    names = {flag.name: flag.opts[0] for flag in context.command.get_params(context)}
+    flag = names.get("__".join([group, *field[:1]]), f"--{group}")
     return ": ".join([flag, *(part for part in field[1:] if part != "[key]"), problem["msg"]])
 
 
@@ -234,25 +142,18 @@ async def _serve(options: Options) -> Ledger:
     return served.ledger
 
 
-_KEY, _SECRET = 'key_id = "env:CALVEN_KEY_ID"', 'secret = "env:CALVEN_SECRET"'
-
-
 def _announce(served: Sandbox) -> None:
-    calven = served.options.calven
-    scheme = next(name for name in get_args(Scheme) if name in calven.schemes)
-    needs = 'token = "the one given"' if scheme == "bearer" else f"{_KEY}\n  {_SECRET}"
+    told = TOLD[served.options.api](served.options)
     click.echo(served.url)  # echo flushes: whoever started this waits for the line
-    click.echo(f"CALVEN_KEY_ID={shlex.quote(calven.key_id)}")
-    click.echo(f"CALVEN_SECRET={shlex.quote(calven.secret)}")
+    for name, value in told.credentials.items():
+        click.echo(f"{name}={shlex.quote(value)}")
     click.echo(
-        "Export these two, and load with\n"
+        "Export these, and load with\n"
         "\n"
         "  [target]\n"
-        '  api = "calven"\n'
-        f'  base_url = "{served.url}"\n'
-        "  [target.auth]\n"
-        f'  scheme = "{scheme}"\n'
-        f"  {needs}\n"
+        f'  api = "{served.options.api}"\n'
+        f'  base_url = "{served.url}{told.path}"\n'
+        f"{''.join(f'  {line}{chr(10)}' for line in told.settings)}"
         "\n"
         f"What it saw: curl {served.url}/_sandbox/stats",
         err=True,

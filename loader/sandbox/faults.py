@@ -6,17 +6,19 @@ API's place the first in order of `Refusal` wins; spoils add up, in order of `Sp
 
 import hashlib
 import random
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal, get_args
 
 import orjson
 
 from loader.request import Response
-from loader.sandbox.api import Kind, refusal
+from loader.sandbox.api import Api, Kind, refusal
 from loader.sandbox.options import Fault, FaultOptions, Refusal, Spoil
 from loader.sandbox.quota import retry_after
 
 Cut = Literal["down", "reset", "lost", "torn"]
+Refuse = Callable[[int, str, Mapping[str, str] | None], Response]
 
 _MESSAGES: dict[Refusal, str] = {
     "429": "Too many requests",
@@ -48,8 +50,13 @@ class Plan:
     missing_share: float = 0.0
 
 
-def plan(options: FaultOptions, kind: Kind, number: int, elapsed_s: float, now: float) -> Plan:
-    """The plan for the request that is the `number`th of its kind (from 0), `elapsed_s` after the sandbox's start."""
+def plan(
+    options: FaultOptions, kind: Kind, number: int, elapsed_s: float, now: float, refuse: Refuse = refusal
+) -> Plan:
+    """The plan for the request that is the `number`th of its kind (from 0), `elapsed_s` after the sandbox's start.
+
+    `refuse` words an error as the API does.
+    """
     if any(start <= elapsed_s < start + length for start, length in options.down):
         return Plan(cut="down")
     delay_s = options.latency_s
@@ -58,7 +65,7 @@ def plan(options: FaultOptions, kind: Kind, number: int, elapsed_s: float, now: 
     if kind == "other" or options.on not in (kind, "all"):
         return Plan(delay_s)
     if number < options.fail_first_n:
-        return Plan(delay_s, answer=refusal(options.fail_first_status, "Not yet"))
+        return Plan(delay_s, answer=refuse(options.fail_first_status, "Not yet", None))
 
     def drawn(fault: Fault) -> bool:
         rate = options.rates.get(fault, 0.0)
@@ -68,7 +75,7 @@ def plan(options: FaultOptions, kind: Kind, number: int, elapsed_s: float, now: 
         delay_s += options.slow_s
     for fault in get_args(Refusal):
         if drawn(fault):
-            return Plan(delay_s, answer=_refuse(fault, options, now))
+            return Plan(delay_s, answer=_refusal(fault, options, now, refuse))
     cuts: tuple[Literal["reset", "lost", "torn"], ...] = ("reset", "lost", "torn")
     for cut in cuts:
         if drawn(cut):
@@ -80,51 +87,89 @@ def plan(options: FaultOptions, kind: Kind, number: int, elapsed_s: float, now: 
     return Plan(delay_s, spoils=spoils, seed=seed, missing_share=options.missing_share)
 
 
-def spoil(response: Response, plan: Plan, results: str) -> Response:
-    """The answer as the plan would have it; `results` names the list of per-user results in it."""
-    if response.status != 200 or not plan.spoils:
+def spoil(response: Response, plan: Plan, api: Api) -> Response:
+    """The answer as the plan would have it. Garbage takes the place of any good answer, even of one without a body."""
+    if not plan.spoils or not 200 <= response.status < 300:
         return response
     if "garbage" in plan.spoils:
         return Response(200, {"content-type": "text/html"}, _GARBAGE)
     body = response.body
     edits = [kind for kind in plan.spoils if kind != "truncated"]
-    document = orjson.loads(body)
-    if edits and isinstance(document.get(results), list):
-        dice = random.Random(plan.seed)
-        for edit in edits:
-            document[results] = _edit(document[results], edit, dice, plan.missing_share)
-        body = orjson.dumps(document)
+    if edits and body:
+        body = orjson.dumps(_edited(orjson.loads(body), edits, _Hand(plan, api)))
     if "truncated" in plan.spoils:
         body = body[: len(body) // 2]
     return replace(response, body=body)
 
 
-def _edit(entries: list[Any], edit: Spoil, dice: random.Random, missing_share: float) -> object:
-    """The list of results, made wrong in one way. An edit never leaves a list that is right by chance, if it can."""
-    match edit:
-        case "shuffled":
-            return dice.sample(entries, len(entries))
-        case "missing":
-            kept = [entry for entry in entries if dice.random() >= missing_share]
-            return kept if len(kept) < len(entries) else kept[1:]
-        case "doubled":
-            return entries + dice.choices(entries, k=1 + len(entries) // 10) if entries else entries
-        case "foreign":
-            stranger = {"userName": f"stranger-{dice.getrandbits(32):08x}@sandbox.invalid"}
-            model = entries[0] if entries else {"message": "", "resultCode": 0}
-            return [*entries, {**model, **stranger}]
-        case "wrong-type":
-            wrong: list[object] = [None, "results", {"0": entries}, [*entries, 7], [*entries, {"userName": 7}]]
-            return dice.choice(wrong)
-        case _:
-            return entries
+def _edited(answer: Any, edits: Sequence[Spoil], hand: "_Hand") -> Any:
+    """The answer with each of its members that speak of users made wrong in all these ways."""
+    around = {"": answer}
+    for way in hand.api.entries:
+        *steps, name = ["", *way.split(".")] if way else [""]
+        holder: Any = around
+        for step in steps:
+            holder = holder.get(step) if isinstance(holder, dict) else None
+        if not isinstance(holder, dict) or name not in holder:
+            continue
+        first = holder[name]
+        for edit in edits:
+            if isinstance(first, list):
+                holder[name] = hand.many(holder[name], first, edit)
+            elif isinstance(first, dict) and name in holder:
+                hand.one(holder, name, first, edit)
+    return around.get("", {})
 
 
-def _refuse(fault: Refusal, options: FaultOptions, now: float) -> Response:
+class _Hand:
+    """Makes entries wrong in one way at a time. `first` is what an API's answer had, for new entries to be made of."""
+
+    def __init__(self, plan: Plan, api: Api) -> None:
+        self.api = api
+        self._share = plan.missing_share
+        self._dice = random.Random(plan.seed)
+
+    def many(self, entries: list[Any], first: list[Any], edit: Spoil) -> object:
+        """The list, edited: never one that is right by chance, if it can be helped."""
+        dice = self._dice
+        match edit:
+            case "shuffled":
+                return dice.sample(entries, len(entries))
+            case "missing":
+                kept = [entry for entry in entries if dice.random() >= self._share]
+                return kept if len(kept) < len(entries) else kept[1:]
+            case "doubled":
+                return entries + dice.choices(entries, k=1 + len(entries) // 10) if entries else entries
+            case "foreign":
+                return [*entries, *(self.api.renamed(entry, self._stranger()) for entry in first[:1])]
+            case "wrong-type":
+                nameless = [[*entries, self.api.renamed(entry, 7)] for entry in first[:1]]
+                return dice.choice([None, "entries", {"0": entries}, [*entries, 7], *nameless])
+            case _:
+                return entries
+
+    def one(self, holder: dict[str, Any], name: str, first: dict[str, Any], edit: Spoil) -> None:
+        """Edit the one entry holder[name]. One alone can't be shuffled, nor doubled where there is no list for it."""
+        match edit:
+            case "missing":
+                del holder[name]
+            case "foreign":
+                holder[name] = self.api.renamed(first, self._stranger())
+            case "wrong-type":
+                holder[name] = self._dice.choice([None, "entry", 7, [first], self.api.renamed(first, 7)])
+            case _:
+                pass
+
+    def _stranger(self) -> str:
+        """A user whom nobody sent."""
+        return f"stranger-{self._dice.getrandbits(32):08x}@sandbox.invalid"
+
+
+def _refusal(fault: Refusal, options: FaultOptions, now: float, refuse: Refuse) -> Response:
     if fault == "502":
         return Response(502, {"content-type": "text/html"}, _BAD_GATEWAY)
     pause = retry_after(options.retry_after, options.retry_after_s, now) if fault in ("429", "503") else {}
-    return refusal(int(fault), _MESSAGES[fault], pause)
+    return refuse(int(fault), _MESSAGES[fault], pause)
 
 
 def _draw(seed: int, kind: Kind, number: int, what: str) -> int:

@@ -13,6 +13,11 @@ class Roster:
         self.open = self._known is None and self._unknown is None and self._poison is None
         """Whether everyone exists and nobody is poison, so that nobody need be asked about."""
 
+    @property
+    def listed(self) -> frozenset[str] | None:
+        """All who may exist; None if there is no list of them."""
+        return self._known
+
     def exists(self, user: str) -> bool:
         if self._known is not None and user not in self._known:
             return False

@@ -3,19 +3,35 @@
 import asyncio
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from importlib import import_module
+from typing import cast
 
 from loader.request import Request, Response
 from loader.sandbox import faults
-from loader.sandbox.api import Api, Kind, path_of, refusal
-from loader.sandbox.calven import Calven
+from loader.sandbox.api import Api, Kind, path_of
 from loader.sandbox.faults import Cut
 from loader.sandbox.ledger import Ledger
-from loader.sandbox.options import FaultOptions, Options
-from loader.sandbox.quota import Quota, retry_after
+from loader.sandbox.options import ApiName, FaultOptions, Options
+from loader.sandbox.quota import Quota, admit
 from loader.sandbox.roster import Roster
 from loader.sandbox.stats import Stats
 
 Clock = Callable[[], float]  # unix seconds
+
+# The class is built from the options of that name, a roster and a ledger.
+_APIS: dict[ApiName, tuple[str, str]] = {
+    "calven": ("loader.sandbox.calven", "Calven"),
+    "dx": ("loader.sandbox.dx", "Dx"),
+    "descope": ("loader.sandbox.descope", "Descope"),
+    "scim": ("loader.sandbox.scim", "Scim"),
+    "http": ("loader.sandbox.records", "Records"),
+}
+
+
+def _build(options: Options, ledger: Ledger) -> Api:
+    module, name = _APIS[options.api]
+    made = getattr(import_module(module), name)(getattr(options, options.api), Roster(options.roster), ledger)
+    return cast(Api, made)
 
 
 class ConnectionCut(Exception):
@@ -36,51 +52,55 @@ class Sandbox:
         self.faults: FaultOptions = options.faults
         self.ledger = Ledger(options.ledger)
         self.stats = Stats()
-        self.quota = Quota(options.quota) if options.quota else None
-        self.api: Api = Calven(options.calven, Roster(options.roster), self.ledger)
+        self.quotas = [Quota(quota) for quota in options.quotas_in_force]
+        self.api = _build(options, self.ledger)
         self._clock = clock
         self._started = clock()
         self._revoked = False
 
     async def answer(self, request: Request) -> Response:
         """The answer, or ConnectionCut."""
-        path = path_of(request.path)
+        kind, name = self.api.endpoint(path_of(request.path))
         try:
-            response = await self._answer(request, self.api.kind(path))
+            response = await self._answer(request, kind)
         except ConnectionCut as cut:
-            self.stats.requests[path, cut.cut] += 1
+            self.stats.requests[name, cut.cut] += 1
             raise
-        self.stats.requests[path, str(response.status)] += 1
+        self.stats.requests[name, str(response.status)] += 1
         return response
 
     def on_the_wire(self, target: str) -> AbstractContextManager[None]:
         """Count a request to this path as in flight, from its first byte to its answer."""
-        return self.stats.on_the_wire(self.api.kind(path_of(target)))
+        return self.stats.on_the_wire(self.api.endpoint(path_of(target))[0])
 
     async def _answer(self, request: Request, kind: Kind) -> Response:
         """Pace is judged on arrival, and so is the token's age. A request takes effect after its latency, not before:
         two requests on the way at once may overtake each other, as they may at a real server."""
         now = self._clock()
         number = self.stats.arrive(kind, now)
-        plan = faults.plan(self.faults, kind, number, now - self._started, now)
+        plan = faults.plan(self.faults, kind, number, now - self._started, now, self.api.refuse)
         if plan.cut == "down":
             raise ConnectionCut("down")
-        wait_s = self.quota.admit(now) if self.quota else None
+        pause = admit(self.quotas, now, self._users(request, kind))
         if plan.delay_s:
             await asyncio.sleep(plan.delay_s)
-        if self.quota and wait_s is not None:
-            return refusal(429, "Too many requests", retry_after(self.quota.options.retry_after, wait_s, now))
+        if pause is not None:
+            return self.api.refuse(429, "Too many requests", pause)
         if plan.answer:
             return plan.answer
         if plan.cut == "reset":
             raise ConnectionCut("reset")
         self._revoke_when_due()
         response = self.api.handle(request, now)
-        if plan.cut == "lost":
+        if plan.cut == "lost" or (plan.cut == "torn" and not response.body):  # without a body there is no middle
             raise ConnectionCut("lost")
         if plan.cut == "torn":
             raise ConnectionCut("torn", response)
-        return faults.spoil(response, plan, self.api.results)
+        return faults.spoil(response, plan, self.api)
+
+    def _users(self, request: Request, kind: Kind) -> int:
+        """Counted only for a quota that counts them: the API may have to read the body for it."""
+        return self.api.users(request) if kind == "data" and any(quota.is_of_users for quota in self.quotas) else 0
 
     def _revoke_when_due(self) -> None:
         due_s = self.faults.unauthorized_once_at_s
@@ -95,5 +115,7 @@ class Sandbox:
             **self.api.facts(),
             "users": None if self.ledger.options.count_only else len(self.ledger.users),
             "writes": self.ledger.writes,
-            "quota": {"peak": self.quota.peak, "refused": self.quota.refused} if self.quota else None,
+            "quotas": [
+                {"quota": str(quota.options), "peak": quota.peak, "refused": quota.refused} for quota in self.quotas
+            ],
         }

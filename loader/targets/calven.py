@@ -11,7 +11,6 @@ here:
   the SDK names 0, 1 and 2; 3 is unknown, so that a user answered with it is INVALID with `3` as target code.
 """
 
-import base64
 import hashlib
 import hmac
 from collections.abc import Mapping, Sequence
@@ -26,10 +25,11 @@ from loader.outcome import Code, Result
 from loader.record import Frame
 from loader.request import Request, Response
 from loader.target import Defaults, Target
-from loader.tokens import Scheme
+from loader.tokens import Scheme, basic_headers, bearer_headers
 from loader.verdict import Answer, Do, Verdict, by_status
 
 PATH = "/v1/directory/user-attributes"
+FRAME = Frame("userAttributes", "userName", "attributes")
 
 _KNOWN = {
     "0": Code.SUCCESS,
@@ -88,32 +88,30 @@ def _client_secret_call(secrets: Mapping[str, str], now: float) -> Request:
     return Request("POST", "/v1/auth/token", orjson.dumps(body), _JSON)
 
 
-def _basic_header(secrets: Mapping[str, str]) -> str:
-    return "Basic " + base64.b64encode(f"{secrets['key_id']}:{secrets['secret']}".encode()).decode()
-
-
-def _bearer_header(secrets: Mapping[str, str]) -> str:
-    return f"Bearer {secrets['token']}"
-
-
 class Calven(Target):
     """`POST /v1/directory/user-attributes`, up to 100 users a request (the only number that sibling pages support)."""
 
     api: ClassVar[str] = "calven"
-    base_url: ClassVar[str] = "https://api.calven.com"
-    defaults: ClassVar[Defaults] = Defaults(users_per_request=100)
-    frame: ClassVar[Frame] = Frame("userAttributes", "userName", "attributes")
+    address: ClassVar[str] = "https://api.calven.com"
     schemes: ClassVar[Mapping[str, Scheme]] = {
         "hmac": Scheme(("key_id", "secret"), call=_hmac_call),
         "client-secret": Scheme(("key_id", "secret"), call=_client_secret_call),
-        "basic": Scheme(("key_id", "secret"), header=_basic_header),
-        "bearer": Scheme(("token",), header=_bearer_header),
+        "basic": Scheme(("key_id", "secret"), headers=basic_headers),
+        "bearer": Scheme(("token",), headers=bearer_headers),
     }
 
     region: _Word | None = None
     path: _Path | None = None
     auth_path: _Path | None = None
     result_codes: Mapping[str, _Answered] = Field(default_factory=dict)
+
+    @property
+    def frame(self) -> Frame:
+        return FRAME
+
+    @property
+    def defaults(self) -> Defaults:
+        return Defaults(users_per_request=100)
 
     @property
     def scheme(self) -> Scheme:
@@ -130,7 +128,7 @@ class Calven(Target):
 
     def encode(self, batch: Batch) -> list[Request]:
         path = self.path or (f"{PATH}/basic" if self.auth == "basic" else PATH)
-        return [Request("POST", path, self.frame.body(batch.records), self._headers, len(batch.users))]
+        return [Request("POST", path, FRAME.body(batch.records), self._headers, len(batch.users))]
 
     def read(self, batch: Batch, responses: Sequence[Response]) -> Verdict:
         response = responses[-1]

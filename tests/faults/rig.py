@@ -5,6 +5,7 @@ import json
 import random
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -12,21 +13,21 @@ import orjson
 
 from loader.batch import Batcher, BatchLimits
 from loader.checkpoint import Checkpoint, Entry
-from loader.client import Credentials, bearer, gate, limiter_of, pace
+from loader.client import Credentials, Toll, bearer, gate, pace
 from loader.dispatch import Dispatcher
 from loader.errors import Stopped
 from loader.lane import Lane
 from loader.outcome import Code, Outcome, Settled
 from loader.progress import Tally
+from loader.quota import Quota, pace_of
 from loader.record import Mark, Rows
 from loader.request import Request, Response
 from loader.sandbox import CalvenOptions, FaultOptions, Memory, Options
 from loader.settle import Settler
-from loader.targets.calven import Calven
+from loader.targets.calven import FRAME, Calven
 from loader.transport import Send
 
 KEY_ID, SECRET, TOKEN = "KEY-ID-0001", "a-secret-of-the-test", "a-token-of-the-test"
-FRAME = Calven.frame
 
 Row = tuple[str, Mapping[str, Any]]
 
@@ -109,11 +110,14 @@ class Recorder(Checkpoint):
 
 
 class Rig:
-    """One load. `wrap` puts something between the loader and the target; `secrets` are what the loader believes."""
+    """One load. A `target` that is a Memory is gone on with.
+
+    `wrap` puts something between the loader and the target; `secrets` are what the loader believes.
+    """
 
     def __init__(
         self,
-        target: Options | None = None,
+        target: Options | Memory | None = None,
         *,
         auth: str = "client-secret",
         secrets: Mapping[str, str] | None = None,
@@ -121,6 +125,7 @@ class Rig:
         users_per_request: int = 10,
         bytes_per_request: int = 1_000_000,
         rate: float | None = None,
+        quota: str | None = None,
         attempts: int = 8,
         give_up_s: float = 600.0,
         max_failures: int | str = "100%",
@@ -129,7 +134,7 @@ class Rig:
         seed: int = 0,
         **settings: Any,
     ) -> None:
-        self.memory = Memory(target or options(), clock=wall)
+        self.memory = target if isinstance(target, Memory) else Memory(target or options(), clock=wall)
         self.concurrency = concurrency
         self.lane = Lane(give_up_s)
         self.warnings: list[str] = []
@@ -143,19 +148,20 @@ class Rig:
         known = dict(secrets or {"key_id": KEY_ID, "secret": SECRET, "token": TOKEN})
         api = Calven(auth=auth, **settings)
         wire = wrap(self._wire)
-        limiter = limiter_of(rate) if rate else None
+        quotas = [Quota(rate, 1)] if rate else [Quota.parse(quota)] if quota else []
+        toll = Toll([pace_of(each, users_per_request) for each in quotas])
         self.credentials = Credentials(
             api.scheme,
             lambda: {name: known[name] for name in api.scheme.needs},
             wire,
             self.lane,
-            limiter,
+            toll,
             uniform=uniform,
             wall=wall,
             monotonic=asyncio.get_running_loop().time,
         )
         authorized = bearer(wire, self.credentials, api.refuses_token)
-        self.send = gate(pace(authorized, self.lane, limiter, self.credentials), concurrency)
+        self.send = gate(pace(authorized, self.lane, toll, self.credentials, attrgetter("users")), concurrency)
         limits = BatchLimits(users_per_request, bytes_per_request)
         self.settler = Settler(
             api, self.send, self.lane, limits, attempts, self.warnings.append, uniform=uniform, wall=wall

@@ -52,7 +52,7 @@ async def test_a_storm_of_429_costs_nobody(form: RetryAfter) -> None:
     rig = Rig(
         options(
             FaultOptions(latency_s=0.05),
-            quota=QuotaOptions(requests=20, window_s=10, retry_after=form),
+            quotas=(QuotaOptions(requests=20, window_s=10, retry_after=form),),
         ),
         concurrency=8,
         attempts=1,
@@ -61,8 +61,8 @@ async def test_a_storm_of_429_costs_nobody(form: RetryAfter) -> None:
 
     assert rig.lane.reason is None
     assert rig.codes() == {Code.SUCCESS: 2000}
-    assert rig.memory.sandbox.quota is not None
-    assert rig.memory.sandbox.quota.refused > 10
+    (witness,) = rig.memory.sandbox.quotas
+    assert witness.refused > 10
 
 
 @pytest.mark.parametrize(("quota", "window_s"), [(1000, 60.0), (500, 60.0), (10, 2.0), (33, 2.0)])
@@ -72,7 +72,7 @@ async def test_a_quota_that_is_known_is_never_exceeded(quota: int, window_s: flo
     rig = Rig(
         options(
             FaultOptions(latency_s=0.3, jitter_s=1.0, rates={"500": 0.1, "lost": 0.1}),
-            quota=QuotaOptions(requests=quota, window_s=window_s),
+            quotas=(QuotaOptions(requests=quota, window_s=window_s),),
         ),
         concurrency=64,
         rate=quota / window_s,
@@ -82,8 +82,8 @@ async def test_a_quota_that_is_known_is_never_exceeded(quota: int, window_s: flo
     await rig.run(users(int(quota / window_s * 200) * 5))
 
     seconds = rig.sent[-1][0] - START_S
-    assert rig.memory.sandbox.quota is not None
-    assert rig.memory.sandbox.quota.refused == 0
+    (witness,) = rig.memory.sandbox.quotas
+    assert witness.refused == 0
     busy = [at for at, _ in rig.sent if at < START_S + 0.8 * seconds]  # at the end only retries are left
     assert len(busy) / (0.8 * seconds) >= 0.95 * quota / window_s
 

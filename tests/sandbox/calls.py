@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from loader.request import Request, Response
@@ -16,6 +17,7 @@ BASIC = "QzBGRkVFMDAtMTExMS00MjIyLTgzMzMtNDQ0NDU1NTU2NjY2OnRlc3Qtc2VjcmV0"
 TOKEN = "a-fixed-token"
 
 PATH = "/v1/directory/user-attributes"
+HIERARCHY = "/v1/directory/group-hierarchy-relationship"
 JSON = {"Content-Type": "application/json"}
 BEARER = {"Authorization": f"Bearer {TOKEN}"}
 
@@ -32,6 +34,24 @@ EXAMPLE = b"""{
     ]
 }"""
 
+# DOC-2, "Request Example", to the letter.
+HIERARCHY_EXAMPLE = b"""{
+    "groupRelationships": [
+        {
+            "group": "Channel Marketing",
+            "groupType": "Department",
+            "parent": "Marketing",
+            "parentType": "Division"
+        },
+        {
+            "group": "Marketing",
+            "groupType": "Division",
+            "parent": null,
+            "parentType": null
+        }
+    ]
+}"""
+
 
 def post(path: str = PATH, body: object = EXAMPLE, **headers: str) -> Request:
     """A POST with the fixed token; keyword `content_type` is the header Content-Type."""
@@ -43,6 +63,17 @@ def post(path: str = PATH, body: object = EXAMPLE, **headers: str) -> Request:
 def write(*users: str, **attributes: object) -> Request:
     """Writes the same attributes of these users."""
     return post(body={"userAttributes": [{"userName": user, "attributes": attributes} for user in users]})
+
+
+def relationship(group: object, parent: object = None) -> dict[str, object]:
+    """A group of type "T" below another of that type, or at the top."""
+    return {"group": group, "groupType": "T", "parent": parent, "parentType": None if parent is None else "T"}
+
+
+def put_hierarchy(*relationships: object, path: str = HIERARCHY, **headers: str) -> Request:
+    """A PUT of these relationships, or of the example."""
+    body = {"groupRelationships": relationships} if relationships else HIERARCHY_EXAMPLE
+    return replace(post(path, body, **headers), method="PUT")
 
 
 def auth(timestamp: object = NOW, hash: str = HASH, key_id: str = KEY_ID) -> Request:  # the API's name

@@ -9,14 +9,14 @@ import pytest
 from yarl import URL
 
 from loader.sandbox import CalvenOptions, LedgerOptions, Options, QuotaOptions, Sandbox, serve
-from tests.sandbox.calls import BEARER, JSON, PATH, TOKEN, write
+from tests.sandbox.calls import BEARER, HIERARCHY, HIERARCHY_EXAMPLE, JSON, PATH, TOKEN, write
 
 CALVEN = CalvenOptions(token=TOKEN)
 
 
 @pytest.fixture
 async def sandbox() -> AsyncIterator[Sandbox]:
-    options = Options(calven=CALVEN, ledger=LedgerOptions(journal=True), quota=QuotaOptions(requests=100))
+    options = Options(calven=CALVEN, ledger=LedgerOptions(journal=True), quotas=(QuotaOptions(requests=100),))
     async with serve(options) as served:
         yield served
 
@@ -39,7 +39,7 @@ async def send(http: aiohttp.ClientSession, *users: str, **attributes: object) -
 
 
 async def test_stats_tell_what_was_seen(http: aiohttp.ClientSession) -> None:
-    """Counts by path and status, users, writes, peaks, duplicates and quota; asking counts for nothing."""
+    """Counts by path and status, users, writes, peaks, duplicates and quotas; asking counts for nothing."""
     await send(http, "a", "b", "a")
     await send(http, "a")
     await http.post("/v1/auth/token", data=b"{}", headers={"x-calven-region": "ause1"})
@@ -61,7 +61,8 @@ async def test_stats_tell_what_was_seen(http: aiohttp.ClientSession) -> None:
         "last_region": None,
         "users": 2,
         "writes": 4,
-        "quota": {"peak": 4, "refused": 0},
+        "hierarchies": 0,
+        "quotas": [{"quota": "100 requests/60s sliding", "peak": 4, "refused": 0}],
     }
 
 
@@ -95,6 +96,17 @@ async def test_the_journal_in_order(http: aiohttp.ClientSession) -> None:
         {"userName": "b", "attributes": {"v": "2"}},
         {"userName": "a", "attributes": {"v": "2"}},
     ]
+
+
+async def test_the_hierarchy_as_ndjson(http: aiohttp.ClientSession) -> None:
+    """The last one accepted, in the order sent; its acceptance is counted."""
+    assert await get(http, "hierarchy") == ""
+    async with http.put(HIERARCHY, data=HIERARCHY_EXAMPLE) as response:
+        assert (response.status, await response.read()) == (204, b"")
+
+    lines = [json.loads(line) for line in (await get(http, "hierarchy")).splitlines()]
+    assert lines == json.loads(HIERARCHY_EXAMPLE)["groupRelationships"]
+    assert json.loads(await get(http, "stats"))["hierarchies"] == 1
 
 
 async def test_what_is_not_there() -> None:

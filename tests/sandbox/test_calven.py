@@ -1,6 +1,8 @@
 """Calven's endpoints, as its pages describe them."""
 
+import json
 import re
+from dataclasses import replace
 from typing import Any, Literal
 
 import pytest
@@ -15,6 +17,8 @@ from tests.sandbox.calls import (
     BASIC,
     EXAMPLE,
     HASH,
+    HIERARCHY,
+    HIERARCHY_EXAMPLE,
     KEY_ID,
     NOW,
     PATH,
@@ -24,6 +28,8 @@ from tests.sandbox.calls import (
     body_of,
     codes,
     post,
+    put_hierarchy,
+    relationship,
     write,
 )
 
@@ -197,10 +203,29 @@ def test_only_documented_paths_exist(method: str, path: str, status: int) -> Non
 
 
 def test_kinds_of_requests() -> None:
-    """The two auth paths are token calls, the two write paths are data requests."""
-    paths = ["/v1/auth", "/v1/auth/token", PATH, f"{PATH}/basic", "/v1/presence"]
+    """The two auth paths are token calls, the four write paths are data requests; all are counted by their path."""
+    paths = ["/v1/auth", "/v1/auth/token", PATH, f"{PATH}/basic", HIERARCHY, f"{HIERARCHY}/basic", "/v1/presence"]
 
-    assert [Bench().api.kind(path) for path in paths] == ["token", "token", "data", "data", "other"]
+    found = [Bench().api.endpoint(path) for path in paths]
+    assert [kind for kind, _ in found] == ["token", "token", "data", "data", "data", "data", "other"]
+    assert [name for _, name in found] == paths
+
+
+@pytest.mark.parametrize(
+    ("request_", "users"),
+    [
+        (write("a", "b", "a"), 3),
+        (write("a", userName="b"), 1),
+        (auth(), 0),
+        (put_hierarchy(), 0),
+        (post(body=b"{"), 0),
+        (post(body=[]), 0),
+        (post(body={"userAttributes": "ab"}), 0),
+    ],
+)
+def test_users_of_a_request(request_: Request, users: int) -> None:
+    """As many as it has records, whatever else there is to say of it."""
+    assert Bench().api.users(request_) == users
 
 
 # User attributes
@@ -391,3 +416,135 @@ def test_the_secret_is_not_shown() -> None:
 
     assert SECRET not in shown
     assert TOKEN not in shown
+
+
+# The group hierarchy
+
+
+def test_the_hierarchy_of_the_page_is_accepted() -> None:
+    """DOC-2: the example is answered with 204 and no body, and stands in the ledger."""
+    bench = Bench()
+    answer = bench.api.handle(put_hierarchy(), NOW)
+
+    assert (answer.status, answer.body) == (204, b"")
+    assert list(bench.ledger.hierarchy) == json.loads(HIERARCHY_EXAMPLE)["groupRelationships"]
+    assert bench.ledger.writes == 0
+
+
+def test_a_hierarchy_replaces_the_one_before() -> None:
+    """S-C6: every successful PUT fully replaces it; one that is refused changes nothing."""
+    bench = Bench()
+    for request, status in (
+        (put_hierarchy(relationship("a"), relationship("b", "a")), 204),
+        (put_hierarchy(relationship("c")), 204),
+        (put_hierarchy(relationship("d", "nobody")), 400),
+    ):
+        assert bench.status(request) == status
+
+    assert list(bench.ledger.hierarchy) == [relationship("c")]
+    assert bench.api.facts()["hierarchies"] == 2
+
+
+def test_basic_has_a_hierarchy_path_of_its_own() -> None:
+    """The Basic path takes Basic credentials, the other one bearer tokens."""
+    basic = {"Authorization": f"Basic {BASIC}"}
+    requests = [
+        put_hierarchy(path=f"{HIERARCHY}/basic", **basic),
+        put_hierarchy(path=f"{HIERARCHY}/"),
+        put_hierarchy(path=f"{HIERARCHY}/basic"),
+        put_hierarchy(**basic),
+        post(HIERARCHY, HIERARCHY_EXAMPLE),
+    ]
+
+    assert [Bench().status(request) for request in requests] == [204, 204, 401, 401, 405]
+
+
+@pytest.mark.parametrize(
+    ("relationships", "words"),
+    [
+        ([relationship("a", "a")], "'a' of type 'T' is its own ancestor"),
+        ([relationship("top"), relationship("a", "b"), relationship("b", "c"), relationship("c", "b")], "ancestor"),
+        ([relationship("top"), relationship("a", "top"), relationship("a")], "groupRelationships[2]: 'a' of type 'T'"),
+        ([relationship("top"), relationship("b"), relationship("a", "top"), relationship("a", "b")], "another parent"),
+        ([relationship("a", "top")], "the parent 'top' of type 'T' is no group"),
+        ([relationship("a"), {**relationship("b", "a"), "parentType": "U"}], "'a' of type 'U'"),
+        ([{**relationship("a"), "parentType": "T"}], "groupRelationships[0]: names and types must be text"),
+        ([relationship("top"), {**relationship("a", "top"), "parentType": None}], "groupRelationships[1]"),
+        ([relationship("")], "must be text"),
+        ([relationship(7)], "must be text"),
+        ([relationship("a"), relationship("b", "")], "must be text"),
+        ([{"group": "a", "groupType": "T"}], "must have exactly the fields"),
+        ([{**relationship("a"), "level": 1}], "must have exactly the fields"),
+        (["a"], "must have exactly the fields"),
+    ],
+)
+def test_a_hierarchy_that_breaks_the_rules_is_refused_whole(relationships: list[object], words: str) -> None:
+    """S-C6 and DOC-2: no circles, one parent a group, both fields of the parent or neither, and all four there."""
+    for status in (400, 422):
+        bench = Bench(hierarchy_status=status)
+        answer = bench.api.handle(put_hierarchy(*relationships), NOW)
+
+        assert answer.status == status
+        assert words in body_of(answer)["message"]
+        assert bench.ledger.hierarchies == 0
+
+
+def test_a_group_is_known_by_name_and_type() -> None:
+    """Two groups of one name are two, and one may be the other's parent."""
+    sales = [
+        {"group": "Sales", "groupType": "Team", "parent": "Sales", "parentType": "Department"},
+        {"group": "Sales", "groupType": "Department", "parent": None, "parentType": None},
+    ]
+
+    assert Bench().status(put_hierarchy(*sales)) == 204
+
+
+@pytest.mark.parametrize(
+    ("option", "body"),
+    [
+        ("hierarchy_unknown_parent", [relationship("a", "nobody")]),
+        ("hierarchy_empty", []),
+        ("hierarchy_repeated", [relationship("a"), relationship("a")]),
+    ],
+)
+def test_what_is_documented_nowhere_may_be_refused(option: str, body: list[object]) -> None:
+    """An unknown parent, an empty hierarchy, the same relationship twice: as told."""
+    request = replace(post(HIERARCHY, {"groupRelationships": body}), method="PUT")
+
+    found = {choice: Bench(None, None, **{option: choice}).status(request) for choice in ("accept", "refuse")}
+    assert found == {"accept": 204, "refuse": 400}
+    default = CalvenOptions.model_fields[option].default
+    assert Bench().status(request) == found[default]
+
+
+@pytest.mark.parametrize(
+    ("request_", "status"),
+    [
+        (replace(put_hierarchy(), body=b"[]"), 400),
+        (replace(put_hierarchy(), body=b"{"), 400),
+        (put_hierarchy(Content_Type="text/plain"), 400),
+        (put_hierarchy(x_calven_region="ause1"), 400),
+        (put_hierarchy(*[relationship(f"group{number}") for number in range(20)]), 413),
+    ],
+)
+def test_a_hierarchy_is_a_request_like_others(request_: Request, status: int) -> None:
+    """Its body, its region and its size are judged as those of user attributes are."""
+    assert Bench(region="usce1", max_bytes=1000).status(request_) == status
+
+
+groups = st.sampled_from("abcd")
+
+
+@given(st.dictionaries(groups, st.none() | groups))
+def test_only_trees_are_accepted(parents: dict[str, str | None]) -> None:
+    """Accepted is exactly what leads from each group to the top."""
+
+    def leads_to_the_top(group: str | None) -> bool:
+        for _ in range(5):
+            if group is None:
+                return True
+            group = parents.get(group, group)
+        return False
+
+    request = put_hierarchy(relationship("top"), *(relationship(*pair) for pair in parents.items()))
+    assert (Bench().status(request) == 204) == all(map(leads_to_the_top, parents))

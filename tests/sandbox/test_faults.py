@@ -8,9 +8,13 @@ import pytest
 
 from loader.request import Response
 from loader.sandbox.api import Kind, answer
+from loader.sandbox.calven import Calven
 from loader.sandbox.faults import Plan, plan, spoil
-from loader.sandbox.options import FAULTS, Fault, FaultOptions, Spoil
+from loader.sandbox.ledger import Ledger
+from loader.sandbox.options import FAULTS, CalvenOptions, Fault, FaultOptions, LedgerOptions, RosterOptions, Spoil
+from loader.sandbox.roster import Roster
 
+CALVEN = Calven(CalvenOptions(), Roster(RosterOptions()), Ledger(LedgerOptions()))
 USERS = [f"user{number}" for number in range(40)]
 GOOD = answer(200, {"results": [{"userName": user, "message": "OK", "resultCode": 0} for user in USERS]})
 
@@ -20,7 +24,7 @@ def plans(options: FaultOptions, count: int = 1000, kind: Kind = "data") -> list
 
 
 def spoiled(*kinds: Spoil, seed: int = 1, response: Response = GOOD) -> Response:
-    return spoil(response, Plan(spoils=kinds, seed=seed, missing_share=0.5), "results")
+    return spoil(response, Plan(spoils=kinds, seed=seed, missing_share=0.5), CALVEN)
 
 
 def names(response: Response) -> list[Any]:
@@ -137,7 +141,7 @@ def test_shuffled_is_the_same_in_another_order() -> None:
 @pytest.mark.parametrize("share", [0.0, 0.5, 1.0])
 def test_missing_leaves_out_a_share(share: float) -> None:
     """At least one result is left out, the others keep their order."""
-    found = names(spoil(GOOD, Plan(spoils=("missing",), seed=1, missing_share=share), "results"))
+    found = names(spoil(GOOD, Plan(spoils=("missing",), seed=1, missing_share=share), CALVEN))
 
     assert found == [user for user in USERS if user in found]
     assert {0.0: 39, 1.0: 0}.get(share, len(found)) == len(found)

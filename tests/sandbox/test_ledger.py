@@ -77,3 +77,34 @@ def test_lines_bear_writes_meanwhile() -> None:
     ledger.accept(["c"], [{}])
 
     assert len(list(lines)) == 1
+
+
+def test_null_may_remove() -> None:
+    """An attribute sent as null goes, if the API says so, whether it was there or not; the journal keeps the null."""
+    ledger = Ledger(LedgerOptions(journal=True))
+    ledger.accept(["a"], [{"x": "1", "y": "1", "z": None}], null_removes=True)
+    ledger.accept(["a"], [{"y": None}], null_removes=True)
+
+    assert ledger.users["a"] == Entry({"x": "1"}, writes=2, last_write=2)
+    assert ledger.journal == [Write("a", {"x": "1", "y": "1", "z": None}), Write("a", {"y": None})]
+
+
+def test_an_api_may_rule() -> None:
+    """What an API documents of its writes stands above the option."""
+    for option, write, then in (("replace", "merge", {"x": 1, "y": 2}), ("merge", "replace", {"y": 2})):
+        ledger = Ledger(LedgerOptions.model_validate({"write": option}))
+        ledger.accept(["a"], [{"x": 1}])
+        ledger.accept(["a"], [{"y": 2}], write="merge" if write == "merge" else "replace")
+
+        assert ledger.users["a"].attributes == then
+
+
+def test_the_hierarchy_is_the_last_one() -> None:
+    """A hierarchy takes the place of the one before, and each is counted; lines are in the order sent."""
+    ledger = Ledger(LedgerOptions(count_only=True))
+    assert list(ledger.hierarchy_lines()) == []
+    ledger.replace_hierarchy([{"group": "a"}])
+    ledger.replace_hierarchy([{"group": "c", "parent": "b"}, {"group": "b", "parent": None}])
+
+    assert list(ledger.hierarchy_lines()) == [b'{"group":"c","parent":"b"}\n', b'{"group":"b","parent":null}\n']
+    assert (ledger.hierarchies, ledger.writes) == (2, 0)

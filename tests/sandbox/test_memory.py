@@ -15,11 +15,11 @@ from tests.virtual_time import virtual_time
 TOKEN_CALL = post("/v1/auth/token", {"client_id": KEY_ID, "client_secret": SECRET})
 
 
-def memory(faults: FaultOptions | None = None, quota: QuotaOptions | None = None) -> Memory:
+def memory(faults: FaultOptions | None = None, *quotas: QuotaOptions) -> Memory:
     options = Options(
         calven=CalvenOptions(key_id=KEY_ID, secret=SECRET, token=TOKEN),
         faults=faults or FaultOptions(),
-        quota=quota,
+        quotas=quotas,
     )
     return Memory(options, clock=asyncio.get_running_loop().time)
 
@@ -68,13 +68,13 @@ async def test_what_a_fault_leaves_in_the_ledger(fault: Fault, writes: int) -> N
 @virtual_time
 async def test_the_quota_holds_for_token_calls_too() -> None:
     """Above the quota any request is 429, and names the wait after which it passes."""
-    send = memory(quota=QuotaOptions(requests=2, window_s=60, retry_after="decimal"))
+    send = memory(None, QuotaOptions(requests=2, window_s=60, retry_after="decimal"))
     responses = [await send(TOKEN_CALL), await send(post()), await send(post())]
     await asyncio.sleep(float(responses[2].headers["retry-after"]))
     responses.append(await send(post()))
 
     assert [response.status for response in responses] == [200, 200, 429, 200]
-    assert report(send)["quota"] == {"peak": 3, "refused": 1}
+    assert report(send)["quotas"] == [{"quota": "2 requests/60s sliding", "peak": 3, "refused": 1}]
 
 
 @virtual_time

@@ -29,7 +29,11 @@ def test_credentials_are_generated() -> None:
         {"faults": {"rates": {"418": 0.5}}},
         {"faults": {"latency_s": -1}},
         {"faults": {"latency_s": float("inf")}},
-        {"quota": {"requests": 0}},
+        {"api": "azure"},
+        {"quotas": [{"requests": 0}]},
+        {"quotas": [{"window_s": 60}]},
+        {"quotas": [{"requests": 1, "users": 1}]},
+        {"quotas": [{"requests": 1, "kind": "leaky"}]},
         {"ledger": {"count_only": True, "journal": True}},
     ],
 )

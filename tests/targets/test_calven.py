@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from loader.batch import Batch
 from loader.outcome import Code, Result
 from loader.request import Request, Response
-from loader.targets import TARGETS
-from loader.targets.calven import Calven
-from loader.verdict import Answer, Do
+from loader.targets import BUILT_IN
+from loader.targets.calven import FRAME, Calven
+from loader.verdict import Answer, Do, Then
 from tests import make
 
 SECRETS = {"key_id": "0B4F2C1A-KEY", "secret": "s3crét", "token": "T0K"}
@@ -27,7 +27,7 @@ def calven(auth: str = "hmac", **options: Any) -> Calven:
 
 
 def batch(*users: str) -> Batch:
-    records = [make.record(user, Calven.frame, department="Ops") for user in users]
+    records = [make.record(user, FRAME, department="Ops") for user in users]
     return Batch(range(1, len(users) + 1), users, records)
 
 
@@ -54,7 +54,7 @@ def test_a_batch_is_one_post() -> None:
     }
 
 
-def said(target: Calven, sent: Batch, response: Response) -> list[Result | None] | Do:
+def said(target: Calven, sent: Batch, response: Response) -> list[Result | None] | Do | Then:
     """What the answer says of each user, or what it asks for."""
     verdict = target.read(sent, [response])
     return list(verdict.results) if isinstance(verdict, Answer) else verdict
@@ -117,8 +117,8 @@ def test_basic_and_bearer_need_no_call(auth: str, header: str) -> None:
     scheme = calven(auth).scheme
 
     assert scheme.call is None
-    assert scheme.header is not None
-    assert scheme.header(SECRETS) == header
+    assert scheme.headers is not None
+    assert scheme.headers(SECRETS) == {"Authorization": header}
 
 
 @pytest.mark.parametrize("auth", ["hmac", "client-secret"])
@@ -265,7 +265,7 @@ def test_a_401_refuses_the_token() -> None:
 
 def test_it_is_found_by_its_name() -> None:
     """As `[target] api` gives it."""
-    assert TARGETS["calven"] is Calven
+    assert BUILT_IN["calven"] is Calven
 
 
 def test_strangers_and_doubles_are_counted() -> None:
