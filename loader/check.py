@@ -6,7 +6,7 @@ that user's later rows are held back and merged, so a run may make a few request
 
 import re
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,7 +15,7 @@ import numpy as np
 from anyio import to_thread
 
 from loader.batch import Batch, Batcher
-from loader.client import Credentials, bearer
+from loader.client import Credentials, Tempo, bearer
 from loader.errors import LoaderError, Stopped, TransportError
 from loader.keys import MOST_KEYS, Hashes, Keys
 from loader.lane import Lane
@@ -26,8 +26,9 @@ from loader.quota import Quota
 from loader.record import Frame, Rows
 from loader.request import Request, Response
 from loader.settings import Settings
-from loader.target import Target
+from loader.target import Fault, Target
 from loader.transport import Transport
+from loader.whole import Comparison, Whole, compare, fault_lines, faults, gather
 
 #: What an answer may take, where nobody knows: an estimate says so.
 ASSUMED_LATENCY_S = 0.2
@@ -48,7 +49,8 @@ class Findings:
     `reasons`: why rows are rejected, each with how many and the first of them. `again`: rows of users that came before.
     `look_alikes`: users whose key is another's but for case or space around it, and the first few such rows.
     `is_counted` False: there were more users than are remembered, so both are at least so many. `attributes`: how many
-    records send each. `broke_off`: why the export could not be read to its end.
+    records send each. `broke_off`: why the export could not be read to its end. Of an export that goes whole: `faults`,
+    for which a run would refuse it, `figures` of one without, and how it `compares` with the one accepted last.
     """
 
     rows: int = 0
@@ -65,6 +67,9 @@ class Findings:
     attributes: Counter[str] = field(default_factory=Counter)
     first: Batch | None = None
     broke_off: str = ""
+    faults: list[Fault] = field(default_factory=list)
+    figures: Mapping[str, int] = field(default_factory=dict)
+    compares: Comparison | None = None
 
 
 def inspect(settings: Settings, progress: Callable[[int, float], None]) -> Findings:
@@ -75,6 +80,9 @@ def inspect(settings: Settings, progress: Callable[[int, float], None]) -> Findi
     target = settings.build_target()
     size = settings.source.fingerprint().size
     found = Findings()
+    if (store := settings.store) is not None:
+        _inspect_whole(found, gather(store, settings.source, settings.row_mapping()))
+        return found
     users = _Users(found)
     batcher = Batcher(target.frame, settings.batch_limits, replace=target.write == "replace")
     try:
@@ -93,6 +101,19 @@ def inspect(settings: Settings, progress: Callable[[int, float], None]) -> Findi
     return found
 
 
+def _inspect_whole(found: Findings, whole: Whole) -> None:
+    """Judge an export as a run would."""
+    target, rows = whole.store.target, whole.rows
+    found.rows = len(rows.numbers) + len(rows.settled)
+    found.records = len(rows.numbers)
+    found.codes.update(item.outcome.code for item in rows.settled)
+    found.faults = faults(whole)
+    if not found.faults:
+        found.figures = target.figures(whole.batch)
+        found.compares = compare(whole.store, rows.records)
+        _count_requests(found, target, [whole.batch])
+
+
 def _batches(batcher: Batcher, *, final: bool) -> Iterator[Batch]:
     """As a run makes them, each settled at once."""
     while (batch := batcher.next(final=final)) is not None:
@@ -103,7 +124,7 @@ def _batches(batcher: Batcher, *, final: bool) -> Iterator[Batch]:
 def _count_requests(found: Findings, target: Target, batches: Iterable[Batch]) -> None:
     for batch in batches:
         found.first = found.first or batch
-        for request in target.encode(batch):
+        for request in target.preview(batch):
             found.requests += 1
             found.body_bytes += len(request.body)
             found.largest_body = max(found.largest_body, len(request.body))
@@ -176,7 +197,7 @@ async def try_credentials(settings: Settings, names: Collection[str]) -> Probed:
             except TransportError as error:  # who watches a check wants to know now, not after the backoffs of a run
                 raise Stopped(str(error)) from error
 
-        credentials = Credentials(target.scheme, settings.secrets, send, lane)
+        credentials = Credentials(target.scheme, settings.secrets, send, lane, Tempo())
         if target.scheme.call is None:
             return await probe(target, bearer(send, credentials, target.refuses_token), names)
         token = await credentials.token()
@@ -206,6 +227,10 @@ def report(settings: Settings, found: Findings, probed: Probed | None, refused: 
             {"count": count, "first_row": first.row, "first": first.outcome.message}
             for count, first in sorted(found.reasons.values(), key=lambda reason: -reason[0])
         ],
+        "faults": [fault._asdict() for fault in found.faults],
+        "figures": dict(found.figures),
+        "compared": found.compares.words if found.compares else None,
+        "shrinks": (found.compares and found.compares.refusal) or None,
         "rows_of_users_again": found.again,
         "keys_that_look_alike": found.look_alikes,
         "look_alike_rows": [{"row": row, "user": user} for row, user in found.look_alike_rows],
@@ -235,7 +260,7 @@ def _seconds(found: Findings, quota: Quota) -> float:
 
 def exit_status(found: Findings, probed: Probed | None, refused: LoaderError | None) -> int:
     """2 a run would be refused, 3 the credentials are, 1 rows would be rejected, 0 all is well."""
-    if found.broke_off:
+    if found.broke_off or found.faults or (found.compares and found.compares.refusal):
         return 2
     if refused is not None:
         return refused.exit_status
@@ -245,12 +270,12 @@ def exit_status(found: Findings, probed: Probed | None, refused: LoaderError | N
 
 
 def first_request(settings: Settings, found: Findings, most_users: int | None = None) -> dict[str, Any] | None:
-    """The first request, without what is secret; of at most so many users. None: there is none."""
+    """The first request that carries users, at most so many, without what is secret. None: there is none."""
     if found.first is None:
         return None
     target = settings.build_target()
     batch = found.first.part(0, most_users or len(found.first))
-    request = target.encode(batch)[0]
+    request = max(target.preview(batch), key=lambda request: request.users > 0)  # the first of these
     scheme = target.scheme
     added = {"Authorization": "Bearer …"} if scheme.headers is None else scheme.headers(settings.secrets())
     masked = {name: f"{text.partition(' ')[0]} ***" if " " in text else "***" for name, text in added.items()}
@@ -273,7 +298,8 @@ def request_lines(settings: Settings, found: Findings) -> Iterator[str]:
     yield ""
     yield msgspec.json.format(shown["body"], indent=2)
     if (more := len(found.first) - _SHOWN_USERS) > 0:
-        yield f"… and {more:,} more users in this request (--format json shows it whole)"
+        things = settings.store.target.things if settings.store else "users"
+        yield f"… and {more:,} more {things} in this request (--format json shows it whole)"
     yield ""
 
 
@@ -291,8 +317,10 @@ def report_lines(state: dict[str, Any]) -> Iterator[str]:
     for reason in state["reasons"]:
         like = "  " if reason["count"] == 1 else f"  {reason['count']:,} rows like "
         yield f"{like}row {reason['first_row']:,}: {reason['first']}"
+    yield from _whole_lines(state)
     yield from _repeat_lines(state)
-    yield f"attributes{f' ({note})' if (note := state['note']) else ''}, and how many rows send them:"
+    if state["attributes"]:
+        yield f"attributes{f' ({note})' if (note := state['note']) else ''}, and how many rows send them:"
     names = max(map(len, state["attributes"]), default=0)
     yield from (f"  {name:<{names}}  {count:>{width},}" for name, count in state["attributes"].items())
     sizes = f"{_size(state['bytes'])} in all, the largest {_size(state['largest_body'])}"
@@ -301,6 +329,19 @@ def report_lines(state: dict[str, Any]) -> Iterator[str]:
     if state["undeclared"]:
         yield f"NOT DECLARED: {undeclared_words(state['api'], state['undeclared'])}"
     yield f"credentials: {'FAILED: ' if state['credentials_failed'] else ''}{state['credentials']}"
+
+
+def _whole_lines(state: dict[str, Any]) -> Iterator[str]:
+    """What there is to say of an export that goes whole."""
+    if state["faults"]:
+        yield "A RUN WOULD REFUSE THIS EXPORT:"
+        yield from fault_lines(Fault(**fault) for fault in state["faults"])
+    if state["figures"]:
+        yield ", ".join(f"{name}: {count:,}" for name, count in state["figures"].items())
+    if state["compared"]:
+        yield state["compared"]
+    if state["shrinks"]:
+        yield f"A RUN WOULD REFUSE THIS EXPORT: {state['shrinks']}"
 
 
 def _repeat_lines(state: dict[str, Any]) -> Iterator[str]:

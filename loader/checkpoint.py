@@ -23,6 +23,7 @@ import orjson
 from loader.batch import Batch
 from loader.errors import CheckpointError, Stopped
 from loader.outcome import Code, Outcome, Settled
+from loader.progress import Found
 from loader.record import Mark
 from loader.span import SpanSet
 
@@ -185,7 +186,7 @@ class Checkpoint:
 
     # What is settled
 
-    def commit(self, entries: Iterable[Entry]) -> None:
+    def commit(self, entries: Iterable[Entry], found: Found | None = None) -> None:
         """Make the outcomes of `entries` durable: all or none. Raises Stopped if the disk doesn't take them."""
         now = time.time()
         batches: list[tuple[Any, ...]] = []
@@ -206,6 +207,8 @@ class Checkpoint:
                 self._db.executemany("INSERT OR REPLACE INTO mark VALUES (?,?,?,?,?)", marks)
                 if position is not None:
                     self._db.execute("INSERT OR REPLACE INTO load VALUES ('position', ?)", (json.dumps(position),))
+                if found is not None:
+                    self._db.execute("INSERT OR REPLACE INTO load VALUES ('found', ?)", (json.dumps(found._asdict()),))
         except (sqlite3.IntegrityError, sqlite3.ProgrammingError):  # ours to mend, not the disk's
             raise
         except sqlite3.DatabaseError as error:  # disk full, I/O error, file damaged

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from loader.progress import Meter
     from loader.resume import Resume
     from loader.settings import Settings
+    from loader.whole import Whole
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
@@ -147,9 +148,16 @@ _form = click.option("--format", "form", type=click.Choice(["text", "json"]), de
 @_until
 @click.option("--fresh", is_flag=True, help="Start over; the old checkpoint is kept aside.")
 @click.option("--yes", is_flag=True, help="With --fresh: even if the load before is not finished.")
+@click.option("--allow-shrink", is_flag=True, help="Send a hierarchy that is much smaller than the one accepted last.")
 @_ends
 def run(
-    settings: Path, overrides: tuple[str, ...], first: int | None, until: str | None, fresh: bool, yes: bool
+    settings: Path,
+    overrides: tuple[str, ...],
+    first: int | None,
+    until: str | None,
+    fresh: bool,
+    yes: bool,
+    allow_shrink: bool,
 ) -> int:
     """Load an export, or go on where the run before ended.
 
@@ -167,9 +175,11 @@ def run(
 
     moment = _moment(until)
     loaded = _settings_of(settings, overrides)
+    _check_flags(loaded, first, allow_shrink)
     export, path = loaded.source, loaded.checkpoint_path
     export.check(loaded.row_mapping())  # before a checkpoint is made for it
     with lock(path):
+        whole = _prepare(loaded, path, fresh=fresh, allow_shrink=allow_shrink)
         if fresh and (aside := set_aside(path, even_unfinished=yes)):
             say(f"loader: the old checkpoint is kept as {aside.name}")
         is_new = not path.exists()
@@ -180,7 +190,8 @@ def run(
                 return _summarize(checkpoint)
             if not is_new:
                 say(f"loader: going on behind {len(resume.settled):,} settled rows")
-            return _go(loaded, checkpoint, resume, _again("run", settings, overrides), moment, first)
+            flags = ("--allow-shrink",) if allow_shrink else ()
+            return _go(loaded, checkpoint, resume, _again("run", settings, overrides, flags), moment, first, whole)
 
 
 @main.command()
@@ -212,12 +223,44 @@ def retry(settings: Path, overrides: tuple[str, ...], until: str | None) -> int:
         raise Refused(f"there is no checkpoint {path} yet; load first, with: {_again('run', settings, overrides)}")
     export.check(loaded.row_mapping())
     with lock(path), Checkpoint.open(path, create=False) as checkpoint:
-        resume = reopen(checkpoint, begin(checkpoint, loaded.identity(), export, loaded.row_mapping()))
+        resume = begin(checkpoint, loaded.identity(), export, loaded.row_mapping())
+        whole = _prepare(loaded, path)
+        resume = reopen(checkpoint, resume)
         if resume.is_finished:
             say("loader: there is nothing to retry")
             return _summarize(checkpoint)
         say(f"loader: {checkpoint.get('rows') - len(resume.settled):,} rows are sent again")
-        return _go(loaded, checkpoint, resume, _again("retry", settings, overrides), moment)
+        return _go(loaded, checkpoint, resume, _again("retry", settings, overrides), moment, whole=whole)
+
+
+def _check_flags(settings: "Settings", first: int | None, allow_shrink: bool) -> None:
+    """Raise Refused for flags that this target gives no meaning to."""
+    is_whole, api = settings.store is not None, settings.target["api"]
+    if is_whole and first is not None:
+        raise Refused(
+            f"--first: {api} takes the whole export in one request, and what a part of it leaves out would go; "
+            "loader check tells what would be sent"
+        )
+    if allow_shrink and not is_whole:
+        raise Refused(f"--allow-shrink: {api} keeps what an export leaves out, so a smaller one takes nothing away")
+
+
+def _prepare(settings: "Settings", path: Path, *, fresh: bool = False, allow_shrink: bool = False) -> "Whole | None":
+    """The export of a target that takes it in one request, fit to be sent; None: the target takes it in parts."""
+    from loader.whole import prepare
+
+    if settings.store is None:
+        return None
+    return prepare(
+        settings.store,
+        settings.source,
+        settings.row_mapping(),
+        settings.identity(),
+        path,
+        lambda message: say(f"loader: {message}"),
+        fresh=fresh,
+        allow_shrink=allow_shrink,
+    )
 
 
 def _settings_of(path: Path, overrides: tuple[str, ...]) -> "Settings":
@@ -258,10 +301,11 @@ def _go(
     again: str,
     until: "datetime | None",
     first: int | None = None,
+    whole: "Whole | None" = None,
 ) -> int:
     """Run the load, and tell how it ended. `again` is the command to go on with."""
     try:
-        _run(settings, checkpoint, resume, until, first)
+        _run(settings, checkpoint, resume, until, first, whole)
     except Refused:
         raise
     except LoaderError as error:
@@ -275,7 +319,12 @@ def _go(
 
 
 def _run(
-    settings: "Settings", checkpoint: "Checkpoint", resume: "Resume", until: "datetime | None", first: int | None
+    settings: "Settings",
+    checkpoint: "Checkpoint",
+    resume: "Resume",
+    until: "datetime | None",
+    first: int | None,
+    whole: "Whole | None",
 ) -> None:
     """The load on an event loop, with its progress on the screen, signals and the clock heeded."""
     import anyio
@@ -309,7 +358,7 @@ def _run(
                 if until is not None:
                     tasks.start_soon(heed_the_clock, lane)
 
-            await load(settings, checkpoint, resume, watch, _Warnings(), first)
+            await load(settings, checkpoint, resume, watch, _Warnings(), first, whole)
             tasks.cancel_scope.cancel()
 
     try:
@@ -338,9 +387,9 @@ class _Warnings:
             say(f"loader: {message}" + (" (no more of these are shown)" if self._count == self._most else ""))
 
 
-def _again(command: str, settings: Path, overrides: tuple[str, ...]) -> str:
+def _again(command: str, settings: Path, overrides: tuple[str, ...], flags: tuple[str, ...] = ()) -> str:
     sets = [part for override in overrides for part in ("--set", _without_secret(override))]
-    return shlex.join(["loader", command, str(settings), *sets])
+    return shlex.join(["loader", command, str(settings), *sets, *flags])
 
 
 def _without_secret(override: str) -> str:

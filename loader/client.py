@@ -1,31 +1,37 @@
 """The layers between a batch and the wire, each a function from `Send` to `Send`.
 
-    gate( pace( bearer( transport )))
+    gate( pace( observe( bearer( transport ))))
 
 *gate* is outermost, so that a place on the wire is held by who is about to use it, and a retry that waits for its
-backoff holds none. *pace* comes next, so that every attempt pays. *bearer* stands at the wire, so that a request goes
-with the token of the moment and not with one that grew old in the queue. The transport has the deadline: it covers the
-wire alone.
+backoff holds none. *pace* comes next, so that every attempt pays. *observe* sees what the wire sees, and learns from it
+how fast the target takes requests, and how many at once. *bearer* stands at the wire, so that a request goes with the
+token of the moment and not with one that grew old in the queue. The transport has the deadline: it covers the wire
+alone.
 """
 
 import random
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 import anyio
 from aiolimiter import AsyncLimiter
 from anyio import to_thread
 
+from loader.concurrency import Concurrency
 from loader.errors import Refused, Stopped, TransportError
 from loader.lane import Lane
 from loader.quota import Pace
+from loader.rate import Rate
 from loader.request import Request, Response
-from loader.retry import backoff_s, retry_after_s
+from loader.retry import allowance, backoff_s, retry_after_s
 from loader.tokens import Scheme, Token, is_refusal, read_token
 from loader.transport import Send
 from loader.verdict import Do, by_status, way_out, words
+
+#: Where no one sets a limit: more than any event loop could have on the wire.
+_UNLIMITED = 100_000
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -33,19 +39,98 @@ R = TypeVar("R")
 #: Shorter ones are not looked for in answers: they would be found in users' names, too.
 _SECRET_LENGTH = 8
 
+#: Statuses of a target, or of a gateway before it, that is given more than it can do. A 500 may be about one user.
+_OVERLOADED = frozenset({408, 502, 503, 504, 529})
+
 #: A call that only makes things better is not waited for as long as one that is needed (Descope's SDKs: 5 s).
 _GREETING_S = 5.0
 
 
-def gate(send: Send, concurrency: int) -> Send:
-    """At most `concurrency` requests at once on the wire or about to be."""
-    places = anyio.Semaphore(concurrency, fast_acquire=True)
+class Tempo:
+    """When may a request go, and how many at once: by the quotas declared, and by what the target turned out to take.
+
+    `waits_for`: what the request that goes next is waiting for, "" if for nothing.
+    """
+
+    def __init__(
+        self, quotas: Sequence[Pace] = (), rate: Rate | None = None, concurrency: Concurrency | None = None
+    ) -> None:
+        self.toll = Toll(quotas)
+        self.rate = rate or Rate()
+        self.concurrency = concurrency or Concurrency(_UNLIMITED)
+        self.waits_for: Literal["", "pause", "token", "quota", "rate"] = ""
+
+
+def gate(send: Send, tempo: Tempo) -> Send:
+    """At most as many requests at once, on the wire or about to be, as the target turned out to work on."""
+    places = _Places(tempo.concurrency.limit)
 
     async def gated(request: Request) -> Response:
-        async with places:
+        await places.take()
+        try:
             return await send(request)
+        finally:
+            places.give_back()
+            places.resize(tempo.concurrency.limit)
 
     return gated
+
+
+class _Places:
+    """A semaphore whose size may change. Places that are gone are not given back."""
+
+    def __init__(self, size: int) -> None:
+        self._free = anyio.Semaphore(size, fast_acquire=True)
+        self._size = size
+        self._owed = 0
+
+    async def take(self) -> None:
+        await self._free.acquire()
+
+    def give_back(self) -> None:
+        if self._owed:
+            self._owed -= 1
+        else:
+            self._free.release()
+
+    def resize(self, size: int) -> None:
+        more, self._size = size - self._size, size
+        self._owed -= min(more, 0)
+        for _ in range(more):
+            self.give_back()
+
+
+def observe(send: Send, lane: Lane, tempo: Tempo, wall: Callable[[], float] = time.time) -> Send:
+    """Tell the controllers what becomes of each request."""
+    rate, concurrency = tempo.rate, tempo.concurrency
+
+    async def observed(request: Request) -> Response:
+        sent_at = lane.now()
+        concurrency.went()
+        try:
+            response = await send(request)
+        except TransportError:
+            concurrency.failed(sent_at, lane.now())
+            raise
+        except BaseException:
+            concurrency.passed()
+            raise
+        now = lane.now()
+        if response.status == 429:
+            rate.refused(sent_at, now)
+        else:
+            rate.took(sent_at, now)
+        if response.status in _OVERLOADED:
+            concurrency.failed(sent_at, now)
+        elif 200 <= response.status < 300:
+            concurrency.answered(sent_at, now, request.users)
+        else:
+            concurrency.passed()
+        if said := allowance(response.headers, wall()):
+            rate.told(said, now, was_taken=response.status != 429)
+        return response
+
+    return observed
 
 
 class Toll:
@@ -76,7 +161,7 @@ class Toll:
 def pace(
     send: Callable[[T], Awaitable[R]],
     lane: Lane,
-    toll: Toll | None,
+    tempo: Tempo,
     credentials: "Credentials | None" = None,
     users: Callable[[T], int] = lambda _: 0,
 ) -> Callable[[T], Awaitable[R]]:
@@ -86,18 +171,28 @@ def pace(
     token or for the end of a pause, would start together, over the limit. Raises Abandoned if the run stops.
     """
     turn = anyio.Lock(fast_acquire=True)
+    rate = tempo.rate
 
     async def paced(what: T) -> R:
         async with turn:
             is_ready = False
             while not is_ready:
+                if lane.waits_s > 0:
+                    tempo.waits_for = "pause"
                 await lane.clearance()
-                if credentials is not None:
+                if credentials is not None and not credentials.is_ready:
+                    tempo.waits_for = "token"
                     await credentials.token()
-                if toll:
+                if tempo.toll:
+                    tempo.waits_for = "quota"
                     with lane.waiting():
-                        await toll.pay(users(what))
+                        await tempo.toll.pay(users(what))
+                while (wait := rate.wait_s(lane.now())) > 0:
+                    tempo.waits_for = "rate"
+                    await lane.sleep(wait)
                 is_ready = lane.is_clear and (credentials is None or credentials.current is not None)
+            tempo.waits_for = ""
+            rate.went(lane.now())
         return await send(what)
 
     return paced
@@ -132,7 +227,7 @@ class Credentials:
         secrets: Callable[[], Mapping[str, str]],
         send: Send,
         lane: Lane,
-        toll: Toll | None = None,
+        tempo: Tempo,
         *,
         warn: Callable[[str], None] = lambda _: None,
         uniform: Callable[[float, float], float] = random.uniform,
@@ -142,8 +237,8 @@ class Credentials:
         self._scheme = scheme
         self._secrets = secrets
         self._send = send
-        self._ask = pace(self._call, lane, toll)
-        self._say_hello = pace(self._hello, lane, toll)
+        self._ask = pace(self._call, lane, tempo)
+        self._say_hello = pace(self._hello, lane, tempo)
         self._warn = warn
         self._lane = lane
         self._uniform = uniform
@@ -154,6 +249,11 @@ class Credentials:
         self._after_refusal = False
         self._hidden: list[str] = []
         self.current: Token | None = None
+
+    @property
+    def is_ready(self) -> bool:
+        """Is there a token that is not due for renewal?"""
+        return self.current is not None and not self._is_due(self.current)
 
     async def token(self) -> Token:
         """A token that is not due for renewal. Raises Stopped if the credentials are refused."""
@@ -237,8 +337,8 @@ class Credentials:
         except TransportError as error:
             reason = str(error)
         else:
-            if 200 <= response.status < 300:
-                return {**headers, **self._scheme.welcome(response)}
+            if 200 <= response.status < 300 and (more := self._scheme.welcome(response)):
+                return {**headers, **more}
             if by_status(response) is Do.WAIT and (wait := retry_after_s(response.headers, self._wall())):
                 self._lane.hold(wait)
             reason = words(response)

@@ -61,7 +61,8 @@ def export_of(checkpoint: Checkpoint, path: str | None = None) -> Export:
 def write_rows(checkpoint: Checkpoint, export: Export, out: BinaryIO, codes: Collection[str] = ()) -> Written:
     """Write the settled rows, or those with one of `codes`, in order of row: CSV for CSV and its like, else NDJSON."""
     found, again = itertools.tee(checkpoint.results(codes))
-    rows = originals(export, (result.row for result in found), checkpoint.get("identity")["mapping.user"])
+    key = RowMapping.from_json(checkpoint.get("mapping")).user
+    rows = originals(export, (result.row for result in found), key)
     is_delimited = export.format in ("csv", "tsv")
     delimiter = delimiter_of(export)
     is_second = False

@@ -10,6 +10,7 @@ from loader.batch import Batch, Batcher
 from loader.checkpoint import Checkpoint, Entry
 from loader.errors import Stopped
 from loader.lane import Abandoned, Lane
+from loader.progress import Found
 from loader.record import Rows
 from loader.settle import Settler
 
@@ -21,7 +22,10 @@ _GROUP = 256
 
 
 class Dispatcher:
-    """Moves rows through batcher, settler and checkpoint. `committed` is told of every entry that became durable."""
+    """Moves rows through batcher, settler and checkpoint. `committed` is told of every entry that became durable.
+
+    `found`: what is known of the target, to be kept beside the outcomes.
+    """
 
     def __init__(
         self,
@@ -31,6 +35,7 @@ class Dispatcher:
         lane: Lane,
         concurrency: int,
         committed: Callable[[Entry], None],
+        found: Callable[[], Found] = Found,
     ) -> None:
         self._batcher = batcher
         self._settler = settler
@@ -38,6 +43,7 @@ class Dispatcher:
         self._lane = lane
         self._window = anyio.Semaphore(WINDOW * concurrency, fast_acquire=True)
         self._committed = committed
+        self._found = found
         self._freed = anyio.Event()
         self._in_flight = 0
         self._entries, self._to_commit = anyio.create_memory_object_stream[Entry](WINDOW * concurrency + 8)
@@ -134,7 +140,7 @@ class Dispatcher:
     async def _try_commit(self, group: list[Entry]) -> bool:
         """False: it failed, so the run stops, and nothing is claimed of these rows; the next run sends them again."""
         try:
-            await to_thread.run_sync(self._checkpoint.commit, group)
+            await to_thread.run_sync(self._checkpoint.commit, group, self._found())
         except Stopped as error:
             self._lane.stop(error)
             return False

@@ -9,6 +9,7 @@ LoaderError
 │   └── CheckpointError    the checkpoint is in use, damaged, or belongs to another load
 ├── Stopped            3: stopped after talk with the target began; resumable
 └── TransportError     one attempt got no usable answer; never leaves settle.py
+    └── TimedOut           within the time it may take
 """
 
 
@@ -44,3 +45,7 @@ class Stopped(LoaderError):
 
 class TransportError(LoaderError):
     """No answer: connection refused or cut, deadline passed, body broken. The reason is the message."""
+
+
+class TimedOut(TransportError):
+    """No whole answer within the time that a request may take."""

@@ -1,12 +1,22 @@
-"""The lane: what all requests to one target share. Is it held back, is it down, is the run to stop?"""
+"""The lane: what all requests to one target share. Is it held back, is it down, is the run to stop?
+
+A target that fails so many times in a row, and takes nothing in between, is down: then one request at a time asks
+whether it is back, at growing intervals, and all others wait. The first that is taken lets them all go on.
+"""
 
 import math
+import random
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import anyio
 
 from loader.errors import LoaderError, Stopped
+
+#: So many failures in a row, and nothing taken: it is down.
+_DOWN_AFTER = 10
+#: The intervals between questions whether it is back, the first and the longest; by chance up to twice as long.
+_ASK_S, _ASK_MOST_S = 0.5, 8.0
 
 
 class Abandoned(LoaderError):
@@ -19,11 +29,21 @@ class Lane:
     `stopping` is set once, for `reason`, and makes every wait end; what is on the wire is left to finish.
     """
 
-    def __init__(self, give_up_s: float, now: Callable[[], float] = anyio.current_time) -> None:
+    def __init__(
+        self,
+        give_up_s: float,
+        now: Callable[[], float] = anyio.current_time,
+        uniform: Callable[[float, float], float] = random.uniform,
+    ) -> None:
         self.now = now
+        self._uniform = uniform
         self._give_up_s = give_up_s
         self._held_until = 0.0
         self._trouble_since: float | None = None
+        self._failures = 0  # in a row
+        self._asked = 0  # since it is down: is it back?
+        self._ask_at = -math.inf
+        self._back = anyio.Event()
         self._waits: set[anyio.CancelScope] = set()
         self.stopping = anyio.Event()
         self.reason: LoaderError | None = None
@@ -42,17 +62,32 @@ class Lane:
 
     @property
     def is_clear(self) -> bool:
-        """May a request go now?"""
+        """May a request that had clearance still go?"""
         return not self.stopping.is_set() and self.held_for_s() <= 0
+
+    @property
+    def waits_s(self) -> float:
+        """Seconds until the next clearance, if nothing comes in between; not positive: there is no wait."""
+        return max(self._held_until, self._ask_at) - self.now()
+
+    @property
+    def is_down(self) -> bool:
+        """Has the target failed so often in a row that it is asked now and then whether it is back?"""
+        return self._failures >= _DOWN_AFTER
 
     def held_for_s(self) -> float:
         """Seconds until the target's pause is over; not positive: there is none."""
         return self._held_until - self.now()
 
     async def clearance(self) -> None:
-        """Wait until the lane is clear. Raises Abandoned if the run stops."""
-        while not self.is_clear:
-            await self.sleep(self.held_for_s())
+        """Wait until the lane is clear, for a request that goes at once. Raises Abandoned if the run stops."""
+        while self.waits_s > 0 or self.stopping.is_set():
+            with self.waiting(), anyio.move_on_after(self.waits_s):
+                await (self._back.wait() if self.held_for_s() <= 0 else anyio.sleep_forever())
+        if self.is_down:
+            pause = min(_ASK_S * 2.0 ** min(self._asked, 10), _ASK_MOST_S)
+            self._asked += 1
+            self._ask_at = self.now() + pause + self._uniform(0.0, pause)
 
     async def sleep(self, seconds: float) -> None:
         """Wait, unless the run stops: then raises Abandoned."""
@@ -83,9 +118,19 @@ class Lane:
         """A usable answer came, to a request that had been on the wire for `elapsed_s`."""
         self.up_at = max(self.up_at, self.now() - elapsed_s)
         self._trouble_since = None
+        if self.is_down:
+            self._asked, self._ask_at = 0, -math.inf
+            self._back.set()
+            self._back = anyio.Event()
+        self._failures = 0
 
     def failed(self, reason: str) -> None:
         """An attempt got no usable answer. Raises Stopped when that has lasted for `give_up_s`."""
+        self._failures += 1
+        self.delayed(reason)
+
+    def delayed(self, reason: str) -> None:
+        """An attempt was put off by a target that is there. Raises Stopped when that has lasted for `give_up_s`."""
         if self._trouble_since is None:
             self._trouble_since = self.now()
         elif (lasted := self.now() - self._trouble_since) >= self._give_up_s:

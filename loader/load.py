@@ -9,24 +9,32 @@ checkpoint is written by another thread, a group of batches at a time.
 
 import time
 from collections.abc import Callable
+from contextlib import aclosing
+from datetime import UTC, datetime
 from operator import attrgetter
 
 from anyio import create_task_group, to_thread
 
 from loader.batch import Batcher
+from loader.ceiling import RequestSize
 from loader.checkpoint import Checkpoint, Entry
-from loader.client import Credentials, Toll, bearer, gate, pace
+from loader.client import Credentials, Tempo, bearer, gate, observe, pace
+from loader.concurrency import Concurrency
 from loader.dispatch import Dispatcher
 from loader.errors import Stopped
 from loader.export import Export
 from loader.lane import Lane
+from loader.outcome import Code
 from loader.probe import refuse_undeclared
-from loader.progress import Meter, Tally
+from loader.progress import Found, Meter, Tally
+from loader.rate import Rate
 from loader.reading import Head, Reading
 from loader.resume import Resume
 from loader.settings import Settings
 from loader.settle import Settler
+from loader.target import WholeTarget
 from loader.transport import Transport
+from loader.whole import Whole
 
 
 async def load(
@@ -36,58 +44,82 @@ async def load(
     watch: Callable[[Meter, Lane], None],
     warn: Callable[[str], None],
     first: int | None = None,
+    whole: Whole | None = None,
 ) -> Tally:
     """Run a load to its end, from where `resume` says, and return the outcomes of all its rows.
 
-    With `first` it goes no further than so many rows: if there are more, the load stays unfinished.
+    With `first` it goes no further than so many rows: if there are more, the load stays unfinished. `whole`: the
+    export of a target that takes it in one request, prepared.
     `watch` is called once, with what shows the run's progress and what stops it. Raises Refused before anything was
     sent, Stopped where the run can't go on; what was settled is in the checkpoint either way.
     """
     target = settings.build_target()
-    export, limits = settings.source, settings.limits
+    assert isinstance(target, WholeTarget) == (whole is not None), "what goes whole is prepared first"
+    export: Export = await to_thread.run_sync(lambda: settings.source)  # a pattern is looked up
+    limits = settings.limits
     await to_thread.run_sync(settings.secrets)  # what is missing is told before anything begins
-    found = await to_thread.run_sync(export.fingerprint)
+    fingerprint = await to_thread.run_sync(export.fingerprint)
     tally = Tally(await to_thread.run_sync(checkpoint.counts))
+    kept = Found(**await to_thread.run_sync(checkpoint.get, "found") or {})
     lane = Lane(limits.give_up_s)
-    rows = Head(export.rows(settings.row_mapping(), resume.start, resume.settled), first)
+    if whole is None:
+        blocks = export.rows(settings.row_mapping(), resume.start, resume.settled)
+    else:
+        blocks = whole.blocks(resume.settled, await to_thread.run_sync(checkpoint.get, "export"))
+    rows = Head(blocks, first)
     reading = Reading(rows)
     await reading.begin()
 
     def committed(entry: Entry) -> None:
         tally.add([item.outcome for item in entry.settled])
         tally.add(entry.outcomes, sum(map(len, entry.batch.merged.values())) if entry.batch else 0)
-        if reason := tally.reason_to_stop(limits.max_failures):
+        # Where one answer is about all, there is nothing left to stop.
+        if whole is None and (reason := tally.reason_to_stop(limits.max_failures)):
             lane.stop(Stopped(reason))
 
-    batcher = Batcher(target.frame, settings.batch_limits, replace=target.write == "replace")
-    toll = Toll(settings.paces)
+    batcher = Batcher(
+        target.frame, settings.batch_limits, replace=target.write == "replace", rows_are_users=whole is None
+    )
+    size = RequestSize(settings.batch_limits, kept.users, kept.body_bytes)
+    tempo = Tempo(settings.paces, Rate(kept.requests_per_s), Concurrency(limits.concurrency, kept.concurrency))
+
+    def found() -> Found:
+        return Found(tempo.rate.limit, tempo.concurrency.found, *size.found, tempo.concurrency.seconds_per_user)
+
     way = await to_thread.run_sync(settings.way)
     async with (
         Transport(settings.base_url, limits.concurrency, limits.timeout_s, network=way) as wire,
+        aclosing(reading),
         create_task_group() as tasks,
     ):
-        credentials = Credentials(target.scheme, settings.secrets, wire, lane, toll, warn=warn)
-        authorized = bearer(wire, credentials, target.refuses_token)
-        send = gate(pace(authorized, lane, toll, credentials, attrgetter("users")), limits.concurrency)
-        settler = Settler(target, send, lane, settings.batch_limits, limits.attempts, warn, is_proven=tally.is_proven)
-        dispatcher = Dispatcher(batcher, settler, checkpoint, lane, limits.concurrency, committed)
+        credentials = Credentials(target.scheme, settings.secrets, wire, lane, tempo, warn=warn)
+        observed = observe(bearer(wire, credentials, target.refuses_token), lane, tempo)
+        send = gate(pace(observed, lane, tempo, credentials, attrgetter("users")), tempo)
+        settler = Settler(target, send, lane, size, limits.attempts, warn, is_proven=tally.is_proven)
         tasks.start_soon(reading.pump)
         # Of what is read, most may still be waiting: what counts is the part that is settled.
         watch(
-            Meter(tally, found.size, lambda: reading.position * tally.rows // max(reading.row, 1), time.monotonic), lane
+            Meter(
+                tally, fingerprint.size, lambda: reading.position * tally.rows // max(reading.row, 1), time.monotonic
+            ),
+            lane,
         )
         await refuse_undeclared(target, send, await to_thread.run_sync(export.names, settings.row_mapping()), warn)
+        dispatcher = Dispatcher(batcher, settler, checkpoint, lane, limits.concurrency, committed, found)
         await dispatcher.run(reading.blocks())
         tasks.cancel_scope.cancel()
     if error := lane.reason or reading.error:
         raise error
     if not rows.is_cut:
-        await to_thread.run_sync(_finish, export, checkpoint, tally.rows)
+        await to_thread.run_sync(_finish, export, checkpoint, tally, whole)
     return tally
 
 
-def _finish(export: Export, checkpoint: Checkpoint, rows: int) -> None:
-    """The load is finished, unless it wasn't one export that was read."""
-    if list(export.fingerprint()) != list(checkpoint.get("export").values()):
+def _finish(export: Export, checkpoint: Checkpoint, tally: Tally, whole: Whole | None) -> None:
+    """The load is finished, unless it wasn't one export that was read. What went whole is kept, if it was accepted."""
+    if whole is not None:
+        if tally.counts[Code.SUCCESS] == tally.rows:
+            whole.store.write(whole.rows.records, datetime.now(UTC))
+    elif list(export.fingerprint()) != list(checkpoint.get("export").values()):
         raise Stopped(f"{export} changed while it was read; what was settled is kept, but it is of the old content")
-    checkpoint.put(finished_at=time.time(), rows=rows)
+    checkpoint.put(finished_at=time.time(), rows=tally.rows)

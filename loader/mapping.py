@@ -60,7 +60,10 @@ class Mapped(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class RowMapping:
-    """How rows become records. `attributes` None: every column but the user's, under its own name."""
+    """How rows become records. `attributes` None: every column but the user's, under its own name.
+
+    `fields`: those of a record where the target has fixed them, the key's first; `[mapping.columns]` maps them then.
+    """
 
     frame: Frame
     max_record_bytes: int
@@ -69,6 +72,20 @@ class RowMapping:
     types: Mapping[str, Type] = field(default_factory=dict)
     empty: Empty = "omit"
     names: Names = field(default_factory=Names)
+    fields: tuple[str, ...] = ()
+
+    @property
+    def key(self) -> str:
+        """What messages call the key."""
+        return self.fields[0] if self.fields else "the user's key"
+
+    @property
+    def settings(self) -> dict[str, str | None]:
+        """The columns that are named, each by the setting that names it, the key's first."""
+        user, table = ("mapping.user", "mapping.attributes")
+        if self.fields:
+            user, table = (f"mapping.columns.{self.fields[0]}", "mapping.columns")
+        return {user: self.user, **{f"{table}.{name}": column for name, column in (self.attributes or {}).items()}}
 
     def as_json(self) -> dict[str, Any]:
         """What decides how a row is read, as JSON values. Not what only decides whether it may be sent."""
@@ -157,7 +174,7 @@ class ColumnMapper:
         keys = texts[self._user]
         blank = pc.equal(pc.binary_length(pc.utf8_trim_whitespace(keys)), 0)
         if blank.true_count:
-            reject(problems, blank, f"the user's key is empty (column {self._user!r})")
+            reject(problems, blank, f"{self._mapping.key} is empty (column {self._user!r})")
         parts = [self._part(name, column, texts[column], problems) for name, column in self._attributes.items()]
         mapped = self._frame.join(keys, parts, problems)
         if problems:
@@ -193,10 +210,7 @@ def others(columns: Iterable[str], user: str | None) -> list[str]:
 
 def check_columns(mapping: RowMapping, columns: Sequence[str]) -> None:
     """Raise ExportError if a column that the mapping names isn't there."""
-    wanted = {"mapping.user": mapping.user} | {
-        f"mapping.attributes.{name}": column for name, column in (mapping.attributes or {}).items()
-    }
-    for setting, column in wanted.items():
+    for setting, column in mapping.settings.items():
         if column is not None and column not in columns:
             raise ExportError(
                 f"{setting}: the export has no column {column!r}{_nearest(column, columns)}{_cut_wrong(columns)}"
@@ -429,11 +443,13 @@ class LineMapper:
 
     def _key(self, key: object, column: str) -> str:
         if key is msgspec.UNSET or key is None:
-            raise _Invalid(f"the user's key is empty ({column!r} is {'null' if key is None else 'missing'})")
+            raise _Invalid(f"{self._mapping.key} is empty ({column!r} is {'null' if key is None else 'missing'})")
         if not isinstance(key, str):
-            raise _Invalid(f"the user's key must be text ({column!r} is {_short(msgspec.json.encode(key).decode())})")
+            raise _Invalid(
+                f"{self._mapping.key} must be text ({column!r} is {_short(msgspec.json.encode(key).decode())})"
+            )
         if not key.strip():
-            raise _Invalid(f"the user's key is empty ({column!r})", key)
+            raise _Invalid(f"{self._mapping.key} is empty ({column!r})", key)
         return key
 
     def _pick(self, fields: _Fields, user: str) -> bytes:

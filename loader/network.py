@@ -5,6 +5,7 @@ TLS is always verified, and there is no switch for it: who has a private authori
 
 import base64
 import ssl
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
@@ -42,10 +43,14 @@ class Proxy:
 
 @dataclass(frozen=True, slots=True)
 class Network:
-    """The way to the target. `proxy` None: straight; `tls` None: what the system trusts, and no certificate of ours."""
+    """The way to the target. `proxy` None: straight; `tls` None: what the system trusts, and no certificate of ours.
+
+    `elsewhere`: whole URLs that may be called besides the target, each with the proxy on the way there.
+    """
 
     proxy: Proxy | None = None
     tls: ssl.SSLContext | None = None
+    elsewhere: Mapping[str, Proxy | None] = field(default_factory=dict)
 
 
 def tls_of(ca_file: Path | None, client_cert: Path | None, client_key: Path | None) -> ssl.SSLContext:

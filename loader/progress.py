@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from loader.outcome import GOOD, Code, Outcome
 
@@ -73,6 +73,24 @@ class Tally:
                 f"the last: {self.last_failure}. To go on all the same, raise that limit"
             )
         return None
+
+
+class Found(NamedTuple):
+    """What a run found of the target, where the next one begins. None: nothing yet, or no less than the limits allow.
+
+    `requests_per_s`: what it takes before it refuses for the rate; `concurrency`: how many requests it works on at
+    once; `users`, `body_bytes`: the largest request; `seconds_per_user`: the quickest answers' time.
+    """
+
+    requests_per_s: float | None = None
+    concurrency: int | None = None
+    users: int | None = None
+    body_bytes: int | None = None
+    seconds_per_user: float | None = None
+
+
+#: Why a load is not faster: what the next request waits for, or that nothing is there to be sent.
+Brake = Literal["reader", "target", "pause", "token", "quota", "rate"]
 
 
 class Snapshot(NamedTuple):

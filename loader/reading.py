@@ -70,6 +70,10 @@ class Reading:
         self.row = 0
         self.error: Stopped | None = None
 
+    def share_of(self, settled: int) -> int:
+        """The bytes of the export that so many settled rows stand for: of what is read, most may still be waiting."""
+        return self.position * settled // max(self.row, 1)
+
     async def begin(self) -> None:
         """Read the first block. Raises ExportError if the export can't be read, or doesn't fit the mapping."""
         self._first = await self._next()
@@ -96,6 +100,11 @@ class Reading:
             async for block in self._receive:
                 self.position, self.row = block.position, block.last or self.row
                 yield block
+
+    async def aclose(self) -> None:
+        """Whether anybody came for the blocks or not, nobody will any more."""
+        await self._send.aclose()
+        await self._receive.aclose()
 
     async def _next(self) -> Rows | None:
         try:

@@ -62,11 +62,13 @@ class Frame:
     """The names with which a target wraps users: `{wrapper: [{user: key, attributes: {…}}, …]}`.
 
     `attributes` None: they stand beside the key, `{user: key, …}`. `wrapper` None: a record is a body of its own.
+    `overhead`: by how many bytes a target that writes records in a form of its own makes each longer, as an estimate.
     """
 
     wrapper: str | None = "users"
     user: str = "user"
     attributes: str | None = "attributes"
+    overhead: int = 0
 
     @cached_property
     def head(self) -> bytes:
@@ -112,8 +114,9 @@ class Frame:
         return self.head + b",".join(records) + self.tail
 
     def body_bytes(self, n_records: int, record_bytes: int) -> int:
-        """The exact length of `body(records)` for records of `record_bytes` bytes in all."""
-        return len(self.head) + record_bytes + max(n_records - 1, 0) + len(self.tail)
+        """The length of `body(records)` for records of `record_bytes` bytes in all; exact without `overhead`."""
+        size = record_bytes + n_records * self.overhead
+        return len(self.head) + size + max(n_records - 1, 0) + len(self.tail)
 
 
 class Mark(NamedTuple):

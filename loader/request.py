@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 class Request:
     """One request to a target: what goes on the wire, but for credentials and host.
 
-    `path` is absolute and may carry a query. `users` is how many users the body carries, 0 for a token call.
+    `path` is absolute and may carry a query; a token call's may be a whole URL (`Scheme.elsewhere`). `users` is how
+    many users the body carries, 0 for a token call.
     """
 
     method: str

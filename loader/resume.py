@@ -4,7 +4,7 @@ import contextlib
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from loader.checkpoint import Checkpoint
 from loader.errors import CheckpointError
@@ -30,9 +30,7 @@ def begin(checkpoint: Checkpoint, identity: dict[str, Any], export: Export, mapp
     found = export.fingerprint()
     known = checkpoint.get("identity")
     is_finished = checkpoint.get("finished_at") is not None
-    is_retried = checkpoint.get("retried_at") is not None
-    # Where nothing is settled, nothing is given up; but a retry may have taken every row back out.
-    if known is None or not (is_finished or is_retried or checkpoint.counts()):
+    if known is None or not _is_worth_keeping(checkpoint):
         checkpoint.forget_marks()
         files = list(map(str, export.paths))
         checkpoint.put(
@@ -43,6 +41,31 @@ def begin(checkpoint: Checkpoint, identity: dict[str, Any], export: Export, mapp
     _same_load(checkpoint.path, known, identity)
     _same_export(checkpoint, export, mapping, found)
     return Resume(SpanSet(), None, is_finished=True) if is_finished else _go_on(checkpoint)
+
+
+def standing(
+    path: Path, identity: dict[str, Any], export: Export, mapping: RowMapping
+) -> Literal["open", "answered", "outdated"]:
+    """How the checkpoint at `path` stands to a load that goes whole, in one request. Nothing in it is changed.
+
+    "answered": it holds the outcomes of this very export. "outdated": it holds the same load of an export that has
+    changed since, of which nothing can be resumed. "open": anything else, of which begin() says what it is.
+    """
+    if not path.exists():
+        return "open"
+    with Checkpoint.open(path, create=False) as checkpoint:
+        known = checkpoint.get("identity")
+        if known is None or _differing(known, identity) or not _is_worth_keeping(checkpoint):
+            return "open"
+        if _difference(checkpoint, export, mapping, export.fingerprint()):
+            return "outdated"
+        return "answered" if checkpoint.counts() else "open"
+
+
+def _is_worth_keeping(checkpoint: Checkpoint) -> bool:
+    """Where nothing is settled, nothing is given up; but a retry may have taken every row back out."""
+    facts = (checkpoint.get(name) for name in ("finished_at", "retried_at"))
+    return any(fact is not None for fact in facts) or bool(checkpoint.counts())
 
 
 def _go_on(checkpoint: Checkpoint) -> Resume:
@@ -86,16 +109,30 @@ def set_aside(path: Path, *, even_unfinished: bool) -> Path | None:
 
 
 def _same_load(path: Path, known: dict[str, Any], identity: dict[str, Any]) -> None:
-    differ = [name for name in known.keys() | identity.keys() if known.get(name) != identity.get(name)]
-    if differ:
-        lines = (f"  {name}: was {_show(known.get(name))}, is {_show(identity.get(name))}" for name in sorted(differ))
+    if differ := _differing(known, identity):
+        lines = (f"  {name}: was {_show(known.get(name))}, is {_show(identity.get(name))}" for name in differ)
         raise CheckpointError(
             f"{path} belongs to another load:\n" + "\n".join(lines) + "\n"
             "Undo the change to go on with that load, or start over with --fresh (--fresh --yes if it isn't finished)"
         )
 
 
+def _differing(known: dict[str, Any], identity: dict[str, Any]) -> list[str]:
+    return sorted(name for name in known.keys() | identity.keys() if known.get(name) != identity.get(name))
+
+
 def _same_export(checkpoint: Checkpoint, export: Export, mapping: RowMapping, found: Fingerprint) -> None:
+    if difference := _difference(checkpoint, export, mapping, found):
+        raise CheckpointError(
+            f"{checkpoint.path} belongs to another export: {export} has changed since the load began ({difference}). "
+            "Bring the old export back to go on with that load, or start over with --fresh"
+        )
+    if checkpoint.get("export") != found._asdict():
+        checkpoint.put(export=found._asdict())  # a copy, or touched
+
+
+def _difference(checkpoint: Checkpoint, export: Export, mapping: RowMapping, found: Fingerprint) -> str:
+    """What tells the export from the one that the checkpoint's load began with; "" if it is the same."""
     known = Fingerprint(**checkpoint.get("export"))
     marks = checkpoint.marks()
     if export.is_stdin and checkpoint.get("finished_at") is None:
@@ -103,19 +140,10 @@ def _same_export(checkpoint: Checkpoint, export: Export, mapping: RowMapping, fo
         start = checkpoint.start_at(checkpoint.settled().first_hole()) or Mark()
         marks = [mark for mark in marks if mark.offset <= start.offset + REPLAYED_BYTES // 2]
     elif known == found and not export.is_stdin:
-        return
-    if known.size == found.size and export.is_same_up_to(marks, mapping):
-        checkpoint.put(export=found._asdict())  # a copy, or touched
-        return
-    difference = (
-        f"its size was {known.size:,} bytes and is {found.size:,}"
-        if known.size != found.size
-        else "its size is the same, its content is not"
-    )
-    raise CheckpointError(
-        f"{checkpoint.path} belongs to another export: {export} has changed since the load began ({difference}). "
-        "Bring the old export back to go on with that load, or start over with --fresh"
-    )
+        return ""
+    if known.size != found.size:
+        return f"its size was {known.size:,} bytes and is {found.size:,}"
+    return "" if export.is_same_up_to(marks, mapping) else "its size is the same, its content is not"
 
 
 def _show(value: Any) -> str:

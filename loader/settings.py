@@ -26,6 +26,7 @@ from loader.network import Network, Proxy, tls_of
 from loader.quota import Pace, Quota, fitting, pace_of
 from loader.target import Target, WholeTarget
 from loader.targets import find, known
+from loader.whole import Store
 
 
 class _Table(BaseModel):
@@ -147,6 +148,22 @@ class Settings(_Table):
         return export.parent / f"{stem(export)}.ckpt"
 
     @property
+    def store(self) -> Store | None:
+        """Where the export that the target accepted last is kept, if it takes it whole: beside it.
+
+        Beside the checkpoint, if the export has no name of its own.
+        """
+        target = self.build_target()
+        if not isinstance(target, WholeTarget):
+            return None
+        export = self._folder / self.export.path
+        has_name = self.export.path != "-" and not glob.has_magic(self.export.path)
+        path = export.parent / f"{stem(export)}.state" if has_name else self.checkpoint_path.with_suffix(".state")
+        if path == self.checkpoint_path:
+            raise SettingsError(f"checkpoint.path: {path.name} is for what {target.api} accepted last; choose another")
+        return Store(path, target, self.base_url)
+
+    @property
     def api(self) -> type[Target]:
         """The target's class."""
         return find(self.target["api"])
@@ -193,7 +210,7 @@ class Settings(_Table):
             user, *attributes = target.columns
             named = {name: (table.columns or {}).get(name, name) for name in attributes}
             key = (table.columns or {}).get(user, user)
-            return RowMapping(frame, room, key, named, empty="null")
+            return RowMapping(frame, room, key, named, empty="null", fields=target.columns)
         return RowMapping(frame, room, table.user, table.attributes, table.types, table.empty, target.names)
 
     def way(self) -> Network:
@@ -203,11 +220,16 @@ class Settings(_Table):
             raise SettingsError("network.client_key: the key needs its certificate, network.client_cert")
         named = {"ca_file": table.ca_file, "client_cert": table.client_cert, "client_key": table.client_key}
         paths = [_from(self._folder, f"network.{key}", name) if name else None for key, name in named.items()]
-        return Network(self._proxy(), tls_of(*paths) if any(paths) else None)
+        elsewhere = self.build_target().scheme.elsewhere
+        return Network(
+            self._proxy(self.base_url),
+            tls_of(*paths) if any(paths) else None,
+            {elsewhere: self._proxy(elsewhere)} if elsewhere else {},
+        )
 
-    def _proxy(self) -> Proxy | None:
+    def _proxy(self, url: str) -> Proxy | None:
         """The proxy that is set, "" being none, else the environment's. Loopback is reached without any."""
-        host, port = urlsplit(self.base_url).hostname or "", urlsplit(self.base_url).port
+        host, port = urlsplit(url).hostname or "", urlsplit(url).port
         if _is_loopback(host):
             return None
         key, address = "network.proxy", self.network.proxy
@@ -226,10 +248,11 @@ class Settings(_Table):
     def secrets(self) -> dict[str, str]:
         """The credentials, read anew at each call, so that a rotated secret is found. Raises SettingsError."""
         auth = self.target["auth"]
-        return {
-            name: _secret(f"target.auth.{name}", auth[name], self._folder)
-            for name in self.api.schemes[auth["scheme"]].needs
-        }
+        scheme = self.api.schemes[auth["scheme"]]
+        found = {name: _secret(f"target.auth.{name}", auth[name], self._folder) for name in scheme.needs}
+        if flaw := scheme.flaw(found):
+            raise SettingsError(f"target.auth.{flaw}")
+        return found
 
     def literal_secrets(self) -> list[str]:
         """The keys of credentials that stand in the file itself, to be warned about."""
@@ -328,11 +351,15 @@ def _check_target(settings: Settings) -> None:
     except ValidationError as error:
         raise SettingsError(_first(error, target, "target", ("api", "base_url", "auth"))) from error
     if "base_url" in table:
-        _check_url(table["base_url"])
+        _check_url("target.base_url", table["base_url"])
+        if complaint := target.wrong_address(table["base_url"]):
+            raise SettingsError(f"target.base_url: {table['base_url']!r} {complaint}")
     elif not target.address:
         raise SettingsError(
             f"target.base_url is missing: the address of your {api} API, such as https://api.example.com"
         )
+    if elsewhere := built.scheme.elsewhere:
+        _check_url("target: where tokens come from", elsewhere.partition("?")[0])
     _check_limits(settings, built)
     _check_mapping(settings.mapping, built)
 
@@ -345,6 +372,8 @@ def _check_limits(settings: Settings, target: Target) -> None:
         for key in ("users_per_request", "bytes_per_request"):
             if getattr(limits, key) is not None:
                 raise SettingsError(f"limits.{key}: {api} takes the whole export in one request")
+        if any(quota.unit == "users" for quota in settings.quotas):
+            raise SettingsError(f"limits.quota: {api} takes the whole export in one request; count requests, not users")
         return
     most = target.defaults.max_users
     if most is not None and (limits.users_per_request or 1) > most:
@@ -375,7 +404,7 @@ def _check_mapping(mapping: MappingTable, target: Target) -> None:
             )
 
 
-def _check_url(url: object) -> None:
+def _check_url(key: str, url: object) -> None:
     try:
         parts = urlsplit(url if isinstance(url, str) else "")
         parts.port  # noqa: B018  # reading it checks it
@@ -383,12 +412,12 @@ def _check_url(url: object) -> None:
         parts = urlsplit("")
     host = parts.hostname
     if parts.username is not None or parts.password is not None:
-        raise SettingsError("target.base_url: credentials don't belong into the address, but under [target.auth]")
+        raise SettingsError(f"{key}: credentials don't belong into the address, but under [target.auth]")
     is_clean = isinstance(url, str) and url.isprintable() and " " not in url
     if not host or not is_clean or parts.scheme not in ("http", "https") or parts.query or parts.fragment:
-        raise SettingsError(f"target.base_url: {url!r} is not an address such as https://api.example.com")
+        raise SettingsError(f"{key}: {url!r} is not an address such as https://api.example.com")
     if parts.scheme == "http" and not _is_loopback(host):
-        raise SettingsError(f"target.base_url: {url!r} would send credentials in the clear; plain http is for loopback")
+        raise SettingsError(f"{key}: {url!r} would send credentials in the clear; plain http is for loopback")
 
 
 def _is_loopback(host: str) -> bool:

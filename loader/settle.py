@@ -10,19 +10,24 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from heapq import heappop, heappush
 
+import anyio
+
 from loader.batch import Batch, BatchLimits
-from loader.ceiling import Ceiling
-from loader.errors import Stopped, TransportError
+from loader.ceiling import RequestSize
+from loader.errors import Stopped, TimedOut, TransportError
 from loader.lane import Lane
 from loader.outcome import Code, Outcome, Result
 from loader.request import Request, Response
 from loader.retry import backoff_s, retry_after_s
 from loader.target import Target, WholeTarget
 from loader.transport import Send
-from loader.verdict import Answer, Do, Then, way_out, words
+from loader.verdict import Answer, Do, Stop, Then, way_out, words
 
 #: So many answers in a row, from the first on, that name none of the users sent: then the API lists no successes.
 _NAMELESS_ANSWERS = 3
+
+#: So often not answered in time, a part goes on in halves: there may be more in it than the target can do in time.
+_TIMEOUTS = 2
 
 #: 401s in a row that cost a part nothing. One is an old token's end; more, while the others get through, are about it.
 _FREE_RENEWALS = 3
@@ -32,18 +37,20 @@ _FREE_RENEWALS = 3
 class _Part:
     """Some of a batch's users, by position.
 
-    `attempts`: requests that carried them. `tries`: those that failed; `failures`: those of them that count, because
-    the target took something meanwhile. `renewals`: 401s in a row. `waits`: backoffs so far. `due`: when the next
-    attempt may go.
+    `carried`: requests that carried them; `asked`: those that only asked about them. `tries`: attempts that failed;
+    `failures`: those of them that count, because the target took something meanwhile. `renewals`: 401s in a row.
+    `waits`: backoffs so far. `due`: when the next attempt may go.
     """
 
     positions: Sequence[int]
     batch: Batch
-    attempts: int = 0
+    carried: int = 0
+    asked: int = 0
     tries: int = 0
     failures: int = 0
     renewals: int = 0
     waits: int = 0
+    timeouts: int = 0
     due: float = 0.0
     is_suspect: bool = False  # half of a batch that failed again and again
     sent_at: float = 0.0
@@ -53,10 +60,15 @@ class _Part:
     def __lt__(self, other: "_Part") -> bool:
         return (self.due, self.positions[0]) < (other.due, other.positions[0])
 
+    @property
+    def attempts(self) -> int:
+        """What an outcome says: a search is one only for who was never sent, such as a user whom nobody knows."""
+        return self.carried or self.asked
+
     def halves(self) -> "list[_Part]":
         middle = len(self.batch) // 2
         cuts = ((0, middle), (middle, len(self.batch)))
-        return [_Part(self.positions[a:b], self.batch.part(a, b), self.attempts) for a, b in cuts]
+        return [_Part(self.positions[a:b], self.batch.part(a, b), self.carried, self.asked) for a, b in cuts]
 
 
 class Settler:
@@ -70,7 +82,7 @@ class Settler:
         target: Target,
         send: Send,
         lane: Lane,
-        limits: BatchLimits,
+        size: RequestSize,
         attempts: int,
         warn: Callable[[str], None],
         *,
@@ -81,26 +93,19 @@ class Settler:
         self._target = target
         self._send = send
         self._lane = lane
-        self._limits = limits
+        self._size = size
         self._attempts = attempts
         self._warn = warn
         self._uniform = uniform
         self._wall = wall
-        self._max_bytes = Ceiling()
-        self._max_users = Ceiling()
+        self._probing = anyio.Lock(fast_acquire=True)
         self._nameless = -1 if is_proven else 0
         self._is_whole = isinstance(target, WholeTarget)
 
     @property
     def limits(self) -> BatchLimits:
         """How large a batch may be, as far as is known by now."""
-        users, size = self._max_users.limit, self._max_bytes.limit
-        if users is None and size is None:
-            return self._limits
-        return BatchLimits(
-            min(self._limits.users, users) if users else self._limits.users,
-            min(self._limits.body_bytes, size) if size else self._limits.body_bytes,
-        )
+        return self._size.limits
 
     async def settle(self, batch: Batch) -> list[Outcome]:
         """An outcome for each user of `batch`, in its order. Raises Stopped, or Abandoned if the run stops."""
@@ -116,21 +121,31 @@ class Settler:
 
     async def _step(self, part: _Part, outcomes: list[Outcome]) -> Sequence[_Part]:
         """One attempt of a part; what remains to be done of it."""
-        if self._is_too_large(part.batch):
+        requests = self._target.encode(part.batch)
+        users, body = len(part.batch), max(len(request.body) for request in requests)
+        is_alone = users == 1 or self._is_whole
+        if not is_alone and self._size.is_too_large(users, body):
             return part.halves()
-        verdict, response, reason = await self._attempt(part)
-        is_alone = len(part.batch) == 1 or self._is_whole
+        if not is_alone and self._size.is_probe(users, body):
+            async with self._probing:  # one at a time: the others can't know better
+                if self._size.is_too_large(users, body):
+                    return part.halves()
+                verdict, response, reason = await self._attempt(part, requests)
+        else:
+            verdict, response, reason = await self._attempt(part, requests)
         part.renewals = part.renewals + 1 if verdict is Do.RENEW else 0
         match verdict:
             case Do.STOP:
                 raise Stopped(f"the target refuses to go on: {reason}{way_out(response) if response else ''}")
+            case Stop(way_out=advice):
+                raise Stopped(f"the target refuses to go on: {reason}; {advice}")
             case Do.SPLIT | Do.SHRINK:
                 if not is_alone:
                     return part.halves()
                 _fill(outcomes, part, Code.INVALID, reason, response)
                 return ()
             case Do.RENEW if part.renewals <= _FREE_RENEWALS:
-                self._lane.failed(reason)
+                self._lane.delayed(reason)
                 return (part,)
             case Do.WAIT:
                 await self._wait(part, response, reason)
@@ -141,7 +156,11 @@ class Settler:
                     _fill(outcomes, part, Code.FAILED, reason, response)
                     return ()
                 parts = [part]
-                if not is_alone and part.tries >= self._attempts:
+                if not is_alone and part.timeouts >= _TIMEOUTS:
+                    if is_alive:  # others are answered in time
+                        self._size.refused(users, body)
+                    parts = part.halves()
+                elif not is_alone and part.tries >= self._attempts:
                     parts = self._suspects(part, is_alive=is_alive)
                 await self._back_off(parts, is_alive=is_alive)
                 return parts
@@ -149,20 +168,19 @@ class Settler:
                 left = self._take(part, verdict, response, outcomes)
                 if left is None:
                     return ()
-                is_alive = self._failed(left, "the answer left users out", was_answered=True)
+                reason = next(outcomes[at].message for at in left.positions)
+                is_alive = self._failed(left, reason, was_answered=not _is_down(verdict))
                 if left.failures >= self._attempts:
-                    _fill(outcomes, left, Code.NO_RESULT, "no answer named this user", response)
                     return ()
                 await self._back_off([left], is_alive=is_alive)
                 return (left,)
 
-    async def _attempt(self, part: _Part) -> tuple[Answer | Do, Response | None, str]:
-        """Send the requests of the part that have no answer yet, and read what came."""
+    async def _attempt(self, part: _Part, requests: list[Request]) -> tuple[Answer | Do | Stop, Response | None, str]:
+        """Send those of the part's requests that have no answer yet, and what follows from them; read what came."""
         responses = list(part.answers)
         part.sent_at = self._lane.now()
         body = 0
         try:
-            requests = self._target.encode(part.batch)
             while True:
                 body = max(len(request.body) for request in requests)
                 await self._ask(part, requests[len(responses) :], responses)
@@ -171,8 +189,9 @@ class Settler:
                     break
                 requests += found.requests
         except TransportError as error:
-            verdict: Answer | Do = Do.AGAIN
+            verdict: Answer | Do | Stop = Do.AGAIN
             reason = str(error)
+            part.timeouts += isinstance(error, TimedOut)
             self._keep(part, responses)
         else:
             verdict = found
@@ -181,14 +200,12 @@ class Settler:
                 self._keep(part, responses[:-1])
             if verdict is Do.AGAIN and 200 <= responses[-1].status < 300:
                 reason = f"the answer can't be read, {reason}"
-        if not isinstance(verdict, Do) or verdict in (Do.SPLIT, Do.SHRINK):
+        if verdict in (Do.SPLIT, Do.SHRINK) or (isinstance(verdict, Answer) and not _is_down(verdict)):
             self._lane.succeeded(responses[-1].elapsed_s)
-        if not isinstance(verdict, Do):
-            self._max_bytes.took(body)
-            self._max_users.took(len(part.batch))
-        elif verdict is Do.SHRINK and len(part.batch) > 1:
-            self._max_bytes.refused(body)
-            self._max_users.refused(len(part.batch))
+        if isinstance(verdict, Answer):
+            self._size.took(len(part.batch), body)
+        elif verdict is Do.SHRINK and not self._is_whole:  # what goes whole goes whole again, or not at all
+            self._size.refused(len(part.batch), body)
         return verdict, responses[-1] if responses else None, reason
 
     async def _ask(self, part: _Part, requests: Sequence[Request], responses: list[Response]) -> None:
@@ -196,7 +213,8 @@ class Settler:
         for number, request in enumerate(requests):
             if number:
                 self._lane.succeeded(responses[-1].elapsed_s)
-            part.attempts += 1
+            part.carried += request.users > 0
+            part.asked += request.users == 0
             responses.append(await self._send(request))
             if not self._target.goes_on(responses[-1]):
                 return
@@ -208,7 +226,10 @@ class Settler:
         part.answers = answers
 
     def _take(self, part: _Part, answer: Answer, response: Response | None, outcomes: list[Outcome]) -> _Part | None:
-        """Keep what the answer says; the users it left out are the part to send again (None: nobody)."""
+        """Keep what the answer says; who is left out, or FAILED, is the part to send again (None: nobody).
+
+        What these end with, should it be their last attempt, is kept, too.
+        """
         status = response.status if response else 0
         results = answer.results
         if answer.strangers or answer.doubled:
@@ -220,7 +241,7 @@ class Settler:
             # Strangers may be users sent, in another spelling: then silence is no success.
             results = [result or _UNSAID for result in results]
         first = results[0]
-        if first is not None and results.count(first) == len(results):
+        if first is not None and first.code is not Code.FAILED and results.count(first) == len(results):
             self._nameless = -1
             outcome = Outcome(first.code, first.message, first.target_code, status, part.attempts)
             for at in part.positions:
@@ -229,17 +250,16 @@ class Settler:
         missing: list[int] = []
         made: dict[Result, Outcome] = {}
         for place, (at, result) in enumerate(zip(part.positions, results, strict=True)):
-            if result is None:
+            if result is None or result.code is Code.FAILED:
                 missing.append(place)
-            elif (outcome_ := made.get(result)) is None:
-                outcomes[at] = made[result] = Outcome(
-                    result.code, result.message, result.target_code, status, part.attempts
-                )
-            else:
-                outcomes[at] = outcome_
-        if made:
+            said = result or _UNNAMED
+            if (outcome_ := made.get(said)) is None:
+                outcome_ = made[said] = Outcome(said.code, said.message, said.target_code, status, part.attempts)
+            outcomes[at] = outcome_
+        unnamed = results.count(None)
+        if len(missing) < len(results):
             self._nameless = -1
-        elif self._nameless >= 0:
+        elif unnamed == len(results) and self._nameless >= 0:
             self._nameless += 1
             if self._nameless >= _NAMELESS_ANSWERS:
                 raise Stopped(
@@ -249,7 +269,8 @@ class Settler:
                 )
         if not missing:
             return None
-        self._warn(f"an answer left out {len(missing)} of {len(results)} users; they are sent again")
+        if unnamed:
+            self._warn(f"an answer left out {unnamed} of {len(results)} users; they are sent again")
         positions = [part.positions[place] for place in missing]
         return replace(part, positions=positions, batch=part.batch.pick(missing), answers=())
 
@@ -285,6 +306,8 @@ class Settler:
 
     async def _back_off(self, parts: Sequence[_Part], *, is_alive: bool) -> None:
         """Put the next attempt of `parts` off. If the target seems to be down, the whole batch waits for it."""
+        if self._lane.is_down:
+            return  # the lane asks when it is back, and nobody has to wait any longer then
         pause = backoff_s(parts[0].waits + 1, self._uniform)
         if not is_alive:
             await self._lane.back_off(pause)
@@ -295,23 +318,22 @@ class Settler:
 
     async def _wait(self, part: _Part, response: Response | None, reason: str) -> None:
         """Slow down as the target asks: the whole lane if it says for how long, else this part."""
-        self._lane.failed(reason)
+        self._lane.delayed(reason)
         seconds = retry_after_s(response.headers, self._wall()) if response else None
         if seconds:
             self._lane.hold(seconds)
-        else:
-            await self._back_off([part], is_alive=False)
-
-    def _is_too_large(self, batch: Batch) -> bool:
-        limits = self.limits
-        if len(batch) == 1 or self._is_whole or limits is self._limits:
-            return False
-        size = self._target.frame.body_bytes(len(batch), sum(map(len, batch.records)))
-        return len(batch) > limits.users or size > limits.body_bytes
+        else:  # the pace is slowed down for all (rate.py); this only keeps the parts from coming back together
+            part.due = self._lane.now() + backoff_s(1, self._uniform)
 
 
 _NOT_YET = Outcome(Code.FAILED, "not settled")
+_UNNAMED = Result(Code.NO_RESULT, "", "no answer named this user")
 _UNSAID = Result(Code.SUCCESS, "", "not named in the answer, which target.missing_result calls a success")
+
+
+def _is_down(answer: Answer) -> bool:
+    """Does it say of each user that nothing could be done now? Then nobody there is to blame, as with no answer."""
+    return all(result is not None and result.code is Code.FAILED for result in answer.results)
 
 
 def _fill(outcomes: list[Outcome], part: _Part, code: Code, reason: str, response: Response | None) -> None:

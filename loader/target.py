@@ -6,10 +6,11 @@ order, checkpoint) is the loader's. docs/write-a-target.md walks through one; `l
 must pass.
 """
 
+import re
 from collections.abc import Callable, Collection, Mapping, Sequence
-from typing import Annotated, ClassVar, Literal, NamedTuple
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, PlainValidator, model_validator
 
 from loader.batch import Batch
 from loader.record import Frame, Names
@@ -76,6 +77,11 @@ class Target(BaseModel):
         """The auth scheme chosen, with this target's settings applied."""
         return self.schemes[self.auth]
 
+    @classmethod
+    def wrong_address(cls, base_url: str) -> str:
+        """Why this can't be the API's base URL, to be read behind it; "": it may be."""
+        return ""
+
     def home(self, secrets: Callable[[], Mapping[str, str]]) -> str:
         """The API's base URL, where it depends on whom the credentials belong to."""
         return self.address
@@ -91,6 +97,13 @@ class Target(BaseModel):
     def encode(self, batch: Batch) -> list[Request]:
         """The requests that carry `batch`, to be sent one after the other."""
         raise NotImplementedError
+
+    def preview(self, batch: Batch) -> list[Request]:
+        """What `batch` takes if nothing goes wrong, for estimates and for people: nothing of it is sent.
+
+        More than `encode` says where answers lead to further requests; what these answers tell has a stand-in.
+        """
+        return self.encode(batch)
 
     def goes_on(self, response: Response) -> bool:
         """After this answer, may the next request of the batch go?"""
@@ -114,14 +127,51 @@ class Target(BaseModel):
         return None
 
 
+class Fault(NamedTuple):
+    """What forbids to send an export whole, and where that is: each place as text, with the rows' numbers."""
+
+    what: str
+    places: Sequence[str] = ()
+
+
+def _share(value: object) -> str:
+    if isinstance(value, str) and re.fullmatch(r"[0-9]+(\.[0-9]+)?%", value):
+        return value
+    raise ValueError('a share such as "10%"')
+
+
 class WholeTarget(Target):
     """A target that takes the whole export in one request, which replaces all that it held.
 
     `max_shrink`: how much smaller than the last one accepted it may be, as a share such as "10%".
     """
 
-    max_shrink: Annotated[str, Field(pattern=r"^[0-9]+(\.[0-9]+)?%$")] = "10%"
+    things: ClassVar[str] = "records"
+    """What its records are, in the plural."""
 
-    def faults(self, batch: Batch) -> list[str]:
-        """What forbids to send this, each with the rows' numbers; empty: nothing does."""
+    max_shrink: Annotated[str, PlainValidator(_share)] = "10%"
+    write: Literal["merge", "replace"] = "replace"
+
+    @model_validator(mode="before")
+    @classmethod
+    def _takes_no_choice(cls, values: Any) -> Any:
+        """What a request for some users may mean is no question here."""
+        for name in ("expect", "missing_result", "write"):
+            if isinstance(values, Mapping) and name in values:
+                raise ValueError(f"{name} is not a setting of {cls.api}, which takes the whole export in one request")
+        return values
+
+    def faults(self, batch: Batch) -> list[Fault]:
+        """What forbids to send this; empty: nothing does."""
         raise NotImplementedError
+
+    def label(self, record: bytes) -> str:
+        """What a record without fault stands for, in words; two that stand for the same have the same.
+
+        Raises ValueError for bytes that are no such record.
+        """
+        raise NotImplementedError
+
+    def figures(self, batch: Batch) -> Mapping[str, int]:
+        """What `check` tells of a batch without fault: numbers, by what they count."""
+        return {self.things: len(batch)}

@@ -56,7 +56,10 @@ class Scheme:
 
     Either `headers` makes the headers of each request from the secrets at once, or `call` makes the request that
     fetches a token, from the secrets and the unix time. `greet` goes with `headers`: a call before all others, whose
-    answer `welcome` makes further headers of; where it fails, there are none.
+    answer `welcome` makes further headers of; where it fails, there are none. `flaw` says what is wrong with secrets
+    that can't be right, beginning with the name of the one; "": nothing that could be seen without a call.
+    `elsewhere`: the whole URL that is the `path` of the call's request, where tokens don't come from the API's own
+    address; no other is ever called.
     """
 
     needs: tuple[str, ...]
@@ -64,6 +67,8 @@ class Scheme:
     call: Callable[[Mapping[str, str], float], Request] | None = None
     greet: Callable[[Mapping[str, str]], Request] | None = None
     welcome: Callable[[Response], Mapping[str, str]] = lambda response: {}
+    elsewhere: str = ""
+    flaw: Callable[[Mapping[str, str]], str] = lambda secrets: ""
 
 
 def bearer_headers(secrets: Mapping[str, str]) -> Mapping[str, str]:

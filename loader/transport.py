@@ -15,8 +15,8 @@ from typing import Self
 
 import aiohttp
 
-from loader.errors import Stopped, TransportError
-from loader.network import Network
+from loader.errors import Stopped, TimedOut, TransportError
+from loader.network import Network, Proxy
 from loader.request import Request, Response
 
 Send = Callable[[Request], Awaitable[Response]]
@@ -41,7 +41,7 @@ class Transport(AbstractAsyncContextManager["Transport"]):
     ) -> None:
         self._base_url = base_url
         self._network = network
-        self._is_trusted = False  # has anybody answered yet?
+        self._answered: set[str] = set()  # places that are to be trusted: the base URL, or one elsewhere
         self._max_answer_bytes = max_answer_bytes
         self._connections = connections
         self._timeout = aiohttp.ClientTimeout(total=timeout_s)
@@ -71,11 +71,11 @@ class Transport(AbstractAsyncContextManager["Transport"]):
     async def __call__(self, request: Request) -> Response:
         """One attempt on the wire, at most `timeout_s` long. Raises TransportError, or Stopped if none can succeed."""
         started = time.perf_counter()
-        proxy = self._network.proxy
+        place, proxy = self._place(request.path)
         try:
             async with self._session.request(
                 request.method,
-                self._base_url + request.path,
+                place if place == request.path else place + request.path,
                 data=io.BytesIO(request.body) if request.body else None,  # bytes of over 1 MiB make aiohttp warn
                 headers=request.headers,
                 allow_redirects=False,
@@ -84,16 +84,24 @@ class Transport(AbstractAsyncContextManager["Transport"]):
             ) as answer:
                 body = await self._whole(answer)
         except TimeoutError as error:
-            raise TransportError(f"no whole answer within {self._timeout.total:g} s") from error
+            raise TimedOut(f"no whole answer within {self._timeout.total:g} s") from error
         except (aiohttp.ClientError, OSError, ValueError) as error:
-            if self._is_final(error):
+            if self._is_final(error, place):
                 raise Stopped(_plain(error)) from error
-            raise TransportError(_plain(error) + self._hint(error)) from error
-        self._is_trusted = True
+            raise TransportError(_plain(error) + self._hint(error, place)) from error
+        self._answered.add(place)
         headers = {name.lower(): _text(value) for name, value in answer.headers.items()}
         return Response(answer.status, headers, body, time.perf_counter() - started)
 
-    def _is_final(self, error: Exception) -> bool:
+    def _place(self, path: str) -> tuple[str, Proxy | None]:
+        """The base URL, or the one elsewhere that `path` is, and the proxy on the way. Credentials go nowhere else."""
+        if path in self._network.elsewhere:
+            return path, self._network.elsewhere[path]
+        if not path.startswith("/"):
+            raise Stopped(f"{path!r} is no path below {self._base_url}, and not where tokens come from")
+        return self._base_url, self._network.proxy
+
+    def _is_final(self, error: Exception, place: str) -> bool:
         """Would every other attempt end like this one?
 
         A proxy that refuses us, certainly: and wrong passwords, repeated, lock accounts. A certificate that nobody
@@ -101,12 +109,12 @@ class Transport(AbstractAsyncContextManager["Transport"]):
         """
         if isinstance(error, aiohttp.ClientHttpProxyError):
             return 400 <= error.status < 500 and error.status not in (408, 425, 429)
-        return isinstance(error, aiohttp.ClientConnectorCertificateError) and not self._is_trusted
+        return isinstance(error, aiohttp.ClientConnectorCertificateError) and place not in self._answered
 
-    def _hint(self, error: Exception) -> str:
+    def _hint(self, error: Exception, place: str) -> str:
         """A server that misses our certificate says so as it closes (TLS 1.3), and uvloop loses these words."""
         is_cut = isinstance(error, aiohttp.ServerDisconnectedError | ConnectionError)
-        if is_cut and not self._is_trusted and self._base_url.startswith("https:"):
+        if is_cut and place not in self._answered and place.startswith("https:"):
             return "; does it want a client certificate (network.client_cert)?"
         return ""
 

@@ -2,9 +2,9 @@
 
 from collections.abc import Sequence
 from enum import Enum, auto
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
-from loader.outcome import Result
+from loader.outcome import Code, Result
 from loader.request import Request, Response
 
 
@@ -22,12 +22,19 @@ class Do(Enum):
 class Answer(NamedTuple):
     """What an answer says, matched by user. `results`: per user of the batch, in its order; None: left out.
 
+    FAILED says that the API could not do it now: the user is sent again, while attempts are left.
     `strangers`: entries for users that were not sent; `doubled`: entries for users that had one already.
     """
 
     results: Sequence[Result | None]
     strangers: int = 0
     doubled: int = 0
+
+
+class Stop(NamedTuple):
+    """As Do.STOP, with what the person can do about it, where the target knows better than `way_out`."""
+
+    way_out: str
 
 
 class Then(NamedTuple):
@@ -37,7 +44,16 @@ class Then(NamedTuple):
 
 
 #: What the answer says of each user of a batch, what to do with them all, or what else to ask.
-Verdict = Answer | Do | Then
+Verdict = Answer | Do | Stop | Then
+
+#: What a setting may say that a code of an API's own means: an outcome of the user, or what to do.
+Meaning = Literal["USER_NOT_FOUND", "INVALID", "again", "wait", "stop"]
+
+
+def meant(word: Meaning) -> Code | Do:
+    """A setting's word as what it names."""
+    return Do[word.upper()] if word.islower() else Code(word)
+
 
 _BY_STATUS = {
     400: Do.SPLIT,

@@ -18,10 +18,11 @@ ROOT = Path(loader.errors.__file__).parent
 LAYERS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("errors", ("errors",)),
     ("values", ("span", "record", "request", "outcome", "progress", "until", "keys")),
-    ("decisions", ("batch", "ceiling", "retry", "tokens", "verdict", "quota", "target", "mapping")),
+    ("decisions", ("batch", "ceiling", "retry", "tokens", "verdict", "target", "mapping")),
+    ("tempo", ("quota", "rate", "concurrency")),
     ("plug-ins", ("targets.*",)),
     ("edges", ("export.*", "network", "transport", "checkpoint")),
-    ("shell", ("lane", "reading", "resume", "client", "settle", "dispatch", "probe")),
+    ("shell", ("lane", "reading", "resume", "client", "settle", "dispatch", "probe", "whole")),
     ("settings", ("settings",)),
     ("story", ("load", "results", "check", "corrections")),
     ("public", ("loader", "testing")),
@@ -37,7 +38,7 @@ MAY_IMPORT_SANDBOX = {"cli", "demo"}  # and only inside a function: a run never 
 LAZY_UPWARDS: dict[tuple[str, str], str] = {}
 
 # Values and decisions: given the same arguments they give the same answer.
-PURE_LAYERS = {"values", "decisions"}
+PURE_LAYERS = {"values", "decisions", "tempo"}
 FORBIDDEN_IN_PURE = {
     *("asyncio", "anyio", "aiohttp", "aiolimiter", "concurrent", "threading", "multiprocessing", "subprocess"),
     *("os", "io", "pathlib", "shutil", "tempfile", "socket", "ssl", "sqlite3"),

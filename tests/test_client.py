@@ -10,7 +10,8 @@ import anyio
 import orjson
 import pytest
 
-from loader.client import Credentials, Toll, bearer, gate, pace
+from loader.client import Credentials, Tempo, bearer, gate, pace
+from loader.concurrency import Concurrency
 from loader.errors import SettingsError, Stopped, TransportError
 from loader.lane import Abandoned, Lane
 from loader.quota import Quota, pace_of
@@ -79,7 +80,7 @@ async def _send_one(send: Send) -> None:
 async def test_no_more_than_concurrency_on_the_wire() -> None:
     """And no fewer, while there is something to send."""
     target = Target(latency_s=1.0)
-    await flood(gate(target, 5), 20)
+    await flood(gate(target, fixed(5)), 20)
 
     assert target.peak == 5
     assert elapsed() == pytest.approx(4, abs=0.01)
@@ -90,7 +91,7 @@ async def test_a_place_is_free_again_after_an_error() -> None:
     def fail(_: Request) -> Response:
         raise TransportError("reset")
 
-    send = gate(Target(answer=fail), 1)
+    send = gate(Target(answer=fail), fixed(1))
     for _ in range(3):
         with pytest.raises(TransportError):
             await send(REQUEST)
@@ -104,7 +105,7 @@ async def test_a_place_is_free_again_after_an_error() -> None:
 async def test_the_rate_holds_in_every_window_and_is_used(rate: float) -> None:
     """At most rate x length in any window of 2 s or longer, from the start on; at least 97 % when saturated."""
     target = Target(latency_s=0.3)
-    send = gate(pace(target, Lane(600), toll_of(rate)), 200)
+    send = gate(pace(target, Lane(600), tempo_of(rate)), fixed(200))
     count = max(int(rate * 70), 100)
     await flood(send, count)
 
@@ -118,7 +119,7 @@ async def test_the_rate_holds_in_every_window_and_is_used(rate: float) -> None:
 async def test_idle_time_is_not_saved_up_for_a_burst() -> None:
     """After a quiet minute the rate holds as it does at the start."""
     target = Target()
-    send = pace(target, Lane(600), toll_of(50))
+    send = pace(target, Lane(600), tempo_of(50))
     await flood(send, 10)
     await anyio.sleep(60)
     await flood(send, 300)
@@ -130,7 +131,7 @@ async def test_idle_time_is_not_saved_up_for_a_burst() -> None:
 async def test_a_pause_does_not_end_in_a_burst() -> None:
     """Who waits for the end of a pause pays after it, however many wait."""
     target, lane = Target(), Lane(600)
-    send = gate(pace(target, lane, toll_of(10)), 100)
+    send = gate(pace(target, lane, tempo_of(10)), fixed(100))
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(flood, send, 100)
         await anyio.sleep(2.05)
@@ -145,10 +146,10 @@ async def test_a_pause_does_not_end_in_a_burst() -> None:
 async def test_a_slow_token_call_does_not_end_in_a_burst() -> None:
     """Who waits for a token pays after it came."""
     target, lane = Target(), Lane(600)
-    toll = toll_of(10)
-    credentials = credentials_for(Issuer(latency_s=10.0), lane, toll=toll)
+    tempo = tempo_of(10)
+    credentials = credentials_for(Issuer(latency_s=10.0), lane, tempo=tempo)
     authorized = bearer(target, credentials, refuses)
-    await flood(gate(pace(authorized, lane, toll, credentials), 100), 100)
+    await flood(gate(pace(authorized, lane, tempo, credentials), fixed(100)), 100)
 
     assert target.arrivals[0] >= 10
     assert peak(target.arrivals, 2.0) <= 20
@@ -157,11 +158,11 @@ async def test_a_slow_token_call_does_not_end_in_a_burst() -> None:
 @virtual_time
 async def test_token_calls_pay_as_well() -> None:
     """The quota counts both kinds of requests: together they keep to the rate."""
-    lane, toll = Lane(600), toll_of(5)
+    lane, tempo = Lane(600), tempo_of(5)
     issuer = Issuer(lifetime_s=2.0, latency_s=0.1)
     target = Target(latency_s=0.1)
-    credentials = credentials_for(issuer, lane, toll=toll)
-    send = gate(pace(bearer(target, credentials, refuses), lane, toll, credentials), 8)
+    credentials = credentials_for(issuer, lane, tempo=tempo)
+    send = gate(pace(bearer(target, credentials, refuses), lane, tempo, credentials), fixed(8))
     await flood(send, 300)
 
     both = sorted(target.arrivals + issuer.arrivals)
@@ -174,7 +175,7 @@ async def test_token_calls_pay_as_well() -> None:
 async def test_a_stop_ends_the_wait_for_a_slow_quota() -> None:
     """At one request in 10 minutes nobody waits for it to stop; what is on the wire may finish."""
     target, lane = Target(latency_s=2.0), Lane(600)
-    send = gate(pace(target, lane, toll_of(1 / 600)), 16)
+    send = gate(pace(target, lane, tempo_of(1 / 600)), fixed(16))
     ended: list[str] = []
 
     async def one() -> None:
@@ -198,7 +199,7 @@ async def test_a_stop_ends_the_wait_for_a_slow_quota() -> None:
 async def test_nothing_is_sent_when_the_stop_came_during_the_token_call() -> None:
     target, lane = Target(), Lane(600)
     credentials = credentials_for(Issuer(latency_s=5.0), lane)
-    send = pace(bearer(target, credentials, refuses), lane, None, credentials)
+    send = pace(bearer(target, credentials, refuses), lane, Tempo(), credentials)
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(expect, Abandoned, send)
         await anyio.sleep(1)
@@ -237,9 +238,14 @@ class Issuer:
         )
 
 
-def toll_of(rate: float) -> Toll:
+def fixed(concurrency: int) -> Tempo:
+    """So many at once from the start on."""
+    return Tempo(concurrency=Concurrency(concurrency, concurrency))
+
+
+def tempo_of(rate: float) -> Tempo:
     """For `rate` requests a second, counted by the minute."""
-    return Toll([pace_of(Quota(60 * rate, 60), 1)])
+    return Tempo([pace_of(Quota(60 * rate, 60), 1)])
 
 
 def scheme() -> Scheme:
@@ -257,6 +263,7 @@ def credentials_for(issuer: Send, lane: Lane, by: Scheme | None = None, **more: 
     secrets = {"key_id": "the-key-id", "secret": "the-secret-itself", "token": "the-token-itself"}
     arguments: dict[str, Any] = {
         "secrets": lambda: secrets,
+        "tempo": Tempo(),
         "uniform": lambda _, high: high,
         "wall": lambda: 1.75e9 + clock(),
         "monotonic": clock,
@@ -277,7 +284,7 @@ def layers(
     issuer: Send, target: Send, lane: Lane, by: Scheme | None = None, **more: Any
 ) -> Callable[[Request], Awaitable[Response]]:
     credentials = credentials_for(issuer, lane, by, **more)
-    return pace(bearer(target, credentials, refuses), lane, None, credentials)
+    return pace(bearer(target, credentials, refuses), lane, Tempo(), credentials)
 
 
 def carried(target: Target) -> list[str]:

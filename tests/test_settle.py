@@ -3,6 +3,7 @@
 import asyncio
 import random
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import anyio
@@ -11,7 +12,8 @@ import pytest
 
 from loader import verdict
 from loader.batch import Batch, BatchLimits
-from loader.errors import Stopped, TransportError
+from loader.ceiling import RequestSize
+from loader.errors import Stopped, TimedOut, TransportError
 from loader.lane import Abandoned, Lane
 from loader.outcome import Code, Outcome, Result
 from loader.request import Request, Response
@@ -19,7 +21,7 @@ from loader.retry import CAP_S
 from loader.settle import Settler
 from loader.targets.calven import FRAME, Calven
 from loader.transport import Send
-from loader.verdict import Then, Verdict, by_status
+from loader.verdict import Stop, Then, Verdict, by_status
 from tests.faults.rig import users_of
 from tests.virtual_time import START_S, virtual_time
 
@@ -72,13 +74,24 @@ class Target:
         return sum(user in users for users in self.requests)
 
 
+def cleared(send: Send, lane: Lane) -> Send:
+    """Requests go when the lane lets them, as `pace` sees to."""
+
+    async def waited(request: Request) -> Response:
+        await lane.clearance()
+        return await send(request)
+
+    return waited
+
+
 def settler(target: Send, *, lane: Lane | None = None, attempts: int = 8, **more: Any) -> Settler:
-    settings = {"missing_result": more.pop("missing_result", "again")}
+    settings = {"missing_result": more.pop("missing_result", "again"), "result_codes": {"7": "FAILED"}}
+    lane = lane or Lane(600)
     return Settler(
         Calven(auth="bearer", **settings),
-        target,
-        lane or Lane(600),
-        more.pop("limits", BatchLimits(1000, 1_000_000)),
+        cleared(target, lane),
+        lane,
+        RequestSize(more.pop("limits", BatchLimits(1000, 1_000_000))),
         attempts,
         more.pop("warn", lambda _: None),
         **{"uniform": random.Random(1).uniform, "wall": lambda: 1.75e9 + elapsed(), **more},
@@ -169,6 +182,34 @@ async def test_left_out_in_every_attempt_is_no_result() -> None:
     assert codes(outcomes) == [Code.SUCCESS, Code.NO_RESULT]
     assert outcomes[1].attempts == target.carried("b") == 5
     assert outcomes[1].http_status == 200
+
+
+@virtual_time
+async def test_who_failed_for_now_is_sent_again_and_ends_with_what_was_said_last() -> None:
+    """The others are done; nothing is missing, so nobody is warned."""
+    target = Target(in_turn(lambda users: results(users, b=7, c=7), lambda users: results(users, c=7)))
+    warnings: list[str] = []
+    outcomes = await settler(target, warn=warnings.append).settle(batch_of("a", "b", "c"))
+
+    assert target.requests == [["a", "b", "c"], ["b", "c"], ["c"]]
+    assert [(outcome.code, outcome.attempts) for outcome in outcomes] == [(Code.SUCCESS, n) for n in (1, 2, 3)]
+    assert warnings == []
+
+    target = Target(lambda users: results(users, b=7))
+    lane = Lane(600)
+    async with Others(lane):
+        outcomes = await settler(target, lane=lane, attempts=3).settle(batch_of("a", "b"))
+    assert outcomes[1] == Outcome(Code.FAILED, "", "7", 200, 3)
+
+
+@virtual_time
+async def test_a_target_that_can_do_nothing_for_anybody_now_is_waited_for() -> None:
+    """As with no answer at all, nobody's attempts are used up."""
+    target = Target(in_turn(*[lambda users: results(users, a=7, b=7)] * 20))
+    outcomes = await settler(target, attempts=2).settle(batch_of("a", "b"))
+
+    assert codes(outcomes) == [Code.SUCCESS] * 2
+    assert len(target.requests) == 21
 
 
 @virtual_time
@@ -268,6 +309,37 @@ async def test_one_record_too_large_is_invalid_and_shrinks_nothing() -> None:
 
     assert [user for user, outcome in zip(named(100), outcomes, strict=True) if outcome.code is Code.INVALID] == [fat]
     assert len(target.requests[-1]) >= 95
+
+
+class Wordy(Calven):
+    """Its bodies are larger than the records in their frame."""
+
+    def encode(self, batch: Batch) -> list[Request]:
+        return [replace(request, body=request.body + b" " * 40 * len(batch)) for request in super().encode(batch)]
+
+
+@virtual_time
+async def test_a_body_that_comes_out_too_large_is_halved_before_it_is_sent() -> None:
+    """The limit is about the body, whatever the frame lets expect; one user alone is sent all the same."""
+    sizes: list[int] = []
+
+    async def send(request: Request) -> Response:
+        sizes.append(len(request.body))
+        return results(users_of(request))
+
+    batch = batch_of(*named(64))
+    limit = FRAME.body_bytes(64, sum(map(len, batch.records)))
+    outcomes = await Settler(
+        Wordy(auth="bearer"), send, Lane(600), RequestSize(BatchLimits(64, limit)), 8, print
+    ).settle(batch)
+    lone = await Settler(Wordy(auth="bearer"), send, Lane(600), RequestSize(BatchLimits(64, 100)), 8, print).settle(
+        batch_of("a")
+    )
+
+    assert codes(outcomes + lone) == [Code.SUCCESS] * 65
+    assert [outcome.attempts for outcome in outcomes] == [1] * 64
+    assert len(sizes) == 2 + 1
+    assert max(sizes) <= limit
 
 
 # 403, 404, 3xx and their like: stop
@@ -571,10 +643,10 @@ class Paths:
 
 def stepwise(send: Send, **more: Any) -> Settler:
     return Settler(
-        Steps(auth="bearer"),
+        more.pop("target", Steps(auth="bearer")),
         send,
         Lane(600),
-        BatchLimits(1, 1000),
+        RequestSize(BatchLimits(1, 1000)),
         more.pop("attempts", 8),
         print,
         uniform=random.Random(1).uniform,
@@ -630,3 +702,57 @@ async def test_a_request_that_never_gets_through_fails_the_user() -> None:
 
     assert (outcome.code, outcome.message) == (Code.FAILED, "HTTP 500: no")
     assert send.asked == ["/look"] + ["/write"] * (outcome.attempts - 1)
+
+
+@virtual_time
+async def test_what_takes_too_long_is_halved_until_it_is_answered_in_time() -> None:
+    """And later batches begin at what was answered."""
+
+    async def slow(request: Request) -> Response:
+        users = users_of(request)
+        await anyio.sleep(min(len(users), 30))
+        if len(users) > 30:
+            raise TimedOut("no whole answer within 30 s")
+        return results(users)
+
+    made = settler(slow, limits=BatchLimits(200, 1_000_000))
+    async with anyio.create_task_group() as tasks:
+        for first in range(0, 600, 200):
+            tasks.start_soon(made.settle, batch_of(*named(600)[first : first + 200]))
+
+    assert made.limits.users <= 40
+
+
+class Asking(Calven):
+    """A search, which carries nobody, and then what it found."""
+
+    def encode(self, batch: Batch) -> list[Request]:
+        return [Request("POST", "/look")]
+
+    def read(self, batch: Batch, responses: Sequence[Response]) -> Verdict:
+        if responses[-1].status == 501:
+            return Stop("buy the extended edition")
+        if responses[0].status == 204:
+            return verdict.Answer([Result(Code.USER_NOT_FOUND)] * len(batch))
+        if len(responses) == 1:
+            return Then([Request("POST", "/write", users=len(batch))])
+        return verdict.Answer([Result(Code.SUCCESS)] * len(batch))
+
+
+@pytest.mark.parametrize(("found", "asked"), [(200, ["/look", "/write"]), (204, ["/look"])])
+@virtual_time
+async def test_a_search_is_no_attempt_but_for_who_was_never_sent(found: int, asked: list[str]) -> None:
+    send = Paths(look=[Response(found)], write=[Response(200)])
+    (outcome,) = await stepwise(send, target=Asking(auth="bearer")).settle(batch_of("a"))
+
+    assert send.asked == asked
+    assert outcome.attempts == 1
+
+
+@virtual_time
+async def test_a_target_may_say_what_to_do_where_it_stops() -> None:
+    """In the target's words, behind those of the answer."""
+    send = Paths(look=[Response(501, {}, b"not for you")])
+
+    with pytest.raises(Stopped, match=r"HTTP 501: not for you; buy the extended edition$"):
+        await stepwise(send, target=Asking(auth="bearer")).settle(batch_of("a"))

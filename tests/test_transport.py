@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from loader.errors import Stopped, TransportError
+from loader.network import Network
 from loader.request import Request, Response
 from loader.sandbox import CalvenOptions, FaultOptions, Options, serve
 from loader.sandbox.options import Fault
@@ -130,6 +131,28 @@ async def test_a_request_goes_out_as_it_is() -> None:
     assert headers["user-agent"] == "directory-loader"
     assert (response.status, response.body) == (200, b"{}")
     assert 0 < response.elapsed_s < 5
+
+
+async def test_a_token_may_come_from_elsewhere() -> None:
+    """A path that is one of the URLs named for that is called as it stands; all others lie below the base URL."""
+    async with Server(raw(OK)).run() as api, Server(raw(OK)).run() as login:
+        url = f"{login.url}/oauth/token?x=1"
+        async with Transport(f"{api.url}/base", 2, 5, network=Network(elsewhere={url: None})) as send:
+            await send(Request("POST", url, b"grant_type=client_credentials"))
+            await send(REQUEST)
+
+    assert login.requests[0].startswith(b"POST /oauth/token?x=1 HTTP/1.1\r\n")
+    assert [request.split(b"\r\n")[0] for request in api.requests] == [b"POST /base/v1/x HTTP/1.1"]
+
+
+@pytest.mark.parametrize("path", ["http://127.0.0.1:1/token", "@127.0.0.1:1/token", "token", ""])
+async def test_no_other_place_is_called(path: str) -> None:
+    """Put behind the base URL, it might name another host, and credentials would go there."""
+    async with Server(raw(OK)).run() as server, Transport(server.url, 2, 5) as send:
+        with pytest.raises(Stopped, match="is no path below"):
+            await send(Request("POST", path, b"secret"))
+
+    assert server.requests == []
 
 
 async def test_a_body_may_be_large() -> None:

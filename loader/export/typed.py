@@ -107,6 +107,7 @@ class TypedMapper:
         if mapping.user is None:
             raise ExportError(f"mapping.user is missing: name the column that holds the user's key: {schema.names}")
         self._user = mapping.user
+        self._key = mapping.key
         if mapping.attributes is None:
             self._attributes = {name: name for name in others(schema.names, mapping.user)}
         else:
@@ -115,7 +116,8 @@ class TypedMapper:
         check_names(mapping, self._attributes)
         key = schema.field(self._user).type
         if not (is_text(key) or pa.types.is_integer(key)):
-            raise ExportError(f"mapping.user: column {self._user!r} is of type {key}; a key is text or a whole number")
+            setting = next(iter(mapping.settings))
+            raise ExportError(f"{setting}: column {self._user!r} is of type {key}; a key is text or a whole number")
         for name, kind in mapping.types.items():
             found = schema.field(self._attributes[name]).type
             if not any(fits(found) for fits in _TYPES[kind]):
@@ -155,7 +157,7 @@ class TypedMapper:
             keys = column.cast(pa.string()).fill_null("")
         blank = pc.equal(pc.binary_length(pc.utf8_trim_whitespace(keys)), 0)
         if blank.true_count:
-            reject(problems, blank, f"the user's key is empty (column {self._user!r})")
+            reject(problems, blank, f"{self._key} is empty (column {self._user!r})")
         return keys
 
 

@@ -47,7 +47,7 @@ class _Endpoint(NamedTuple):
 class Calven:
     """The endpoints for tokens, user attributes and the group hierarchy, for one API key."""
 
-    entries = ("results",)
+    entries: tuple[str, ...] = ("results",)
 
     def __init__(self, options: CalvenOptions, roster: Roster, ledger: Ledger) -> None:
         self._options = options

@@ -20,6 +20,7 @@ from loader.sandbox.ledger import Ledger
 from loader.sandbox.options import DOCUMENTED_QUOTAS, ApiName, Options
 from loader.sandbox.sandbox import Sandbox
 from loader.sandbox.server import HOST, serve
+from loader.sandbox.settings import told
 
 
 class _UsageError(click.ClickException):
@@ -32,8 +33,11 @@ class _Command(click.Command):
     """A command with the flags of the API that --api names, and whose usage errors are one line, without the usage."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        named = [value for flag, value in pairwise([*args, ""]) if flag == "--api"]
-        named += [arg.removeprefix("--api=") for arg in args if arg.startswith("--api=")]
+        named = [
+            after if arg == "--api" else arg.removeprefix("--api=")
+            for arg, after in pairwise([*args, ""])
+            if arg == "--api" or arg.startswith("--api=")
+        ]
         ctx.meta[__name__] = named[-1] if named else None
         try:
             return super().parse_args(ctx, args)
@@ -47,16 +51,17 @@ class _Command(click.Command):
             raise _UsageError(error.format_message()) from None
 
     def get_params(self, ctx: click.Context) -> list[click.Parameter]:
-        common = [flag for group in flags.COMMON.values() for flag in group]
+        common = [flag for group in flags.OF_ALL.values() for flag in group]
         return [*common, *flags.OF_API[_api(ctx)], *super().get_params(ctx)]
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Flags by what they are about; those of all APIs, if none is named."""
-        groups: dict[str, list[click.Option]] = {**flags.COMMON}
-        groups |= {f"Of --api {api}": own for api, own in flags.OF_API.items() if ctx.meta.get(__name__) in (None, api)}
-        for about, group in groups.items():
+        """Flags by what they are about."""
+        for about, group in {**flags.OF_ALL, f"--api {_api(ctx)}": flags.OF_API[_api(ctx)]}.items():
             with formatter.section(about):
-                formatter.write_dl([flag.get_help_record(ctx) or ("", "") for flag in group])
+                formatter.write_dl([record for flag in group if (record := flag.get_help_record(ctx))])
+        others = [f"--api {api} --help" for api in flags.OF_API if api != _api(ctx)]
+        formatter.write_paragraph()
+        formatter.write_text(f"Each API has flags of its own: {', '.join(others)}.")
 
 
 def _api(context: click.Context) -> ApiName:
@@ -70,18 +75,18 @@ def _names(options: list[click.Option]) -> set[str]:
 
 @click.command("sandbox", cls=_Command)
 @click.pass_context
-def sandbox(context: click.Context, /, port: int, ledger_file: Path | None, **_fields: Any) -> None:
+def sandbox(context: click.Context, /, port: int, ledger_file: Path | None, **fields: Any) -> None:
     """Serve an emulation of a directory API on loopback, until SIGINT or SIGTERM.
 
     The first line on stdout is its URL, the next ones are the credentials as KEY=value. GET /_sandbox/stats tells what
     it saw, GET /_sandbox/users what it holds.
     """
+    if fields["ledger__count_only"] and (ledger_file or fields["ledger__journal"]):
+        raise _UsageError("--count-only keeps no users: neither --journal nor --ledger-file goes with it")
     try:
         options = options_of(context)
     except ValidationError as error:
         raise _UsageError(_first_problem(error, context)) from None
-    if ledger_file and options.ledger.count_only:
-        raise _UsageError("--count-only keeps no users: --ledger-file doesn't go with it")
     if ledger_file and not os.access(ledger_file.absolute().parent, os.W_OK):
         raise _UsageError(f"--ledger-file: can't write in {ledger_file.absolute().parent}")
     try:
@@ -143,17 +148,14 @@ async def _serve(options: Options) -> Ledger:
 
 
 def _announce(served: Sandbox) -> None:
-    told = TOLD[served.options.api](served.options)
+    credentials, settings = told(served.options, served.url)
     click.echo(served.url)  # echo flushes: whoever started this waits for the line
-    for name, value in told.credentials.items():
+    for name, value in credentials.items():
         click.echo(f"{name}={shlex.quote(value)}")
     click.echo(
-        "Export these, and load with\n"
+        f"Export {'these' if len(credentials) > 1 else 'this'}, and load with\n"
         "\n"
-        "  [target]\n"
-        f'  api = "{served.options.api}"\n'
-        f'  base_url = "{served.url}{told.path}"\n'
-        f"{''.join(f'  {line}{chr(10)}' for line in told.settings)}"
+        f"{settings}"
         "\n"
         f"What it saw: curl {served.url}/_sandbox/stats",
         err=True,

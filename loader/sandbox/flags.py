@@ -47,11 +47,12 @@ def _flag(flag: str, where: str, about: str, **more: Any) -> click.Option:
     group, field = where.split(".")
     info = GROUPS[group].model_fields[field]
     if get_origin(info.annotation) is Literal:
-        more.setdefault("type", click.Choice([str(choice) for choice in get_args(info.annotation)]))
+        more["type"] = click.Choice([str(choice) for choice in get_args(info.annotation)])
+    else:
+        more.setdefault("metavar", _metavar(field, str(info.annotation)))
     if isinstance(info.default, int | float | str) and not isinstance(info.default, bool) and "Default:" not in about:
-        shown = info.default if isinstance(info.default, str) else f"{info.default:g}"
-        about += f" Default: {shown or 'empty'}."
-    more.setdefault("metavar", _metavar(field, str(info.annotation)))
+        shown = f"{info.default:g}" if isinstance(info.default, float) else str(info.default)
+        about += f" Default: {shown or 'none'}."
     default = () if more.get("multiple") else None
     return click.Option([flag, f"{group}__{field}"], default=default, help=about, **more)
 
@@ -90,7 +91,10 @@ def _split(form: str, example: str) -> Callback:
 
 def _pairs(example: str) -> Callback:
     """Makes a dict of a repeated KEY=VALUE."""
-    return lambda _context, _parameter, texts: dict(text.split("=") for text in texts if _parts("[^=]+=[^=]+", text, example))
+    form = r"([^=]+)=([^=]+)"
+    return lambda _context, _parameter, texts: {
+        name: value for text in texts for name, value in [_parts(form, text, example)]
+    }
 
 
 def _or_none(_context: click.Context, _parameter: click.Parameter, text: str | None) -> str | None:
@@ -143,9 +147,9 @@ CALVEN = [
     _flag("--key-id", "calven.key_id", "API key id. Default: generated."),
     _flag("--secret", "calven.secret", "API key secret. Default: generated."),
     _flag("--token", "calven.token", "A bearer token that is valid from the start, until tokens are revoked."),
-    _flag("--scheme", "calven.schemes", f"For what the key is: {', '.join(get_args(Scheme))}. Repeats.", multiple=True),
-    _flag("--token-lifetime", "calven.token_lifetime_s", "Of the tokens that it gives."),
-    _flag("--expiration-unit", "calven.expiration_unit", "Of `expiration` in the answer of /v1/auth."),
+    _flag("--scheme", "calven.schemes", f"What the key is for: {', '.join(get_args(Scheme))}. Repeats.", multiple=True),
+    _flag("--token-lifetime", "calven.token_lifetime_s", "How long its tokens live."),
+    _flag("--expiration-unit", "calven.expiration_unit", "The unit of `expiration` in an answer of /v1/auth."),
     _flag("--clock-skew", "calven.clock_skew_s", "How much an HMAC timestamp may be off."),
     _flag("--result-code", "calven.result_code", "The form of resultCode."),
     _flag(
@@ -162,18 +166,24 @@ CALVEN = [
     _write(),
     _flag("--max-users", "calven.max_users", "More users in a request: 413."),
     _max_bytes("calven"),
-    _flag("--hierarchy-status", "calven.hierarchy_status", "Of a group hierarchy that breaks the rules."),
-    _flag("--hierarchy-unknown-parent", "calven.hierarchy_unknown_parent", "A parent that is no group of it."),
-    _flag("--hierarchy-empty", "calven.hierarchy_empty", "A hierarchy without groups."),
-    _flag("--hierarchy-repeated", "calven.hierarchy_repeated", "The same relationship twice."),
+    _flag("--hierarchy-status", "calven.hierarchy_status", "How a hierarchy that breaks the rules is refused."),
+    _flag(
+        "--hierarchy-unknown-parent",
+        "calven.hierarchy_unknown_parent",
+        "What of a parent that is no group of the hierarchy.",
+    ),
+    _flag("--hierarchy-empty", "calven.hierarchy_empty", "What of a hierarchy without groups."),
+    _flag("--hierarchy-repeated", "calven.hierarchy_repeated", "What of a relationship that is there twice."),
 ]
 
 DX = [
     _flag("--token", "dx.token", "The organization token. Default: generated."),
-    _flag("--scope", "dx.scopes", "Of the token. Repeats. Default: users:write and snapshots:read.", multiple=True),
-    _flag("--auth-status", "dx.auth_status", "Of a request without the right token."),
-    _flag("--unknown-status", "dx.unknown_status", "Of a request for a user that doesn't exist."),
-    _flag("--unknown-error", "dx.unknown_error", "The error code of such a one."),
+    _flag(
+        "--scope", "dx.scopes", "A scope of the token. Repeats. Default: users:write and snapshots:read.", multiple=True
+    ),
+    _flag("--auth-status", "dx.auth_status", "How a request without the right token is refused."),
+    _flag("--unknown-status", "dx.unknown_status", "How a request for a user that doesn't exist is refused."),
+    _flag("--unknown-error", "dx.unknown_error", "The error code for it."),
     _flag("--group", "dx.groups", "An attribute group that is there from the start. Repeats.", multiple=True),
     _flag("--group-case", "dx.group_case", "How a group is looked for."),
     _flag("--failing", "dx.failing", "Attributes that end in `failures`; searched for in name=value."),
@@ -182,14 +192,14 @@ DX = [
     _flag("--values", "dx.values", "Which attribute values are taken, besides null."),
     _flag("--repeated", "dx.repeated", "What of an attribute that is in a request twice."),
     _flag("--email", "dx.email", "How an answer writes it."),
-    _flag("--edge", "dx.edge", "What 429 and 5xx answer in."),
-    _flag("--max-attributes", "dx.max_attributes", "More in a request: 422."),
+    _flag("--edge", "dx.edge", "What the body of 429 and 5xx is."),
+    _flag("--max-attributes", "dx.max_attributes", "More attributes in a request: 422."),
     _max_bytes("dx"),
 ]
 
 DESCOPE = [
-    _flag("--project-id", "descope.project_id", "Default: generated."),
-    _flag("--management-key", "descope.management_key", "Default: generated."),
+    _flag("--project-id", "descope.project_id", "The project's id. Default: generated."),
+    _flag("--management-key", "descope.management_key", "The key. Default: generated."),
     _flag(
         "--declare",
         "descope.declared",
@@ -199,15 +209,15 @@ DESCOPE = [
         callback=_pairs("NAME=TYPE"),
     ),
     _switch("--no-definitions", "descope.definitions", "The key may not read what is declared."),
-    _flag("--undeclared-error", "descope.undeclared_error", "Of an attribute that isn't declared."),
-    _flag("--wrong-type-error", "descope.wrong_type_error", "Of a value of another type."),
-    _flag("--unknown-status", "descope.unknown_status", "Of a request for a user that doesn't exist."),
+    _flag("--undeclared-error", "descope.undeclared_error", "The error code for an attribute that isn't declared."),
+    _flag("--wrong-type-error", "descope.wrong_type_error", "The error code for a value of another type."),
+    _flag("--unknown-status", "descope.unknown_status", "How a request for a user that doesn't exist is refused."),
     _flag("--null", "descope.null", "What null does to an attribute."),
     _write(),
     _flag("--bulk-key", "descope.bulk_key", "The field of a batch that says whose it is."),
     _flag("--bulk-failures", "descope.bulk_failures", "Where a batch's answer tells of users that failed."),
     _flag("--repeated", "descope.repeated", "What of a user that is in a batch twice."),
-    _switch("--second-login-id", "descope.second_login_id", "Answers list a login id before the one sent."),
+    _switch("--second-login-id", "descope.second_login_id", "Answers list another login id before the one sent."),
     _flag(
         "--tier",
         "descope.tier",
@@ -215,32 +225,36 @@ DESCOPE = [
         metavar="[tier1|tier2|tier3|tier4|none]",
         callback=_or_none,
     ),
-    _flag("--edge", "descope.edge", "What 429 and 5xx answer in."),
+    _flag("--edge", "descope.edge", "What the body of 429 and 5xx is."),
     _flag("--max-users", "descope.max_users", "More users in a batch: 400."),
     _max_bytes("descope"),
 ]
 
 SCIM = [
     _flag("--token", "scim.token", "The bearer token. Default: generated."),
-    _flag("--prefix", "scim.prefix", "The base path, as /scim/v2."),
-    _switch("--case-exact", "scim.case_exact", "userName minds case."),
+    _flag("--basic-user", "scim.basic_user", "The user name of Basic."),
+    _flag("--basic-password", "scim.basic_password", "The password of Basic. Default: generated."),
+    _flag("--prefix", "scim.prefix", "The path that all others begin with, such as /scim/v2."),
+    _flag("--key", "scim.key", "The attribute that the names of users are, by which they are searched."),
+    _switch("--case-exact", "scim.case_exact", "That attribute minds case."),
     _switch("--private-config", "scim.public_config", "The configuration needs a token, too."),
-    _flag("--patch-answer", "scim.patch_answer", "To a PATCH: the user, or 204."),
+    _flag("--patch-answer", "scim.patch_answer", "What a PATCH is answered with: the user, or 204."),
+    _flag("--unmatched-add", "scim.unmatched_add", "What of an add below a value filter that selects nothing."),
     _flag("--null", "scim.null", "What of an attribute that is null."),
     _flag("--attribute", "scim.attributes", "A path that the schema has. Repeats. Default: any.", multiple=True),
     _flag("--failing", "scim.failing", "Values that are invalid; searched for in path=value."),
     _switch("--no-bulk", "scim.bulk", "No bulk requests: 501."),
     _switch("--no-search", "scim.search", "No /Users/.search: 404."),
     _flag("--no-resources", "scim.no_resources", "`Resources` of a search that finds nobody."),
-    _flag("--max-operations", "scim.max_operations", "More in a bulk request: 413."),
+    _flag("--max-operations", "scim.max_operations", "More operations in a bulk request: 413."),
     _flag("--max-payload-size", "scim.max_payload_size", "More bytes in a bulk request: 413."),
-    _flag("--max-results", "scim.max_results", "On a page of a search."),
-    _flag("--max-comparisons", "scim.max_comparisons", "More in a filter: 400 tooMany."),
+    _flag("--max-results", "scim.max_results", "How many users a search gives at most."),
+    _flag("--max-comparisons", "scim.max_comparisons", "More comparisons in a filter: 400 tooMany."),
 ]
 
 HTTP = [
-    _flag("--path", "http.path", "Where records go."),
-    _flag("--method", "http.method", "How."),
+    _flag("--path", "http.path", "Where records are sent."),
+    _flag("--method", "http.method", "How records are sent."),
     _flag("--body", "http.body", "What a body is: {wrapper: [records]}, [records], or one record."),
     _flag("--wrapper", "http.wrapper", "The field that wraps records."),
     _flag("--key", "http.key", "The field of a record that says whose it is."),
@@ -256,29 +270,30 @@ HTTP = [
     _flag("--result-success", "http.success", "What it says of a record that was taken.", callback=_scalar),
     _flag("--result-unknown", "http.unknown", "What it says if there is no such user.", callback=_scalar),
     _flag("--result-invalid", "http.invalid", "What it says of a record that is invalid.", callback=_scalar),
-    _flag("--success-status", "http.success_status", "Of a request that was taken."),
-    _flag("--unknown-status", "http.unknown_status", "Of a request for a user that doesn't exist."),
-    _flag("--invalid-status", "http.invalid_status", "Of a request that is invalid."),
+    _flag("--success-status", "http.success_status", "The status of a request that was taken."),
+    _flag("--unknown-status", "http.unknown_status", "How a request for a user that doesn't exist is refused."),
+    _flag("--invalid-status", "http.invalid_status", "The status of a request that is invalid."),
     _flag("--failing", "http.failing", "Records that are invalid; searched for in name=value."),
     _flag("--repeated", "http.repeated", "What of a user that is in a request twice."),
     _write(),
     _flag("--max-users", "http.max_users", "More users in a request are too many."),
     _flag("--max-bytes", "http.max_bytes", "A larger body is too large."),
-    _flag("--too-large-status", "http.too_large_status", "Of either."),
+    _flag("--too-large-status", "http.too_large_status", "The status of either."),
     _flag(
         "--scheme",
         "http.schemes",
         f"What credentials it takes: {', '.join(get_args(RecordsScheme))}. Repeats.",
         multiple=True,
     ),
-    _flag("--client-id", "http.client_id", "Of OAuth and Basic. Default: generated."),
-    _flag("--client-secret", "http.client_secret", "Of OAuth and Basic, and the API key. Default: generated."),
+    _flag("--client-id", "http.client_id", "For OAuth and Basic. Default: generated."),
+    _flag("--client-secret", "http.client_secret", "For OAuth and Basic, and the API key. Default: generated."),
     _flag("--token", "http.token", "A bearer token that is valid from the start, until tokens are revoked."),
-    _flag("--api-key-header", "http.api_key_header", "Where an API key is."),
-    _flag("--token-path", "http.token_path", "Where a client gets a token."),
-    _flag("--client-auth", "http.client_auth", "Where a client says who it is."),
+    _flag("--api-key-header", "http.api_key_header", "The header that holds an API key."),
+    _flag("--token-path", "http.token_path", "Where a client asks for a token."),
+    _flag("--client-auth", "http.client_auth", "Where a client must say who it is: in a Basic header, or in the body."),
+    _flag("--client-encoding", "http.client_encoding", "How id and secret are written in a Basic header."),
     _flag("--scope", "http.scopes", "What a client may ask for. Repeats. Default: anything.", multiple=True),
-    _flag("--token-lifetime", "http.token_lifetime_s", "Of the tokens that it gives."),
+    _flag("--token-lifetime", "http.token_lifetime_s", "How long its tokens live."),
     _flag("--expires-in", "http.expires_in", "The form of expires_in."),
 ]
 
@@ -330,13 +345,15 @@ QUOTAS = [
     _flag("--quota-kind", "quota.kind", "Windows that slide, or begin at multiples of their length."),
     _flag("--quota-penalty", "quota.penalty_s", "Refuse everything for so long after a breach."),
     _switch("--quota-counts-refused", "quota.counts_refused", "What is refused uses it up, too, and renews a penalty."),
-    _flag("--retry-after", "faults.retry_after", "The form of Retry-After. Default: int; of dx's documented quota: none."),
+    _flag(
+        "--retry-after", "faults.retry_after", "The form of Retry-After. Default: int; of dx's documented quota: none."
+    ),
 ]
 
-FAULT = [
+FAULTY = [
     _flag("--latency", "faults.latency_s", "Before each answer."),
     _flag("--jitter", "faults.jitter_s", "Up to so much more."),
-    _flag("--seed", "faults.seed", "Of jitter and faults."),
+    _flag("--seed", "faults.seed", "What jitter and faults are drawn from."),
     _flag(
         "--fault",
         "faults.rates",
@@ -345,12 +362,17 @@ FAULT = [
         metavar="KIND=RATE",
         callback=_pairs("KIND=RATE"),
     ),
-    _flag("--faults-on", "faults.on", "What these and --fail-first are about."),
+    _flag("--faults-on", "faults.on", "Which requests --fault and --fail-first are about."),
     _flag("--slow", "faults.slow_s", "What the fault slow adds."),
-    _flag("--missing-share", "faults.missing_share", "Of the results, when they are missing.", metavar="SHARE"),
-    _flag("--retry-after-seconds", "faults.retry_after_s", "Of the faults 429 and 503."),
+    _flag(
+        "--missing-share",
+        "faults.missing_share",
+        "How many of the results the fault missing leaves out.",
+        metavar="SHARE",
+    ),
+    _flag("--retry-after-seconds", "faults.retry_after_s", "How long a pause the faults 429 and 503 ask for."),
     _flag("--fail-first", "faults.fail_first_n", "Refuse the first so many requests."),
-    _flag("--fail-first-status", "faults.fail_first_status", "How."),
+    _flag("--fail-first-status", "faults.fail_first_status", "With which status."),
     _flag(
         "--down",
         "faults.down",
@@ -364,4 +386,4 @@ FAULT = [
     ),
 ]
 
-COMMON = {"Sandbox": SANDBOX, "Users": USERS, "Quotas": QUOTAS, "Faults": FAULT}
+OF_ALL = {"Sandbox": SANDBOX, "Users": USERS, "Quotas": QUOTAS, "Faults": FAULTY}

@@ -115,18 +115,22 @@ class DescopeOptions(_Frozen):
 
 
 class ScimOptions(_Frozen):
-    """What SCIM (RFC 7643, RFC 7644) leaves to each service, and the one token that the sandbox knows.
+    """What SCIM (RFC 7643, RFC 7644) leaves to each service, and the one client that the sandbox knows.
 
     Maxima are those of the RFC's example of a configuration (RFC 7643 §8.5). A base path, the effect of null in a
     PATCH and how much of a filter is too much are documented nowhere: those defaults are ours.
     """
 
     token: str = Field(default_factory=lambda: secrets.token_hex(32), min_length=1, repr=False)
+    basic_user: str = Field(default="scim", pattern=r"^[^:]+$")  # §2: the client may use Basic instead
+    basic_password: str = Field(default_factory=lambda: secrets.token_hex(32), min_length=1, repr=False)
     prefix: Annotated[str, Field(pattern=r"^(/[^/?#]+)*$")] = ""  # the base path, such as "/scim/v2"
-    case_exact: bool = False  # whether userName minds case; RFC 7643 §4.1.1: it doesn't
+    key: str = Field(default="userName", pattern=r"^[A-Za-z]\w*(\.[A-Za-z]\w*)?$")  # what the roster's names are
+    case_exact: bool = False  # whether that minds case; RFC 7643 §4.1.1: userName doesn't
     public_config: bool = True  # whether the configuration needs no token; RFC 7643 §5: some of it SHOULD NOT
     patch_answer: Literal["resource", "empty"] = "resource"  # §3.5.2: 200 with the user, or 204
     null: Literal["removes", "refused"] = "removes"  # what the value null does; RFC 7643 §2.5: it means "unassigned"
+    unmatched_add: Literal["makes", "noTarget"] = "makes"  # `add` below a value filter that selects nothing: it is made
     attributes: frozenset[str] | None = None  # paths that the schema has, in any case; None: every one. Others: 400
     failing: Pattern[str] | None = None  # a PATCH with one of these is 400 invalidValue, searched for in "path=value"
     bulk: bool = True  # False: 501
@@ -172,6 +176,7 @@ class RecordsOptions(_Frozen):
     client_secret: str = Field(default_factory=lambda: secrets.token_hex(32), min_length=1, repr=False)  # the API key
     token_path: Annotated[str, Field(pattern=r"^(/[^/?#]+)+$")] = "/oauth/token"
     client_auth: Literal["any", "basic", "body"] = "any"  # RFC 6749 §2.3.1: Basic MUST be, the body MAY be taken
+    client_encoding: Literal["form", "raw"] = "form"  # in Basic; §2.3.1: form; many services differ
     scopes: frozenset[str] = frozenset()  # what may be asked for; empty: anything
     token_lifetime_s: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 3600.0
     expires_in: Literal["number", "text", "absent"] = "number"  # RFC 6749 §5.1: RECOMMENDED; text is seen in the wild
@@ -182,11 +187,15 @@ class RosterOptions(_Frozen):
 
     known_users: frozenset[str] | None = None  # only these exist; None: everyone does
     unknown: Pattern[str] | None = None  # these don't exist
-    poison: Pattern[str] | None = None  # a request with one of these is refused whole, with 400
+    poison: Pattern[str] | None = None  # a request with one of these is refused whole
 
 
 class LedgerOptions(_Frozen):
-    """What is kept of what was accepted. Attributes are merged [I]: DOC-1 says "write attribute name/value pairs"."""
+    """What is kept of what was accepted.
+
+    `write` is for APIs whose documents leave open what becomes of attributes that are not sent. For Calven's "merge" is
+    [I]: DOC-1 says "write attribute name/value pairs".
+    """
 
     write: Literal["merge", "replace"] = "merge"
     journal: bool = False

@@ -55,7 +55,6 @@ class Records:
 
     @property
     def entries(self) -> tuple[str, ...]:
-        """Results at a place of two names or more are not spoilt."""
         return () if self._options.results is None else (self._options.results,)
 
     def renamed(self, entry: dict[str, Any], user: object) -> dict[str, Any]:
@@ -146,7 +145,9 @@ class Records:
             pair = form.get("client_id", ""), form["client_secret"]
         else:
             name, _, secret = _basic(given).partition(":")
-            pair = unquote_plus(name), unquote_plus(secret)
+            pair = name, secret
+            if self._options.client_encoding == "form":
+                pair = unquote_plus(name), unquote_plus(secret)
         if pair != (self._options.client_id, self._options.client_secret):
             raise _GrantRefused("invalid_client", "the client is unknown, or its secret wrong", 401)
 

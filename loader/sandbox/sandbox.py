@@ -3,35 +3,31 @@
 import asyncio
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from importlib import import_module
-from typing import cast
 
 from loader.request import Request, Response
 from loader.sandbox import faults
 from loader.sandbox.api import Api, Kind, path_of
+from loader.sandbox.calven import Calven
+from loader.sandbox.descope import Descope
+from loader.sandbox.dx import Dx
 from loader.sandbox.faults import Cut
 from loader.sandbox.ledger import Ledger
 from loader.sandbox.options import ApiName, FaultOptions, Options
 from loader.sandbox.quota import Quota, admit
+from loader.sandbox.records import Records
 from loader.sandbox.roster import Roster
+from loader.sandbox.scim import Scim
 from loader.sandbox.stats import Stats
 
 Clock = Callable[[], float]  # unix seconds
 
-# The class is built from the options of that name, a roster and a ledger.
-_APIS: dict[ApiName, tuple[str, str]] = {
-    "calven": ("loader.sandbox.calven", "Calven"),
-    "dx": ("loader.sandbox.dx", "Dx"),
-    "descope": ("loader.sandbox.descope", "Descope"),
-    "scim": ("loader.sandbox.scim", "Scim"),
-    "http": ("loader.sandbox.records", "Records"),
+APIS: dict[ApiName, Callable[[Options, Roster, Ledger], Api]] = {
+    "calven": lambda options, roster, ledger: Calven(options.calven, roster, ledger),
+    "dx": lambda options, roster, ledger: Dx(options.dx, roster, ledger),
+    "descope": lambda options, roster, ledger: Descope(options.descope, roster, ledger),
+    "scim": lambda options, roster, ledger: Scim(options.scim, roster, ledger),
+    "http": lambda options, roster, ledger: Records(options.http, roster, ledger),
 }
-
-
-def _build(options: Options, ledger: Ledger) -> Api:
-    module, name = _APIS[options.api]
-    made = getattr(import_module(module), name)(getattr(options, options.api), Roster(options.roster), ledger)
-    return cast(Api, made)
 
 
 class ConnectionCut(Exception):
@@ -53,7 +49,7 @@ class Sandbox:
         self.ledger = Ledger(options.ledger)
         self.stats = Stats()
         self.quotas = [Quota(quota) for quota in options.quotas_in_force]
-        self.api = _build(options, self.ledger)
+        self.api = APIS[options.api](options, Roster(options.roster), self.ledger)
         self._clock = clock
         self._started = clock()
         self._revoked = False

@@ -1,6 +1,6 @@
 """A SCIM 2.0 service as the RFCs describe it: a request and the time in, a response out, accepted users in the ledger.
 
-Sources: RFC 7643 (schema) and RFC 7644 (protocol), to which every § without a number belongs; RFC 6750 for the token.
+Sources: RFC 7643 (schema) and RFC 7644 (protocol), to which every § without a number belongs.
 What is emulated is what a client needs that changes users who exist: looking them up by name, PATCH, and PATCH in bulk.
 All else that the RFC knows is answered with its 501. No ETags, no sorting, no schemas: §3.14, RFC 7643 §5 let a service
 do without. The ledger holds a user's attributes by the path that each was written under, in the sender's spelling.
@@ -36,20 +36,20 @@ LIST, SEARCH_REQUEST, PATCH_OP = f"{_MESSAGE}ListResponse", f"{_MESSAGE}SearchRe
 BULK_REQUEST, BULK_RESPONSE, ERROR = f"{_MESSAGE}BulkRequest", f"{_MESSAGE}BulkResponse", f"{_MESSAGE}Error"
 
 # §3.4.2.2: one comparison; names and operators in any case, the value as in JSON, one space between.
-_COMPARISON = re.compile(rf'(?:{re.escape(CORE)}:)?(userName|id) eq ("(?:[^"\\]|\\.)*")', re.IGNORECASE)
+_COMPARISON = re.compile(rf'(?:{re.escape(CORE)}:)?([A-Z][A-Z0-9_.]*) eq ("(?:[^"\\]|\\.)*")', re.IGNORECASE)
 _OR = re.compile(r" or ", re.IGNORECASE)
 
-# §3.5.2 and §3.10: [URN:]attribute[value filter][.sub-attribute]; of value filters only `name eq value`.
+# §3.5.2 and §3.10: [URN:]attribute[value filter][.sub-attribute]; value filters are `name eq value`, without escapes.
 _NAME = r"\$?[A-Za-z][A-Za-z0-9_-]*"
 _PATH = re.compile(
     rf'(?:(?P<urn>urn:[^"\[\s]+):)?(?P<name>{_NAME})'
-    rf'(?:\[(?P<by>{_NAME}) eq (?P<is>"(?:[^"\\]|\\.)*"|true|false)\])?(?:\.(?P<sub>{_NAME}))?'
+    rf'(?:\[(?P<by>{_NAME}) eq (?P<is>"[^"\\\x00-\x1f]*"|true|false)\])?(?:\.(?P<sub>{_NAME}))?'
 )
 
 _VALUE_FILTER = re.compile(r"\[.*\]")
 
 # RFC 7643 §3.1 and §4.1: what the service alone sets. To rename a user is more than this emulation does.
-_READ_ONLY = {"id", "meta", "groups", "username"}
+_READ_ONLY = {"schemas", "id", "meta", "groups", "username"}
 
 
 class _Refused(Refused):
@@ -69,7 +69,7 @@ class _Page(NamedTuple):
 
 
 class Scim:
-    """The endpoints for users who exist, for one bearer token.
+    """The endpoints for users who exist, for one client.
 
     A user's id tells the name, so that ids last and need no memory; to a client it is opaque. Where case doesn't count,
     a user is spelled as the roster lists it, else as somebody first asked for it, else in lower case.
@@ -154,13 +154,15 @@ class Scim:
     # The token and the configuration
 
     def _must_be_authentic(self, request: Request, name: str) -> None:
-        """§2: a bearer token. RFC 7643 §5: the configuration SHOULD be public; a wrong token is wrong there too."""
+        """§2: a bearer token (RFC 6750), or Basic (RFC 7617); what is wrong is wrong even where nothing is needed."""
         given = header(request, "authorization")
         if name == CONFIG and self._options.public_config and not given:
             return
         scheme, _, token = given.partition(" ")
-        if scheme.lower() != "bearer" or not self._live or token != self._options.token:
-            raise _Refused(401, "", "the token is missing, or not valid")
+        pair = base64.b64encode(f"{self._options.basic_user}:{self._options.basic_password}".encode()).decode()
+        is_bearer = self._live and (scheme.lower(), token) == ("bearer", self._options.token)
+        if not is_bearer and (scheme.lower(), token) != ("basic", pair):
+            raise _Refused(401, "", "credentials are missing, or not valid")
 
     def _challenge(self, status: int) -> dict[str, str]:
         return {"www-authenticate": 'Bearer realm="scim"'} if status == 401 else {}
@@ -168,7 +170,8 @@ class Scim:
     def _config(self, request: Request, _: str) -> Response:
         """RFC 7643 §5."""
         options = self._options
-        scheme = {"type": "oauthbearertoken", "name": "OAuth Bearer Token", "description": "RFC 6750"}
+        bearer = {"type": "oauthbearertoken", "name": "OAuth Bearer Token", "description": "RFC 6750"}
+        basic = {"type": "httpbasic", "name": "HTTP Basic", "description": "RFC 7617"}
         bulk = {
             "supported": options.bulk,
             "maxOperations": options.max_operations,
@@ -184,7 +187,7 @@ class Scim:
                 "changePassword": {"supported": False},
                 "sort": {"supported": False},
                 "etag": {"supported": False},
-                "authenticationSchemes": [scheme],
+                "authenticationSchemes": [bearer, basic],
                 "meta": {"resourceType": "ServiceProviderConfig", "location": self._location(request, CONFIG)},
             },
         )
@@ -240,11 +243,11 @@ class Scim:
         return set(filter(self._roster.exists, self._roster.listed))
 
     def _matching(self, given: str) -> set[str]:
-        comparisons = list(_comparisons(given))
+        comparisons = list(_comparisons(given, self._options.key.lower()))
         most = self._options.max_comparisons
         if most is not None and len(comparisons) > most:
             raise _Refused(400, "tooMany", f"more than {most} comparisons")
-        users = (self._owner(value) if name == "id" else self._user(value) for name, value in comparisons)
+        users = (self._owner(value) if is_id else self._user(value) for is_id, value in comparisons)
         return {user for user in users if user is not None}
 
     def _get(self, request: Request, ident: str) -> Response:
@@ -287,7 +290,7 @@ class Scim:
     def _resource(self, request: Request, user: str, wanted: frozenset[str] | None) -> dict[str, Any]:
         """A user as an answer shows it. RFC 7643 §7 `returned`: the id always, a password never (§4.1.1)."""
         entry = self._ledger.users.get(user)
-        paths = {"userName": user, **(entry.attributes if entry else {})}
+        paths = {"userName": user, self._options.key: user, **(entry.attributes if entry else {})}
         shown = {path: value for path, value in paths.items() if _is_wanted(path, wanted)}
         ident = self._ident(user)
         resource: dict[str, Any] = {"schemas": [CORE], "id": ident, **_nested(shown)}
@@ -326,13 +329,14 @@ class Scim:
         operations = patch.get("Operations")
         if not isinstance(operations, list) or not operations:
             raise _Refused(400, "invalidSyntax", "Operations must be an array of one or more operations")
+        selecting = {"replace"} if self._options.unmatched_add == "makes" else {"replace", "add"}
         entry = self._ledger.users.get(user)
         there = set(entry.attributes) if entry else set()
         attributes: Attributes = {}
         for operation in operations:
             for path, value in _changes(operation):
                 self._must_be_writable(path, value)
-                if operation["op"] == "replace":
+                if operation["op"] in selecting:
                     _must_have_target(path, there)
                 attributes.pop(path, None)  # what comes last stands last
                 attributes[path] = value
@@ -447,13 +451,12 @@ def _ident_in(operation: dict[str, Any]) -> str:
     return unquote(path.removeprefix(f"{USERS}/"))
 
 
-def _comparisons(given: str) -> Iterator[tuple[str, str]]:
-    """The attribute and the value of each comparison of a filter: `userName eq "…"` or `id eq "…"`, joined by `or`."""
+def _comparisons(given: str, key: str) -> Iterator[tuple[bool, str]]:
+    """The comparisons of a filter such as `userName eq "…" or id eq "…"`: whether each is of the id, and its value."""
     position = 0
-    while comparison := _COMPARISON.match(given, position):
-        name = "id" if comparison[1].lower() == "id" else "userName"
+    while (comparison := _COMPARISON.match(given, position)) and comparison[1].lower() in ("id", key):
         try:
-            yield name, orjson.loads(comparison[2])
+            yield comparison[1].lower() == "id", orjson.loads(comparison[2])
         except orjson.JSONDecodeError:
             break
         position = comparison.end()
@@ -462,7 +465,7 @@ def _comparisons(given: str) -> Iterator[tuple[str, str]]:
         if not (link := _OR.match(given, position)):
             break
         position = link.end()
-    raise _Refused(400, "invalidFilter", f'not userName eq "…" or userName eq "…": {given[position : position + 40]!r}')
+    raise _Refused(400, "invalidFilter", f'not {key} eq "…" or {key} eq "…": {given[position : position + 40]!r}')
 
 
 def _changes(operation: object) -> Iterator[tuple[str, Any]]:
@@ -496,7 +499,7 @@ def _changes(operation: object) -> Iterator[tuple[str, Any]]:
 
 
 def _must_have_target(path: str, there: set[str]) -> None:
-    """§3.5.2.3: what a value filter selects for replacement must be there: some path with that filter was written."""
+    """§3.5.2.3: what a value filter selects must be there: some path with that filter was written."""
     selection, bracket, _ = path.rpartition("]")
     if bracket and not any(other.startswith(f"{selection}]") for other in there):
         raise _Refused(400, "noTarget", f"no value of {path} is there")

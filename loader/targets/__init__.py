@@ -9,9 +9,13 @@ from importlib.metadata import EntryPoint, entry_points
 
 from loader.errors import SettingsError
 from loader.target import Target
-from loader.targets.calven import Calven
+from loader.targets.calven import Calven, CalvenHierarchy
+from loader.targets.descope import Descope
+from loader.targets.dx import Dx
+from loader.targets.http import Http
+from loader.targets.scim import Scim
 
-BUILT_IN: dict[str, type[Target]] = {target.api: target for target in (Calven,)}
+BUILT_IN: dict[str, type[Target]] = {target.api: target for target in (Calven, CalvenHierarchy, Dx, Descope, Scim, Http)}
 
 GROUP = "loader.targets"
 
@@ -36,9 +40,9 @@ def find(api: str) -> type[Target]:
     (point,) = added
     try:
         found = point.load()
-    except Exception as error:  # somebody else's code: whatever it raises, the person gets a line
+    except (Exception, SystemExit) as error:  # somebody else's code: whatever it raises, the person gets a line
         raise SettingsError(f"target.api: {_package(point)} can't be imported: {error!r}") from error
-    if not (isinstance(found, type) and issubclass(found, Target)) or found.api != api:
+    if not (isinstance(found, type) and issubclass(found, Target)) or getattr(found, "api", "") != api:
         raise SettingsError(f"target.api: {point.value} of {_package(point)} is not a target with the name {api!r}")
     return found
 

@@ -1,8 +1,8 @@
-"""Calven: attributes of many users in one request.
+"""Calven: attributes of many users in one request, and the whole hierarchy of groups in one.
 
-Facts are from the vendor's pages "Write directory user attributes", "HMAC Authentication", "Generate a token with an
-API key and client secret" and "Basic Authentication Overview", and from its Node SDK. What these don't say is a field
-here:
+Facts are from the vendor's pages "Write directory user attributes", "Submit group hierarchy relationships", "Org
+Hierarchy Information Overview", "HMAC Authentication", "Generate a token with an API key and client secret" and "Basic
+Authentication Overview", and from its Node SDK. What these don't say is a field here:
 
 * `region`: sent as `x-calven-region` (named by the SDK alone: usce1, ause1); without it the vendor's default holds.
 * `path`: the Basic path is not documented; every Basic path that is ends in `/basic`.
@@ -13,8 +13,8 @@ here:
 
 import hashlib
 import hmac
-from collections.abc import Mapping, Sequence
-from typing import Annotated, Any, ClassVar, Literal
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple
 
 import msgspec
 import orjson
@@ -24,12 +24,12 @@ from loader.batch import Batch
 from loader.outcome import Code, Result
 from loader.record import Frame
 from loader.request import Request, Response
-from loader.target import Defaults, Target
+from loader.target import Defaults, Fault, Target, WholeTarget
 from loader.tokens import Scheme, basic_headers, bearer_headers
 from loader.verdict import Answer, Do, Verdict, by_status
 
-PATH = "/v1/directory/user-attributes"
 FRAME = Frame("userAttributes", "userName", "attributes")
+HIERARCHY = Frame("groupRelationships", "group", None)
 
 _KNOWN = {
     "0": Code.SUCCESS,
@@ -88,10 +88,10 @@ def _client_secret_call(secrets: Mapping[str, str], now: float) -> Request:
     return Request("POST", "/v1/auth/token", orjson.dumps(body), _JSON)
 
 
-class Calven(Target):
-    """`POST /v1/directory/user-attributes`, up to 100 users a request (the only number that sibling pages support)."""
+class _Calven(Target):
+    """What both operations share: the address, the ways to authorize, the region."""
 
-    api: ClassVar[str] = "calven"
+    endpoint: ClassVar[str]
     address: ClassVar[str] = "https://api.calven.com"
     schemes: ClassVar[Mapping[str, Scheme]] = {
         "hmac": Scheme(("key_id", "secret"), call=_hmac_call),
@@ -103,15 +103,6 @@ class Calven(Target):
     region: _Word | None = None
     path: _Path | None = None
     auth_path: _Path | None = None
-    result_codes: Mapping[str, _Answered] = Field(default_factory=dict)
-
-    @property
-    def frame(self) -> Frame:
-        return FRAME
-
-    @property
-    def defaults(self) -> Defaults:
-        return Defaults(users_per_request=100)
 
     @property
     def scheme(self) -> Scheme:
@@ -126,9 +117,37 @@ class Calven(Target):
 
         return Scheme(scheme.needs, call=moved)
 
+    def identity(self) -> Mapping[str, object]:
+        """A region holds a directory of its own."""
+        return {} if self.region is None else {"region": self.region}
+
+    def _request(self, method: str, body: bytes, users: int) -> Request:
+        path = self.path or (f"{self.endpoint}/basic" if self.auth == "basic" else self.endpoint)
+        return Request(method, path, body, self._headers, users)
+
+    @property
+    def _headers(self) -> Mapping[str, str]:
+        return _JSON if self.region is None else {**_JSON, "x-calven-region": self.region}
+
+
+class Calven(_Calven):
+    """`POST /v1/directory/user-attributes`, up to 100 users a request (the only number that sibling pages support)."""
+
+    api: ClassVar[str] = "calven"
+    endpoint: ClassVar[str] = "/v1/directory/user-attributes"
+
+    result_codes: Mapping[str, _Answered] = Field(default_factory=dict)
+
+    @property
+    def frame(self) -> Frame:
+        return FRAME
+
+    @property
+    def defaults(self) -> Defaults:
+        return Defaults(users_per_request=100)
+
     def encode(self, batch: Batch) -> list[Request]:
-        path = self.path or (f"{PATH}/basic" if self.auth == "basic" else PATH)
-        return [Request("POST", path, FRAME.body(batch.records), self._headers, len(batch.users))]
+        return [self._request("POST", FRAME.body(batch.records), len(batch.users))]
 
     def read(self, batch: Batch, responses: Sequence[Response]) -> Verdict:
         response = responses[-1]
@@ -166,6 +185,212 @@ class Calven(Target):
                 return found
         return Code.INVALID
 
+
+# The group hierarchy -------------------------------------------------------------------------------------------------
+
+#: Rows of a group, or groups of a circle, that a message names.
+_SHOWN = 5
+
+_NULL = msgspec.Raw(b"null")
+
+
+class _Relationship(msgspec.Struct):
+    """A record as it is sent: the four fields of the page, in its order, values as they came."""
+
+    group: msgspec.Raw
+    groupType: msgspec.Raw = _NULL
+    parent: msgspec.Raw = _NULL
+    parentType: msgspec.Raw = _NULL
+
+
+_relationship = msgspec.json.Decoder(_Relationship).decode
+_text = msgspec.json.Decoder(str).decode
+
+
+def _normal(record: bytes) -> bytes:
+    """A record with exactly the four fields: a parent that is absent or empty is null."""
+    found = _relationship(record)
+    for name in ("parent", "parentType"):
+        if bytes(getattr(found, name)) == b'""':
+            setattr(found, name, _NULL)
+    return msgspec.json.encode(found)
+
+
+class _Group(NamedTuple):
+    """What tells a group from the others: two of different type may have one name."""
+
+    name: str
+    type: str
+
+    def __str__(self) -> str:
+        return f"{self.name!r} ({self.type if self.type.isprintable() else repr(self.type)})"
+
+
+class _Row(NamedTuple):
+    number: int
+    group: _Group
+    parent: _Group | None
+
+
+class _Unfit(ValueError):
+    """This record can't be sent: what is wrong with it, and how it shows."""
+
+    def __init__(self, what: str, shown: str) -> None:
+        super().__init__(f"{what}: {shown}")
+        self.what = what
+        self.shown = shown
+
+
+def _row(number: int, record: bytes) -> _Row:
+    """A record as a group and its parent. Raises _Unfit."""
+    found = _relationship(record)
+    texts: list[str] = []
+    for name in CalvenHierarchy.columns:
+        raw = bytes(getattr(found, name))
+        try:
+            texts.append("" if raw == b"null" else _text(raw))
+        except ValueError:
+            shown = f"{name} is {raw.decode('utf-8', 'replace')}"
+            raise _Unfit("a field that is not text", shown) from None
+    group, kind, parent, parent_kind = texts
+    if not kind.strip():
+        raise _Unfit("no groupType", repr(group))
+    if bool(parent) != bool(parent_kind):
+        shown = (
+            f"the parent {parent!r} without its type" if parent else f"the parentType {parent_kind!r} without a parent"
+        )
+        raise _Unfit("only one of parent and parentType", f"{_Group(group, kind)} has {shown}")
+    return _Row(number, _Group(group, kind), _Group(parent, parent_kind) if parent else None)
+
+
+def _rows(batch: Batch) -> tuple[list[_Row], list[Fault]]:
+    """The records that can be sent as they are, and what is wrong with the others."""
+    rows: list[_Row] = []
+    unfit: dict[str, list[str]] = {}
+    for number, record in zip(batch.numbers, batch.records, strict=True):
+        try:
+            rows.append(_row(number, record))
+        except _Unfit as error:
+            unfit.setdefault(error.what, []).append(f"row {number}: {error.shown}")
+    return rows, [Fault(what, places) for what, places in unfit.items()]
+
+
+def _conflicts(rows: Iterable[_Row]) -> list[Fault]:
+    """A group stands there once, and so has one parent."""
+    found: dict[_Group, dict[_Group | None, list[int]]] = {}
+    for row in rows:
+        found.setdefault(row.group, {}).setdefault(row.parent, []).append(row.number)
+    torn = [
+        f"{group}: " + ", ".join(f"{_under(parent)} in {_numbers(at)}" for parent, at in parents.items())
+        for group, parents in found.items()
+        if len(parents) > 1
+    ]
+    doubled = [f"{group}: {_numbers(at)}" for group, parents in found.items() for at in parents.values() if len(at) > 1]
+    return [Fault("a group with two parents", torn), Fault("the same line twice", doubled)]
+
+
+def _orphans(rows: Sequence[_Row]) -> list[Fault]:
+    """A parent is a group of the export, too: what isn't in it won't be there afterwards."""
+    known = {row.group for row in rows}
+    alike = {_folded(group.name): group for group in known}
+    places = []
+    for number, group, parent in rows:
+        if parent is not None and parent not in known:
+            near = alike.get(_folded(parent.name))
+            guess = f"; did you mean {near}?" if near else ""
+            places.append(f"row {number}: {group} is {_under(parent)}{guess}")
+    return [Fault("a parent that is no group of the export", places)]
+
+
+def _circles(rows: Iterable[_Row]) -> list[Fault]:
+    """No group is its own ancestor."""
+    first: dict[_Group, int] = {}
+    for row in rows:
+        first.setdefault(row.group, row.number)
+    places = []
+    for circle in _climb(_parents(rows))[1]:
+        at = circle.index(min(circle, key=first.__getitem__))
+        shown = list(map(str, [*circle[at:], *circle[: at + 1]]))
+        if len(circle) > _SHOWN:
+            shown[_SHOWN:-1] = [f"{len(circle) - _SHOWN:,} more"]
+        places.append(f"{' → '.join(shown)}: {_numbers(sorted(first[group] for group in circle))}")
+    return [Fault("a circle of parents", places)]
+
+
+def _under(parent: _Group | None) -> str:
+    return "at the top" if parent is None else f"under {parent}"
+
+
+def _numbers(rows: Sequence[int]) -> str:
+    more = f" and {len(rows) - _SHOWN:,} more" if len(rows) > _SHOWN else ""
+    return f"row{'s' if len(rows) > 1 else ''} {', '.join(map(str, rows[:_SHOWN]))}{more}"
+
+
+def _folded(name: str) -> str:
+    return " ".join(name.split()).casefold()
+
+
+def _parents(rows: Iterable[_Row]) -> dict[_Group, _Group | None]:
+    """Each group's parent; of several the first that is named."""
+    parents: dict[_Group, _Group | None] = {}
+    for row in rows:
+        parents.setdefault(row.group, row.parent)
+    return parents
+
+
+def _climb(parents: Mapping[_Group, _Group | None]) -> tuple[dict[_Group, int], list[list[_Group]]]:
+    """Each group's level, counted from 1 at the top, and the circles there are, each once."""
+    levels: dict[_Group, int] = {}
+    circles: list[list[_Group]] = []
+    for start in parents:
+        trail: dict[_Group, None] = {}  # in order
+        group: _Group | None = start
+        while group is not None and group in parents and group not in levels and group not in trail:
+            trail[group] = None
+            group = parents[group]
+        climbed = list(trail)
+        if group in trail:
+            circles.append(climbed[climbed.index(group) :])
+        above = 0 if group is None else levels.get(group, 0)
+        levels |= {each: level for level, each in enumerate(reversed(climbed), above + 1)}
+    return levels, circles
+
+
+class CalvenHierarchy(_Calven, WholeTarget):
+    """`PUT /v1/directory/group-hierarchy-relationship`: what is sent replaces the whole hierarchy.
+
+    The overview's rules are checked here, before anything is sent: no circles, one parent a group, and null for both
+    `parent` and `parentType` at the top. What Calven does with a payload that breaks them is documented nowhere. That a
+    parent is a group of the payload, too, and that a group stands there once, follows from "a complete payload".
+    """
+
+    api: ClassVar[str] = "calven-hierarchy"
+    endpoint: ClassVar[str] = "/v1/directory/group-hierarchy-relationship"
+    columns: ClassVar[tuple[str, ...]] = ("group", "groupType", "parent", "parentType")
+    things: ClassVar[str] = "groups"
+
     @property
-    def _headers(self) -> Mapping[str, str]:
-        return _JSON if self.region is None else {**_JSON, "x-calven-region": self.region}
+    def frame(self) -> Frame:
+        return HIERARCHY
+
+    def encode(self, batch: Batch) -> list[Request]:
+        return [self._request("PUT", HIERARCHY.body(list(map(_normal, batch.records))), len(batch))]
+
+    def read(self, batch: Batch, responses: Sequence[Response]) -> Verdict:
+        """The page lists 204, without a body, and 401. Either is about all groups."""
+        if 200 <= responses[-1].status < 300:
+            return Answer([Result(Code.SUCCESS)] * len(batch))
+        return by_status(responses[-1])
+
+    def faults(self, batch: Batch) -> list[Fault]:
+        rows, found = _rows(batch)
+        return [*found, *(fault for find in (_conflicts, _orphans, _circles) for fault in find(rows) if fault.places)]
+
+    def label(self, record: bytes) -> str:
+        return str(_row(0, record).group)
+
+    def figures(self, batch: Batch) -> Mapping[str, int]:
+        parents = _parents(_rows(batch)[0])
+        levels = _climb(parents)[0]
+        roots = list(parents.values()).count(None)
+        return {"groups": len(batch), "roots": roots, "levels": max(levels.values(), default=0)}

@@ -14,7 +14,7 @@ import sys
 import time
 import urllib.request
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
@@ -25,9 +25,9 @@ LOADER = [sys.executable, "-m", "loader"]
 
 
 @contextmanager
-def sandbox(*flags: str) -> Iterator[str]:
-    """A sandbox process that knows the credentials K and S; its URL."""
-    command = [*LOADER, "sandbox", "--port", "0", "--key-id", "K", "--secret", "S", *flags]
+def sandbox(*flags: str, knows: Sequence[str] = ("--key-id", "K", "--secret", "S")) -> Iterator[str]:
+    """A sandbox process that knows the credentials K and S, or others; its URL."""
+    command = [*LOADER, "sandbox", "--port", "0", *knows, *flags]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
     assert process.stdout is not None
     try:
@@ -44,16 +44,23 @@ def get(url: str, path: str) -> list[dict[str, object]]:
 
 
 def write_settings(
-    folder: Path, url: str, *, scheme: str = "hmac", export: str = "users.csv", **limits: object
+    folder: Path,
+    url: str,
+    *,
+    scheme: str = "hmac",
+    export: str = "users.csv",
+    target: str = 'api = "calven"',
+    token: str = "env:LOADER_TEST_TOKEN",
+    **limits: object,
 ) -> Path:
     """A settings file for the demo's export; the credentials are in the environment that `run` gives."""
     lines = [
         f'[export]\npath = "{export}"',
         '[mapping]\nuser = "email"\ntypes = { headcount = "number" }',
         'attributes = { department = "Dept", costCenter = "Cost Centre", location = "Site", headcount = "Reports" }',
-        f'[target]\napi = "calven"\nbase_url = "{url}"',
+        f'[target]\n{target}\nbase_url = "{url}"',
         f'[target.auth]\nscheme = "{scheme}"',
-        'token = "env:LOADER_TEST_TOKEN"'
+        f'token = "{token}"'
         if scheme == "bearer"
         else 'key_id = "env:LOADER_TEST_KEY"\nsecret = "env:LOADER_TEST_SECRET"',
         "[limits]",

@@ -12,14 +12,17 @@ from typing import Any
 import orjson
 
 from loader.batch import Batcher, BatchLimits
+from loader.ceiling import RequestSize
 from loader.checkpoint import Checkpoint, Entry
-from loader.client import Credentials, Toll, bearer, gate, pace
+from loader.client import Credentials, Tempo, bearer, gate, observe, pace
+from loader.concurrency import Concurrency
 from loader.dispatch import Dispatcher
 from loader.errors import Stopped
 from loader.lane import Lane
 from loader.outcome import Code, Outcome, Settled
-from loader.progress import Tally
+from loader.progress import Found, Tally
 from loader.quota import Quota, pace_of
+from loader.rate import Rate
 from loader.record import Mark, Rows
 from loader.request import Request, Response
 from loader.sandbox import CalvenOptions, FaultOptions, Memory, Options
@@ -82,7 +85,7 @@ class Recorder(Checkpoint):
         self._fails_from = fails_from
         self._delay = delay
 
-    def commit(self, entries: Iterable[Entry]) -> None:
+    def commit(self, entries: Iterable[Entry], found: Found | None = None) -> None:
         self._delay()
         number, self.commits = self.commits, self.commits + 1
         if self._fails_from is not None and number >= self._fails_from:
@@ -149,22 +152,26 @@ class Rig:
         api = Calven(auth=auth, **settings)
         wire = wrap(self._wire)
         quotas = [Quota(rate, 1)] if rate else [Quota.parse(quota)] if quota else []
-        toll = Toll([pace_of(each, users_per_request) for each in quotas])
+        self.tempo = Tempo(
+            [pace_of(each, users_per_request) for each in quotas], Rate(), Concurrency(concurrency, concurrency)
+        )
         self.credentials = Credentials(
             api.scheme,
             lambda: {name: known[name] for name in api.scheme.needs},
             wire,
             self.lane,
-            toll,
+            self.tempo,
             uniform=uniform,
             wall=wall,
             monotonic=asyncio.get_running_loop().time,
         )
         authorized = bearer(wire, self.credentials, api.refuses_token)
-        self.send = gate(pace(authorized, self.lane, toll, self.credentials, attrgetter("users")), concurrency)
+        observed = observe(authorized, self.lane, self.tempo, wall)
+        paced = pace(observed, self.lane, self.tempo, self.credentials, attrgetter("users"))
+        self.send = gate(paced, self.tempo)
         limits = BatchLimits(users_per_request, bytes_per_request)
         self.settler = Settler(
-            api, self.send, self.lane, limits, attempts, self.warnings.append, uniform=uniform, wall=wall
+            api, self.send, self.lane, RequestSize(limits), attempts, self.warnings.append, uniform=uniform, wall=wall
         )
         self.batcher = Batcher(api.frame, limits, replace=api.write == "replace")
         self._max_failures = max_failures

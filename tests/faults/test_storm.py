@@ -62,7 +62,7 @@ async def test_a_storm_of_429_costs_nobody(form: RetryAfter) -> None:
     assert rig.lane.reason is None
     assert rig.codes() == {Code.SUCCESS: 2000}
     (witness,) = rig.memory.sandbox.quotas
-    assert witness.refused > 10
+    assert witness.refused >= 4
 
 
 @pytest.mark.parametrize(("quota", "window_s"), [(1000, 60.0), (500, 60.0), (10, 2.0), (33, 2.0)])

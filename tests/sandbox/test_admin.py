@@ -110,10 +110,12 @@ async def test_the_hierarchy_as_ndjson(http: aiohttp.ClientSession) -> None:
 
 
 async def test_what_is_not_there() -> None:
-    """Unknown users and endpoints are 404, and so is a journal that isn't kept."""
+    """Unknown users and endpoints are 404, and so is a journal that isn't kept, or another API's hierarchy."""
     async with serve(Options(calven=CALVEN)) as served, aiohttp.ClientSession(served.url) as http:
         for path in ("users/nobody", "journal", "more", ""):
             assert "nothing at GET" in await get(http, path, status=404)
+    async with serve(Options(api="dx")) as served, aiohttp.ClientSession(served.url) as http:
+        assert "nothing at GET" in await get(http, "hierarchy", status=404)
 
 
 async def test_faults_change_at_run_time(http: aiohttp.ClientSession) -> None:

@@ -1,6 +1,7 @@
 """`loader sandbox`, as a process and as flags."""
 
 import json
+import re
 import signal
 import socket
 import stat
@@ -8,14 +9,21 @@ import subprocess
 import sys
 import urllib.request
 from pathlib import Path
+from typing import get_args
 
 import click
 import pytest
 from click.testing import CliRunner
 
-from loader.sandbox.command import _options as options_from
-from loader.sandbox.command import sandbox
+from loader.sandbox.command import options_of, sandbox
+from loader.sandbox.flags import GROUPS, OF_API
+from loader.sandbox.options import ApiName, Options, QuotaOptions
 from tests.sandbox.calls import BEARER, EXAMPLE, JSON, PATH, TOKEN
+
+
+def options_from(*flags: str) -> Options:
+    with sandbox.make_context("sandbox", list(flags)) as context:
+        return options_of(context)
 
 
 @pytest.mark.parametrize("ending", [signal.SIGTERM, signal.SIGINT])
@@ -70,8 +78,24 @@ def test_it_serves_until_a_signal(tmp_path: Path, ending: signal.Signals) -> Non
         ("--poison (", "--poison"),
         ("--code x=a", "--code"),
         ("--code 3=(", "--code"),
-        ("--quota 100", "--quota: '100' is not of the form"),
+        ("--quota 100", "'--quota': '100' is not of the form"),
         ("--quota 0/60s", "--quota"),
+        ("--quota 5000users/60s", "'--quota'"),
+        ("--quota none --quota 5/1s", "'--quota': 'none' is not of the form"),
+        ("--quota 5/1s --quota-penalty -1", "--quota-penalty: Input should be greater than or equal to 0"),
+        ("--quota-kind fixed", "--quota-kind: there is no quota for it to change"),
+        ("--api dx --quota none --quota-counts-refused", "--quota-counts-refused: there is no quota"),
+        ("--api azure", "--api"),
+        ("--api dx --key-id x", "--key-id is a flag of --api calven, not of dx"),
+        ("--key-id=x --api=dx", "--key-id is a flag of --api calven, not of dx"),
+        ("--api descope --token x", "--token is a flag of --api calven, dx, scim, http, not of descope"),
+        ("--declare team=string", "--declare is a flag of --api descope, not of calven"),
+        ("--api dx --values anything", "--values"),
+        ("--api descope --declare team", "--declare"),
+        ("--api descope --declare team=text", "--declare: team: Input should be 'string'"),
+        ("--api descope --tier gold", "--tier"),
+        ("--api scim --prefix scim/", "--prefix"),
+        ("--api http --success-status 404", "--success-status"),
         ("--down 10", "--down"),
         ("--scheme oauth", "--scheme"),
         ("--result-code hex", "--result-code"),
@@ -130,11 +154,8 @@ def test_flags_become_options(tmp_path: Path) -> None:
         "9",
     ]
 
-    with sandbox.make_context("sandbox", flags) as context:
-        given = {name: value for name, value in context.params.items() if name != "ledger_file"}
-        options = options_from(given, given.pop("port"), given.pop("quota"))
-
-    calven, faults, quota = options.calven, options.faults, options.quota
+    options = options_from(*flags)
+    calven, faults = options.calven, options.faults
     assert options.port == 8099
     assert (calven.token_lifetime_s, calven.expiration_unit, calven.max_users) == (1.5, "ms", 9)
     assert (calven.clock_skew_s, calven.max_bytes, calven.schemes) == (300.0, None, frozenset({"hmac"}))
@@ -142,26 +163,101 @@ def test_flags_become_options(tmp_path: Path) -> None:
     assert options.roster.known_users == frozenset({"ann", "bob\u2028x", "bob "})
     assert options.roster.unknown is not None
     assert (options.ledger.write, options.ledger.journal, options.ledger.count_only) == ("replace", True, False)
-    assert quota is not None
-    assert (quota.requests, quota.window_s, quota.retry_after) == (1000, 0.5, "date")
+    assert options.quotas == (QuotaOptions(requests=1000, window_s=0.5, retry_after="date"),)
     assert (faults.rates, faults.down) == ({"429": 0.1, "lost": 1.0}, ((1, 2.5), (9, 1)))
     assert (faults.retry_after, faults.latency_s, faults.unauthorized_once_at_s) == ("date", 0.1, 3.0)
 
 
+@pytest.mark.parametrize(
+    ("flags", "quotas"),
+    [
+        ([], None),
+        (["--retry-after", "date"], ()),
+        (["--quota", "none"], ()),
+        (["--quota", "500/60s"], (QuotaOptions(requests=500),)),
+        (["--quota", "500 requests/1.5s"], (QuotaOptions(requests=500, window_s=1.5),)),
+        (
+            ["--quota", "10/1s", "--quota", "5000 users/60s", "--quota-kind", "fixed", "--quota-penalty", "2.5"],
+            (
+                QuotaOptions(requests=10, window_s=1, kind="fixed", penalty_s=2.5),
+                QuotaOptions(users=5000, kind="fixed", penalty_s=2.5),
+            ),
+        ),
+        (
+            ["--quota", "10/1s", "--retry-after", "none", "--quota-counts-refused"],
+            (QuotaOptions(requests=10, window_s=1, retry_after="none", counts_refused=True),),
+        ),
+        (["--api", "dx", "--quota", "none"], ()),
+        (["--api", "dx", "--quota", "9/1s"], (QuotaOptions(requests=9, window_s=1),)),
+        (["--api", "dx", "--retry-after", "int"], (QuotaOptions(requests=1000, retry_after="int"),)),
+        (["--api", "descope", "--quota-penalty", "5"], (QuotaOptions(requests=500, penalty_s=5),)),
+    ],
+)
+def test_quotas(flags: list[str], quotas: tuple[QuotaOptions, ...] | None) -> None:
+    """Those named, none, or the API's own with what is changed of them."""
+    assert options_from(*flags).quotas == quotas
+
+
+@pytest.mark.parametrize(
+    ("api", "flags", "expected"),
+    [
+        ("dx", ["--token", "t", "--scope", "a", "--scope", "b"], {"token": "t", "scopes": {"a", "b"}}),
+        ("dx", ["--failing", "x=", "--unknown-status", "422"], {"failing": re.compile("x="), "unknown_status": 422}),
+        (
+            "descope",
+            ["--declare", "team=string", "--declare", "size=number", "--no-definitions", "--tier", "none"],
+            {"declared": {"team": "string", "size": "number"}, "definitions": False, "tier": None},
+        ),
+        ("descope", ["--tier", "tier3", "--second-login-id"], {"tier": "tier3", "second_login_id": True}),
+        ("scim", ["--no-bulk", "--private-config"], {"bulk": False, "public_config": False, "search": True}),
+        ("http", ["--results", "none", "--result-success", "0"], {"results": None, "success": 0}),
+        ("http", ["--result-success", "true", "--result-unknown", "1.5"], {"success": True, "unknown": "1.5"}),
+        ("http", ["--results", "", "--body", "one", "--scheme", "basic"], {"results": "", "schemes": {"basic"}}),
+    ],
+)
+def test_flags_of_an_api(api: ApiName, flags: list[str], expected: dict[str, object]) -> None:
+    """They set its own options, and no other's."""
+    options = options_from("--api", api, *flags)
+
+    assert options.api == api
+    assert {name: getattr(getattr(options, api), name) for name in expected} == expected
+    assert options.model_fields_set == {"api", "port", "quotas", api}
+
+
+@pytest.mark.parametrize("api", get_args(ApiName))
+def test_every_option_has_a_flag(api: ApiName) -> None:
+    """What an API's options say can be said on the command line, each with words of its own."""
+    fields = {f"{api}__{field}" for field in GROUPS[api].model_fields}
+
+    assert fields <= {flag.name for flag in OF_API[api]}
+    for flag in OF_API[api]:
+        assert flag.help
+        with sandbox.make_context("sandbox", ["--api", api]) as context:
+            assert flag.name in context.params
+
+
 def test_no_flags_are_the_defaults() -> None:
     """Nothing given is nothing set, but for the credentials."""
-    with sandbox.make_context("sandbox", []) as context:
-        given = {name: value for name, value in context.params.items() if name != "ledger_file"}
-        options = options_from(given, given.pop("port"), given.pop("quota"))
+    options = options_from()
 
-    assert options.model_fields_set <= {"port", "calven", "roster", "ledger", "faults"}
-    assert not options.calven.model_fields_set
-    assert not options.faults.model_fields_set
+    assert options.model_fields_set == {"api", "port", "quotas"}
+    assert options.quotas is None
 
 
 def test_help_names_every_fault() -> None:
     """--help tells all there is to ask for."""
     text = " ".join(CliRunner().invoke(sandbox, ["--help"]).stdout.split())
 
+    assert "--api dx --help" in text
     assert "429, 500, 502, 503, 400, 401, 408, garbage, truncated, shuffled, missing, doubled, foreign" in text
     assert "Default: 3600." in text
+
+
+def test_help_is_of_the_api_named() -> None:
+    """Flags of other APIs are not in the way."""
+    text = CliRunner().invoke(sandbox, ["--help", "--api", "descope"]).stdout
+
+    assert "--management-key" in text
+    assert "--quota" in text
+    assert "--key-id" not in text
+    assert max(map(len, text.splitlines())) <= 80

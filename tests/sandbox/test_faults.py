@@ -2,6 +2,7 @@
 
 import json
 from collections import Counter
+from collections.abc import Mapping
 from typing import Any
 
 import pytest
@@ -13,6 +14,15 @@ from loader.sandbox.faults import Plan, plan, spoil
 from loader.sandbox.ledger import Ledger
 from loader.sandbox.options import FAULTS, CalvenOptions, Fault, FaultOptions, LedgerOptions, RosterOptions, Spoil
 from loader.sandbox.roster import Roster
+
+
+class Elsewhere(Calven):
+    """An API that speaks of users elsewhere in its answers."""
+
+    def __init__(self, *entries: str) -> None:
+        super().__init__(CalvenOptions(), Roster(RosterOptions()), Ledger(LedgerOptions()))
+        self.entries = entries
+
 
 CALVEN = Calven(CalvenOptions(), Roster(RosterOptions()), Ledger(LedgerOptions()))
 USERS = [f"user{number}" for number in range(40)]
@@ -192,3 +202,86 @@ def test_an_empty_answer_can_be_spoiled(kind: Spoil) -> None:
     """No result to spoil is no reason to fail; nor is an answer without results, such as a token's."""
     spoiled(kind, response=answer(200, {"results": []}))
     spoiled(kind, response=answer(200, {"token": "x"}))
+
+
+JANE = {"userName": "jane", "resultCode": 0}
+
+
+def one(*kinds: Spoil, seed: int = 1) -> Any:
+    """An answer about one user, spoiled."""
+    plan = Plan(spoils=kinds, seed=seed, missing_share=0.0)
+    return json.loads(spoil(answer(200, {"ok": True, "user": JANE}), plan, Elsewhere("user")).body)
+
+
+def test_one_entry_is_spoiled_as_one() -> None:
+    """It may be missing, of somebody else, or of another type; alone it can't be shuffled, nor doubled."""
+    stranger = one("foreign")["user"]
+
+    assert one("missing") == {"ok": True}
+    assert one("missing", "foreign", "wrong-type") == {"ok": True}
+    assert one("shuffled") == one("doubled") == {"ok": True, "user": JANE}
+    assert stranger == {**JANE, "userName": stranger["userName"]}
+    assert stranger["userName"].startswith("stranger-")
+    wrong = [one("wrong-type", seed=seed)["user"] for seed in range(40)]
+    assert {json.dumps(each) for each in wrong} == {
+        json.dumps(each) for each in (None, "entry", 7, [JANE], {**JANE, "userName": 7})
+    }
+
+
+def test_every_place_is_spoiled() -> None:
+    """Where an answer has several lists, each is; one that isn't there, or is empty, is left."""
+    api = Elsewhere("good", "bad", "worse")
+    body = {"good": [{"userName": "a"}, {"userName": "b"}], "bad": [{"userName": "c"}], "total": 3}
+    for found in ({**body, "worse": []}, body):
+        spoiled_ = json.loads(spoil(answer(200, found), Plan(spoils=("foreign",), seed=1), api).body)
+
+        assert [len(spoiled_[name]) for name in ("good", "bad")] == [3, 2]
+        assert spoiled_["total"] == 3
+        assert spoiled_.keys() == found.keys()
+        assert not spoiled_.get("worse")
+
+
+@pytest.mark.parametrize(
+    ("where", "body"),
+    [
+        ("data.results", {"data": {"results": [JANE], "n": 1}}),
+        ("data.user", {"data": {"user": JANE, "n": 1}}),
+        ("", [JANE]),
+        ("", JANE),
+    ],
+)
+def test_entries_may_lie_deeper_or_be_all(where: str, body: object) -> None:
+    """A dot leads into a member, and no name is the whole answer."""
+    api = Elsewhere(where)
+    foreign = spoil(answer(200, body), Plan(spoils=("foreign",), seed=1), api).body
+    missing = spoil(answer(200, body), Plan(spoils=("missing",), seed=1, missing_share=1.0), api).body
+
+    assert b"stranger-" in foreign
+    assert b"jane" not in missing
+    assert (b"data" in missing) == where.startswith("data")
+    for other in ("data.results.user", "nowhere", "nowhere.user", "n"):
+        untouched = spoil(answer(200, body), Plan(spoils=("foreign", "missing"), seed=1), Elsewhere(other)).body
+        assert untouched == answer(200, body).body
+
+
+def test_an_answer_without_a_body() -> None:
+    """Only garbage can take its place."""
+    nothing = Response(204)
+
+    assert spoiled("shuffled", "truncated", "foreign", response=nothing) == nothing
+    assert spoiled("garbage", response=nothing).status == 200
+
+
+def test_the_api_words_its_refusals() -> None:
+    """Status, message and pause are the fault's, the rest is the API's."""
+
+    def refuse(status: int, message: str, headers: Mapping[str, str] | None) -> Response:
+        return answer(status, {"error": message}, headers)
+
+    options = FaultOptions(rates={"503": 1}, fail_first_n=1, fail_first_status=418)
+    found = [plan(options, "data", number, 0.0, 0.0, refuse).answer for number in range(2)]
+
+    assert [each and (each.status, json.loads(each.body), each.headers.get("retry-after")) for each in found] == [
+        (418, {"error": "Not yet"}, None),
+        (503, {"error": "Service unavailable"}, "1"),
+    ]

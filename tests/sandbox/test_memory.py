@@ -9,7 +9,7 @@ from loader.errors import TransportError
 from loader.request import Response
 from loader.sandbox import CalvenOptions, FaultOptions, Memory, Options, QuotaOptions
 from loader.sandbox.options import Fault
-from tests.sandbox.calls import KEY_ID, SECRET, TOKEN, body_of, codes, post, write
+from tests.sandbox.calls import HIERARCHY, KEY_ID, SECRET, TOKEN, body_of, codes, post, put_hierarchy, write
 from tests.virtual_time import virtual_time
 
 TOKEN_CALL = post("/v1/auth/token", {"client_id": KEY_ID, "client_secret": SECRET})
@@ -53,6 +53,17 @@ async def test_a_cut_connection_is_a_transport_error(fault: Fault, reason: str, 
         await send(post())
     assert send.ledger.writes == writes
     assert report(send)["requests"] == {"/v1/directory/user-attributes": {fault: 1}}
+
+
+@virtual_time
+async def test_an_answer_without_a_body_can_not_be_torn() -> None:
+    """It has no middle: it is lost instead, and counted so."""
+    send = memory(FaultOptions(rates={"torn": 1}))
+
+    with pytest.raises(TransportError, match="disconnected"):
+        await send(put_hierarchy())
+    assert send.ledger.hierarchies == 1
+    assert report(send)["requests"] == {HIERARCHY: {"lost": 1}}
 
 
 @pytest.mark.parametrize(("fault", "writes"), [("500", 0), ("401", 0), ("garbage", 1), ("missing", 1)])

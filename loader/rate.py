@@ -1,0 +1,142 @@
+"""How fast to send, where nobody wrote a quota down: found from refusals, and from what answers say of it.
+
+At first there is no limit. A target that refuses for the rate (429) shows what it takes: what it took since the refusal
+before, over that time; or, if it took the very next request, the pace of the moment. From a little below, the pace
+rises slowly to just under that, stays, and only then tries more; each refusal at the same place makes it stay longer,
+so refusals stay rare. Only refusals, and headers that ask for less, are believed; and headers no longer, once the
+target takes what they said it would not.
+
+Pauses (`Retry-After`) are the lane's: they say when, not how fast. CUBIC, as in TCP, is the model for the rise.
+"""
+
+import math
+
+from loader.retry import Allowance
+
+#: While nothing is taken at all, each further refusal multiplies the pace with this.
+_CUT = 0.7
+#: After a refusal the pace begins at this share of the limit found, and stays at that one, which is safely below it.
+_BEGIN, _STAY = 0.93, 0.98
+#: So long it takes to rise, at first and at most; as long again it stays.
+_RISE_S, _MAX_RISE_S = 3.0, 60.0
+#: Found within this of the limit found before: it is the same.
+_SAME = 0.10
+#: Refused for no longer than this share of the time since the last refusal: not a window that is used up, but its edge.
+_EDGE = 0.15
+#: No slower than this, or nobody would find out that it got better.
+_SLOWEST_PER_S = 0.2
+#: Taken so often against what the headers said, they are not believed any more.
+_LIES = 3
+
+
+class Rate:
+    """The pace, in requests a second. `start`: the limit that was found before; None: nothing yet.
+
+    Told of each request that goes, and of each answer with the moment its request went. Times are seconds of one
+    monotonic clock.
+    """
+
+    def __init__(self, start: float | None = None) -> None:
+        self._limit = start
+        self._base = start and _BEGIN * start  # the pace at `_base_at`, from which it rises
+        self._base_at: float | None = None  # None: it doesn't
+        self._rise_s = _RISE_S
+        self._jam_at: float | None = None  # since when everything is refused
+        self._jam_pace: float | None = None  # at which that began
+        self._cut_at = -math.inf
+        self._cycle_at: float | None = None  # since when is counted what was taken
+        self._taken = 0
+        self._next = -math.inf
+        self._offer: tuple[float, float] | None = None  # a pace that headers gave, and until when
+        self._closed_until = -math.inf  # nothing is left until then, the headers say
+        self._lies = 0
+
+    @property
+    def limit(self) -> float | None:
+        """The most that the target was found to take, in requests a second; None: nothing was refused yet."""
+        return self._limit
+
+    def pace(self, now: float) -> float | None:
+        """How fast to send at this moment; None: there is no limit."""
+        paces = [self._risen(now)]
+        if self._offer is not None and now < self._offer[1]:
+            paces.append(self._offer[0])
+        return min((max(pace, _SLOWEST_PER_S) for pace in paces if pace is not None), default=None)
+
+    def wait_s(self, now: float) -> float:
+        """Seconds until the next request may go; not positive: it may go now."""
+        return max(self._next, self._closed_until) - now
+
+    def went(self, now: float) -> None:
+        """A request goes."""
+        if self._cycle_at is None:
+            self._cycle_at = now
+        pace = self.pace(now)
+        if pace is None:
+            return
+        if self._base_at is None and self._jam_at is None:
+            self._base_at = now
+        elif self._base_at is not None and now > self._next:
+            self._base_at += now - max(self._next, self._base_at)  # a pace that is not used proves nothing
+        self._next = max(self._next, now) + 1 / pace
+
+    def took(self, sent_at: float, now: float) -> None:
+        """A request was not refused for the rate."""
+        self._taken += 1
+        if self._jam_at is not None and sent_at >= self._cut_at:
+            self._settle(self._jam_at, now)
+
+    def refused(self, sent_at: float, now: float) -> None:
+        """A request was refused for the rate. Those that went before the last cut tell nothing new."""
+        if sent_at < self._cut_at:
+            return
+        pace = self._risen(now)
+        if self._jam_at is None:
+            self._jam_at, self._jam_pace = now, pace
+        self._base = max(_CUT * (pace if pace is not None else self._measured(now)), _SLOWEST_PER_S)
+        self._base_at = None
+        self._cut_at = now
+        self._next = now + 1 / self._base
+
+    def told(self, allowance: Allowance, now: float, *, was_taken: bool) -> None:
+        """What an answer's headers say of the quota."""
+        if self._lies >= _LIES:
+            return
+        left, reset_s = allowance.remaining, allowance.reset_s
+        if left is not None and reset_s is not None and left < 1:
+            if was_taken and now < self._closed_until:
+                self._lies += 1  # the last one had been taken already
+                if self._lies >= _LIES:
+                    self._closed_until, self._offer = -math.inf, None
+                    return
+            self._closed_until = max(self._closed_until, now + reset_s)
+        elif left is not None and reset_s:
+            self._offer = (left / reset_s, now + reset_s)
+        elif allowance.per_s is not None:
+            self._offer = (allowance.per_s, math.inf)
+
+    def _risen(self, now: float) -> float | None:
+        """From the base to just under the limit, as long again there, and then beyond it, ever faster."""
+        if self._base is None or self._limit is None or self._base_at is None:
+            return self._base
+        gone = (now - self._base_at) / self._rise_s
+        if gone <= 1:
+            return self._base + (_STAY * self._limit - self._base) * gone
+        return _STAY * self._limit * (1 + 0.05 * max(gone - 2, 0.0) ** 3)
+
+    def _measured(self, now: float) -> float:
+        """What was taken, a second, since counting began."""
+        since = now if self._cycle_at is None else self._cycle_at
+        return self._taken / max(now - since, 0.1)
+
+    def _settle(self, jam_at: float, now: float) -> None:
+        """Something is taken again, so a limit is found."""
+        is_edge = now - jam_at <= _EDGE * (now - (self._cycle_at or now))
+        found = self._jam_pace if is_edge and self._jam_pace is not None else self._measured(now)
+        found = max(found, _SLOWEST_PER_S)
+        is_same = self._limit is not None and abs(found - self._limit) <= _SAME * self._limit
+        self._rise_s = min(2 * self._rise_s, _MAX_RISE_S) if is_same else _RISE_S
+        self._limit, self._base, self._base_at = found, _BEGIN * found, now
+        self._next = now + 1 / self._base
+        self._jam_at = None
+        self._cycle_at, self._taken = now, 0
