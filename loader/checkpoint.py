@@ -88,6 +88,18 @@ _PAGE_BYTES = 16_384
 #: A batch's span may hold this many rows that aren't its own for each that is; rows farther off stand alone.
 _SPREAD = 2
 
+#: What is ours to mend, and not the disk's.
+_OURS = (sqlite3.IntegrityError, sqlite3.ProgrammingError)
+
+#: SQLite's words for a disk that doesn't do what it should.
+_OF_DISK = {
+    sqlite3.SQLITE_CANTOPEN,
+    sqlite3.SQLITE_FULL,
+    sqlite3.SQLITE_IOERR,
+    sqlite3.SQLITE_PERM,
+    sqlite3.SQLITE_READONLY,
+}
+
 
 _Item = TypeVar("_Item", bound=tuple[Any, ...])
 
@@ -120,9 +132,10 @@ class ResultRow(NamedTuple):
 class Checkpoint:
     """An open checkpoint. Use as a context manager; methods block and belong into a thread."""
 
-    def __init__(self, path: Path, db: sqlite3.Connection) -> None:
+    def __init__(self, path: Path, db: sqlite3.Connection, *, is_read_only: bool = False) -> None:
         self.path = path
         self._db = db
+        self._is_read_only = is_read_only
 
     @classmethod
     def open(cls, path: Path, *, create: bool) -> "Checkpoint":
@@ -138,8 +151,13 @@ class Checkpoint:
                     db.execute(f"PRAGMA page_size={_PAGE_BYTES}")
                     db.executescript(f"BEGIN; PRAGMA user_version={VERSION}; {_SCHEMA} COMMIT;")
                 _check(path, db)  # before anything is changed: it may be another program's
-                db.execute("PRAGMA journal_mode=WAL")
+                # Fetched, as only that tells of an I/O error; after it, and without a log, a commit would end with the
+                # removal of a file, which is not synced.
+                db.execute("PRAGMA journal_mode=WAL").fetchone()
                 db.execute("PRAGMA synchronous=FULL")
+                db.execute("PRAGMA fullfsync=ON")  # macOS: else a sync ends in the drive's memory
+                db.execute("BEGIN IMMEDIATE")  # opens the log, or says why that can't be
+                db.execute("ROLLBACK")
                 return cls(path, db)
         except sqlite3.Error as error:
             raise CheckpointError(_unusable(path, error)) from error
@@ -156,15 +174,29 @@ class Checkpoint:
             with _closed_on_error(sqlite3.connect(uri, uri=True, isolation_level=None, check_same_thread=False)) as db:
                 db.execute("BEGIN")
                 _check(path, db)
-                return cls(path, db)
+                return cls(path, db, is_read_only=True)
         except sqlite3.Error as error:
-            raise CheckpointError(f"checkpoint {path}: {error}") from error
+            raise CheckpointError(_unusable(path, error)) from error
 
     def __enter__(self) -> "Checkpoint":
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, _type: object, error: BaseException | None, _traceback: object) -> None:
         self._db.close()
+        if isinstance(error, sqlite3.DatabaseError) and not isinstance(error, _OURS):
+            raise (CheckpointError if self._is_read_only else Stopped)(_unusable(self.path, error)) from error
+
+    @contextlib.contextmanager
+    def refusing(self) -> Iterator[None]:
+        """Around what comes before anything is sent: a checkpoint that fails there forbids it: CheckpointError."""
+        try:
+            yield
+        except Stopped as error:
+            raise CheckpointError(str(error)) from error
+        except sqlite3.DatabaseError as error:
+            if isinstance(error, _OURS):
+                raise
+            raise CheckpointError(_unusable(self.path, error)) from error
 
     # What load it is
 
@@ -174,7 +206,7 @@ class Checkpoint:
         return None if found is None else json.loads(found[0])
 
     def put(self, **facts: Any) -> None:
-        """Set facts of the load, durably and together."""
+        """Set facts of the load, durably and together. Raises Stopped if the disk doesn't take them."""
         with self._transaction():
             self._db.executemany(
                 "INSERT OR REPLACE INTO load VALUES (?, ?)", [(key, json.dumps(value)) for key, value in facts.items()]
@@ -200,21 +232,14 @@ class Checkpoint:
                 marks.append(entry.mark)
             if entry.batch is not None:
                 _spread(entry.batch, entry.outcomes, now, batches, singles)
-        try:
-            with self._transaction():
-                self._db.executemany("INSERT INTO batch VALUES (NULL,?,?,?,?,?,?,?,?,?,?)", batches)
-                self._db.executemany("INSERT INTO outcome VALUES (?,?,?,?,?,?,?)", singles)
-                self._db.executemany("INSERT OR REPLACE INTO mark VALUES (?,?,?,?,?)", marks)
-                if position is not None:
-                    self._db.execute("INSERT OR REPLACE INTO load VALUES ('position', ?)", (json.dumps(position),))
-                if found is not None:
-                    self._db.execute("INSERT OR REPLACE INTO load VALUES ('found', ?)", (json.dumps(found._asdict()),))
-        except (sqlite3.IntegrityError, sqlite3.ProgrammingError):  # ours to mend, not the disk's
-            raise
-        except sqlite3.DatabaseError as error:  # disk full, I/O error, file damaged
-            raise Stopped(
-                f"can't write the checkpoint {self.path}: {error}; what was settled before is safe"
-            ) from error
+        with self._transaction():
+            self._db.executemany("INSERT INTO batch VALUES (NULL,?,?,?,?,?,?,?,?,?,?)", batches)
+            self._db.executemany("INSERT INTO outcome VALUES (?,?,?,?,?,?,?)", singles)
+            self._db.executemany("INSERT OR REPLACE INTO mark VALUES (?,?,?,?,?)", marks)
+            if position is not None:
+                self._db.execute("INSERT OR REPLACE INTO load VALUES ('position', ?)", (json.dumps(position),))
+            if found is not None:
+                self._db.execute("INSERT OR REPLACE INTO load VALUES ('found', ?)", (json.dumps(found._asdict()),))
 
     def reopen(self, codes: Collection[str]) -> int:
         """Take the rows whose outcome is one of `codes` back out, so that the load is unfinished. Returns how many.
@@ -331,14 +356,22 @@ class Checkpoint:
 
     @contextlib.contextmanager
     def _transaction(self) -> Iterator[None]:
-        self._db.execute("BEGIN IMMEDIATE")
+        """All or nothing, and durable. Raises Stopped if the disk doesn't take it."""
         try:
-            yield
-            self._db.execute("COMMIT")
-        except BaseException:
-            if self._db.in_transaction:
-                self._db.execute("ROLLBACK")
-            raise
+            self._db.execute("BEGIN IMMEDIATE")
+            try:
+                yield
+                self._db.execute("COMMIT")
+            except BaseException:
+                if self._db.in_transaction:
+                    self._db.execute("ROLLBACK")
+                raise
+        except sqlite3.DatabaseError as error:  # disk full, I/O error, file damaged
+            if isinstance(error, _OURS):
+                raise
+            raise Stopped(
+                f"can't write the checkpoint {self.path}: {error}; what was settled before is safe"
+            ) from error
 
 
 @contextlib.contextmanager
@@ -366,6 +399,11 @@ def _unusable(path: Path, error: sqlite3.Error) -> str:
         return f"checkpoint {path} is a folder; name a file in checkpoint.path"
     if "malformed" in str(error):
         return f"{path} is damaged ({error}); move it away to load all rows again, or bring back a copy of it"
+    kind = getattr(error, "sqlite_errorcode", 0) & 0xFF  # the bits above say more of the same
+    if kind == sqlite3.SQLITE_BUSY:
+        return f"the checkpoint {path} is in use by another program ({error}); end that, and run this again"
+    if kind in _OF_DISK:
+        return f"can't use the checkpoint {path}: {error}; see to its disk, or set checkpoint.path to put it elsewhere"
     return f"{path} is not a checkpoint ({error}); move it away, or name another file in checkpoint.path"
 
 
@@ -468,11 +506,15 @@ def lock(path: Path) -> Iterator[None]:
             pass
         os.close(handle)  # the run before removed it between our opening and our locking
     try:
-        os.truncate(handle, 0)
-        os.pwrite(handle, f"{os.getpid()}\n".encode(), 0)
+        try:
+            os.truncate(handle, 0)
+            os.pwrite(handle, f"{os.getpid()}\n".encode(), 0)
+        except OSError as error:
+            raise CheckpointError(f"checkpoint {path}: can't write {name.name} beside it: {error.strerror}") from error
         yield
     finally:
-        name.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # it may stay: what counts is who holds it
+            name.unlink()
         os.close(handle)
 
 

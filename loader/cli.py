@@ -7,7 +7,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from functools import wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, NoReturn
@@ -178,7 +178,8 @@ def run(
     _check_flags(loaded, first, allow_shrink)
     export, path = loaded.source, loaded.checkpoint_path
     export.check(loaded.row_mapping())  # before a checkpoint is made for it
-    with lock(path):
+    kept = loaded.store.locked() if loaded.store else nullcontext()
+    with lock(path), kept:
         whole = _prepare(loaded, path, fresh=fresh, allow_shrink=allow_shrink)
         if fresh and (aside := set_aside(path, even_unfinished=yes)):
             say(f"loader: the old checkpoint is kept as {aside.name}")
@@ -222,9 +223,10 @@ def retry(settings: Path, overrides: tuple[str, ...], until: str | None) -> int:
     if not path.exists():
         raise Refused(f"there is no checkpoint {path} yet; load first, with: {_again('run', settings, overrides)}")
     export.check(loaded.row_mapping())
-    with lock(path), Checkpoint.open(path, create=False) as checkpoint:
+    kept = loaded.store.locked() if loaded.store else nullcontext()
+    with lock(path), kept, Checkpoint.open(path, create=False) as checkpoint:
         resume = begin(checkpoint, loaded.identity(), export, loaded.row_mapping())
-        whole = _prepare(loaded, path)
+        whole = _prepare(loaded, path, retry=True)
         resume = reopen(checkpoint, resume)
         if resume.is_finished:
             say("loader: there is nothing to retry")
@@ -245,8 +247,8 @@ def _check_flags(settings: "Settings", first: int | None, allow_shrink: bool) ->
         raise Refused(f"--allow-shrink: {api} keeps what an export leaves out, so a smaller one takes nothing away")
 
 
-def _prepare(settings: "Settings", path: Path, *, fresh: bool = False, allow_shrink: bool = False) -> "Whole | None":
-    """The export of a target that takes it in one request, fit to be sent; None: the target takes it in parts."""
+def _prepare(settings: "Settings", path: Path, **how: bool) -> "Whole | None":
+    """The export of a target that takes it in one request, fit to be sent. None: it goes in parts, or is done."""
     from loader.whole import prepare
 
     if settings.store is None:
@@ -258,8 +260,7 @@ def _prepare(settings: "Settings", path: Path, *, fresh: bool = False, allow_shr
         settings.identity(),
         path,
         lambda message: say(f"loader: {message}"),
-        fresh=fresh,
-        allow_shrink=allow_shrink,
+        **how,
     )
 
 

@@ -13,6 +13,7 @@ import random
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
+from operator import attrgetter
 from typing import Literal, TypeVar
 
 import anyio
@@ -22,6 +23,7 @@ from anyio import to_thread
 from loader.concurrency import Concurrency
 from loader.errors import Refused, Stopped, TransportError
 from loader.lane import Lane
+from loader.progress import Brake, Found
 from loader.quota import Pace
 from loader.rate import Rate
 from loader.request import Request, Response
@@ -59,6 +61,24 @@ class Tempo:
         self.rate = rate or Rate()
         self.concurrency = concurrency or Concurrency(_UNLIMITED)
         self.waits_for: Literal["", "pause", "token", "quota", "rate"] = ""
+
+    def found(self, users: int | None = None, body_bytes: int | None = None) -> Found:
+        """What is known of the target by now, with the size of its requests."""
+        at_once = self.concurrency
+        return Found(self.rate.limit, at_once.found, users, body_bytes, at_once.seconds_per_user, self.brake)
+
+    @property
+    def brake(self) -> Brake:
+        """Why it is not faster, at this moment."""
+        return self.waits_for or ("target" if self.concurrency.is_full else "reader")
+
+
+def layers(
+    wire: Send, lane: Lane, tempo: Tempo, credentials: "Credentials", refuses: Callable[[Response], bool]
+) -> Send:
+    """All of them, round `wire`. `refuses`: does an answer say that the token is at fault?"""
+    observed = observe(bearer(wire, credentials, refuses), lane, tempo)
+    return gate(pace(observed, lane, tempo, credentials, attrgetter("users")), tempo)
 
 
 def gate(send: Send, tempo: Tempo) -> Send:

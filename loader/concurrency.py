@@ -16,9 +16,11 @@ from statistics import fmean, pstdev
 #: A round is at least so many answers: fewer say nothing about the mean.
 _ROUND = 8
 #: Answers this much slower than the best are taken for as good; and so many standard errors more, as they vary.
-_TOLERANCE, _ERRORS = 0.08, 2.0
+_TOLERANCE, _ERRORS = 0.05, 2.5
 #: The part of the limit that is tried beyond what is proven.
-_HEADROOM = 0.06
+_HEADROOM = 0.05
+#: Where nothing speaks against it for long, up to so many times that much is tried.
+_HURRY = 5
 #: Of the way to where a round points, a limit that falls goes so much at once.
 _FALL = 0.5
 #: One slow answer counts for at most so many good ones.
@@ -44,9 +46,12 @@ class Concurrency:
         self._limit = float(min(start or 4, most))
         self._is_starting = start is None  # doubles, until answers become slower
         self._best: float | None = None
+        self._best_count = 1  # of answers whose mean that is
+        self._spread = 0.0  # of single answers while they are quick, as a share of their mean
         self._in_flight = 0
         self._usual_users = 0.0
         self._proved = 0.0  # the largest limit of which all was used, with quick answers
+        self._streak = 0  # of rounds as quick as the best, of which all was used
         self._doubts = 0
         self._slow: tuple[float, float] | None = None  # the limit and the mean of the last round that was too slow
         self._failing: tuple[float, float] | None = None  # the limit, and the share of failures, when they began
@@ -58,6 +63,11 @@ class Concurrency:
     def limit(self) -> int:
         """How many may be on the wire."""
         return max(int(self._limit), 1)
+
+    @property
+    def is_full(self) -> bool:
+        """Is all of the limit on the wire?"""
+        return self._in_flight >= self.limit
 
     @property
     def found(self) -> int | None:
@@ -72,7 +82,7 @@ class Concurrency:
     def went(self) -> None:
         """A request goes on the wire."""
         self._in_flight += 1
-        self._was_full = self._was_full or self._in_flight >= self.limit
+        self._was_full = self._was_full or self.is_full
 
     def answered(self, sent_at: float, now: float, users: int) -> None:
         """It was taken. (What is refused is often refused at once: that is no good answer's time.)"""
@@ -102,7 +112,7 @@ class Concurrency:
 
     def _end_round(self, now: float) -> None:
         count = len(self._times) + self._failures
-        if count < max(self.limit, _ROUND):
+        if count < max(self.limit * (1 if self._is_starting else 2), _ROUND):
             return
         failures = self._failures / count
         if not self._times:
@@ -111,7 +121,7 @@ class Concurrency:
             self._judge_failures(failures)
         else:
             self._failing = None
-            self._judge_times(fmean(self._times), pstdev(self._times) / math.sqrt(len(self._times)))
+            self._judge_times(fmean(self._times), pstdev(self._times), len(self._times))
         self._begin_round(now)
 
     def _judge_failures(self, share: float) -> None:
@@ -126,19 +136,28 @@ class Concurrency:
         self._proved = min(self._proved, self._limit)
         self._limit = max(self._limit * _BACK_PRESSURE, 1.0)
 
-    def _judge_times(self, mean: float, error: float) -> None:
-        if self._best is None or mean < self._best:
-            self._best = mean
-        share = min((self._best * (1 + _TOLERANCE) + _ERRORS * error) / mean, 1.0) if mean else 1.0
+    def _judge_times(self, mean: float, spread: float, count: int) -> None:
+        if self._best is None:
+            self._best, self._best_count = mean, count
+        error = _ERRORS * self._spread * math.sqrt(1 / count + 1 / self._best_count)
+        is_better_known = count >= 2 * self._best_count and mean <= self._best * (1 + error)
+        if mean < self._best or is_better_known:
+            self._best, self._best_count = mean, count
+        good = self._best * (1 + _TOLERANCE + error)
+        share = min(good / mean, 1.0) if mean else 1.0
+        if share == 1.0 and mean:
+            self._spread += 0.3 * (spread / mean - self._spread)
         spare = max(_HEADROOM * self._limit, 0.5)
         if share == 1.0:
             self._doubts, self._slow = 0, None
             if self._was_full:
                 self._proved = max(self._proved, self._limit)
+                self._streak += 1
                 is_far = self._is_starting or self._limit <= self._proved / 2
-                self._limit = min(self._limit + (self._limit if is_far else spare), self._most)
+                rise = self._limit if is_far else spare * min(1 + self._streak // 3, _HURRY)
+                self._limit = min(self._limit + rise, self._most)
             return
-        self._is_starting = False
+        self._is_starting, self._streak = False, 0
         self._proved = min(self._proved, self._limit)
         self._doubt(mean)
         wanted = self._limit * share + spare
@@ -157,5 +176,5 @@ class Concurrency:
             self._doubts = 0 if is_helped else self._doubts + 1
             self._slow = (self._limit, mean)
         if self._doubts >= _DOUBTS:
-            self._best, self._doubts, self._slow = mean, 0, None
+            self._best, self._best_count, self._doubts, self._slow = mean, 1, 0, None
             self._is_starting = True

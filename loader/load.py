@@ -11,14 +11,13 @@ import time
 from collections.abc import Callable
 from contextlib import aclosing
 from datetime import UTC, datetime
-from operator import attrgetter
 
 from anyio import create_task_group, to_thread
 
 from loader.batch import Batcher
 from loader.ceiling import RequestSize
 from loader.checkpoint import Checkpoint, Entry
-from loader.client import Credentials, Tempo, bearer, gate, observe, pace
+from loader.client import Credentials, Tempo, layers
 from loader.concurrency import Concurrency
 from loader.dispatch import Dispatcher
 from loader.errors import Stopped
@@ -83,9 +82,14 @@ async def load(
     size = RequestSize(settings.batch_limits, kept.users, kept.body_bytes)
     tempo = Tempo(settings.paces, Rate(kept.requests_per_s), Concurrency(limits.concurrency, kept.concurrency))
 
-    def found() -> Found:
-        return Found(tempo.rate.limit, tempo.concurrency.found, *size.found, tempo.concurrency.seconds_per_user)
-
+    # Of what is read, most may still be waiting: what counts is the part that is settled.
+    meter = Meter(
+        tally,
+        fingerprint.size,
+        lambda: reading.position * tally.rows // max(reading.row, 1),
+        time.monotonic,
+        lambda: tempo.found(*size.found),
+    )
     way = await to_thread.run_sync(settings.way)
     async with (
         Transport(settings.base_url, limits.concurrency, limits.timeout_s, network=way) as wire,
@@ -93,19 +97,12 @@ async def load(
         create_task_group() as tasks,
     ):
         credentials = Credentials(target.scheme, settings.secrets, wire, lane, tempo, warn=warn)
-        observed = observe(bearer(wire, credentials, target.refuses_token), lane, tempo)
-        send = gate(pace(observed, lane, tempo, credentials, attrgetter("users")), tempo)
+        send = layers(wire, lane, tempo, credentials, target.refuses_token)
         settler = Settler(target, send, lane, size, limits.attempts, warn, is_proven=tally.is_proven)
         tasks.start_soon(reading.pump)
-        # Of what is read, most may still be waiting: what counts is the part that is settled.
-        watch(
-            Meter(
-                tally, fingerprint.size, lambda: reading.position * tally.rows // max(reading.row, 1), time.monotonic
-            ),
-            lane,
-        )
+        watch(meter, lane)
         await refuse_undeclared(target, send, await to_thread.run_sync(export.names, settings.row_mapping()), warn)
-        dispatcher = Dispatcher(batcher, settler, checkpoint, lane, limits.concurrency, committed, found)
+        dispatcher = Dispatcher(batcher, settler, checkpoint, lane, limits.concurrency, committed, meter.found)
         await dispatcher.run(reading.blocks())
         tasks.cancel_scope.cancel()
     if error := lane.reason or reading.error:

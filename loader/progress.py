@@ -1,7 +1,7 @@
 """How far a load is: counters, a snapshot for the screen, and the rules for stopping early."""
 
-from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Literal, NamedTuple
 
 from loader.outcome import GOOD, Code, Outcome
@@ -75,11 +75,29 @@ class Tally:
         return None
 
 
+#: Why a load is not faster: what the next request waits for, or that nothing is there to be sent.
+Brake = Literal["reader", "target", "pause", "token", "quota", "rate"]
+
+#: The same, for people.
+BRAKES: Mapping[Brake, str] = {
+    "reader": "the export is read no faster",
+    "target": "the target works no faster",
+    "pause": "the target is waited for",
+    "token": "tokens are waited for",
+    "quota": "the quota allows no more",
+    "rate": "the target refuses to take more",
+}
+
+#: Of so many moments, a quarter of a second apart, the most frequent reason counts.
+_MOMENTS = 40
+
+
 class Found(NamedTuple):
     """What a run found of the target, where the next one begins. None: nothing yet, or no less than the limits allow.
 
     `requests_per_s`: what it takes before it refuses for the rate; `concurrency`: how many requests it works on at
-    once; `users`, `body_bytes`: the largest request; `seconds_per_user`: the quickest answers' time.
+    once; `users`, `body_bytes`: the largest request; `seconds_per_user`: the quickest answers' time. `brake`: why it
+    was not faster of late.
     """
 
     requests_per_s: float | None = None
@@ -87,10 +105,18 @@ class Found(NamedTuple):
     users: int | None = None
     body_bytes: int | None = None
     seconds_per_user: float | None = None
+    brake: Brake | None = None
 
-
-#: Why a load is not faster: what the next request waits for, or that nothing is there to be sent.
-Brake = Literal["reader", "target", "pause", "token", "quota", "rate"]
+    def words(self) -> Iterator[str]:
+        """For people: each in a few words."""
+        if self.brake is not None:
+            yield BRAKES[self.brake]
+        if self.concurrency is not None:
+            yield f"{self.concurrency} requests at once"
+        if self.requests_per_s is not None:
+            yield f"up to {self.requests_per_s:,.3g} requests/s"
+        if self.users is not None:
+            yield f"up to {self.users:,} users a request"
 
 
 class Snapshot(NamedTuple):
@@ -102,19 +128,41 @@ class Snapshot(NamedTuple):
     rows_per_s: float
     elapsed_s: float
     left_s: float | None
+    found: Found = Found()
 
 
 class Meter:
-    """How fast this run is, and how much of it is left. `position`: bytes of the export, of `size`, read by now."""
+    """How fast this run is, and how much of it is left. `position`: bytes of the export, of `size`, read by now.
 
-    def __init__(self, tally: Tally, size: int, position: Callable[[], int], now: Callable[[], float]) -> None:
+    `found`: what is known of the target, with the brake of this moment.
+    """
+
+    def __init__(
+        self,
+        tally: Tally,
+        size: int,
+        position: Callable[[], int],
+        now: Callable[[], float],
+        found: Callable[[], Found] = Found,
+    ) -> None:
         self._tally = tally
+        self._look = found
+        self._brakes: deque[Brake | None] = deque(maxlen=_MOMENTS)
         self._size = size
         self._position = position
         self._now = now
         self._start = now()
         self._first_rows = tally.rows
         self._first_position: int | None = None
+
+    def sample(self) -> None:
+        """Take note of what the load waits for at this moment."""
+        self._brakes.append(self._look().brake)
+
+    def found(self) -> Found:
+        """What is known of the target, with what the load waited for most of late."""
+        ((brake, _),) = Counter(self._brakes).most_common(1) or [(None, 0)]
+        return self._look()._replace(brake=brake)
 
     def snapshot(self) -> Snapshot:
         """The load at this moment."""
@@ -130,6 +178,7 @@ class Meter:
             (self._tally.rows - self._first_rows) / elapsed,
             elapsed,
             (self._size - position) * elapsed / done if done > 0 and elapsed > 2 and self._size else None,
+            self.found(),
         )
 
 

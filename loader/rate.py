@@ -10,19 +10,24 @@ Pauses (`Retry-After`) are the lane's: they say when, not how fast. CUBIC, as in
 """
 
 import math
+from collections import deque
 
 from loader.retry import Allowance
 
-#: While nothing is taken at all, each further refusal multiplies the pace with this.
-_CUT = 0.7
+#: While nothing is taken at all, each further refusal multiplies the pace with this; so does one that comes so soon.
+_CUT, _CUT_SOON, _SOON_S = 0.7, 0.95, 5.0
 #: After a refusal the pace begins at this share of the limit found, and stays at that one, which is safely below it.
 _BEGIN, _STAY = 0.93, 0.98
 #: So long it takes to rise, at first and at most; as long again it stays.
 _RISE_S, _MAX_RISE_S = 3.0, 60.0
+#: A limit that is only guessed is tried at once, by so much more of it each second.
+_TRY_PER_S = 0.05
 #: Found within this of the limit found before: it is the same.
 _SAME = 0.10
-#: Refused for no longer than this share of the time since the last refusal: not a window that is used up, but its edge.
-_EDGE = 0.15
+#: Refused for longer than this: a window of a minute or so is used up, and only the mean over all of it counts.
+_LONG_S = 5.0
+#: What went in the last moments before a refusal was one too many.
+_MOMENT_S = 1.0
 #: No slower than this, or nobody would find out that it got better.
 _SLOWEST_PER_S = 0.2
 #: Taken so often against what the headers said, they are not believed any more.
@@ -41,11 +46,13 @@ class Rate:
         self._base = start and _BEGIN * start  # the pace at `_base_at`, from which it rises
         self._base_at: float | None = None  # None: it doesn't
         self._rise_s = _RISE_S
+        self._is_sure = start is not None
         self._jam_at: float | None = None  # since when everything is refused
-        self._jam_pace: float | None = None  # at which that began
+        self._jam_pace: float | None = None  # at which that began; None: there was no limit
         self._cut_at = -math.inf
         self._cycle_at: float | None = None  # since when is counted what was taken
         self._taken = 0
+        self._lately: deque[float] = deque()  # when it took something, in the last moments
         self._next = -math.inf
         self._offer: tuple[float, float] | None = None  # a pace that headers gave, and until when
         self._closed_until = -math.inf  # nothing is left until then, the headers say
@@ -83,16 +90,19 @@ class Rate:
     def took(self, sent_at: float, now: float) -> None:
         """A request was not refused for the rate."""
         self._taken += 1
-        if self._jam_at is not None and sent_at >= self._cut_at:
+        self._lately.append(now)
+        while self._lately[0] <= now - _MOMENT_S:
+            self._lately.popleft()
+        if self._jam_at is not None and sent_at > self._cut_at:
             self._settle(self._jam_at, now)
 
     def refused(self, sent_at: float, now: float) -> None:
         """A request was refused for the rate. Those that went before the last cut tell nothing new."""
-        if sent_at < self._cut_at:
+        if sent_at <= self._cut_at:
             return
         pace = self._risen(now)
         if self._jam_at is None:
-            self._jam_at, self._jam_pace = now, pace
+            self._jam_at, self._jam_pace = now, None if pace is None else min(pace, self._of_late(now))
         self._base = max(_CUT * (pace if pace is not None else self._measured(now)), _SLOWEST_PER_S)
         self._base_at = None
         self._cut_at = now
@@ -119,7 +129,10 @@ class Rate:
         """From the base to just under the limit, as long again there, and then beyond it, ever faster."""
         if self._base is None or self._limit is None or self._base_at is None:
             return self._base
-        gone = (now - self._base_at) / self._rise_s
+        gone_s = now - self._base_at
+        if not self._is_sure:
+            return self._base * (1 + _TRY_PER_S * gone_s)
+        gone = gone_s / self._rise_s
         if gone <= 1:
             return self._base + (_STAY * self._limit - self._base) * gone
         return _STAY * self._limit * (1 + 0.05 * max(gone - 2, 0.0) ** 3)
@@ -129,13 +142,24 @@ class Rate:
         since = now if self._cycle_at is None else self._cycle_at
         return self._taken / max(now - since, 0.1)
 
+    def _of_late(self, now: float) -> float:
+        """What was taken, a second, in the last moments."""
+        since = max(now - _MOMENT_S, self._cycle_at if self._cycle_at is not None else now)
+        count = sum(at > since for at in self._lately)
+        return max(count, 1) / max(now - since, 0.1)
+
     def _settle(self, jam_at: float, now: float) -> None:
         """Something is taken again, so a limit is found."""
-        is_edge = now - jam_at <= _EDGE * (now - (self._cycle_at or now))
-        found = self._jam_pace if is_edge and self._jam_pace is not None else self._measured(now)
+        jam_s, cycle_s = now - jam_at, now - (self._cycle_at or now)
+        is_guess = jam_s > _LONG_S or self._jam_pace is None
+        if is_guess or self._jam_pace is None:
+            found = self._measured(now)
+        else:
+            found = self._jam_pace * (_CUT_SOON if cycle_s < _SOON_S else 1.0)
         found = max(found, _SLOWEST_PER_S)
         is_same = self._limit is not None and abs(found - self._limit) <= _SAME * self._limit
-        self._rise_s = min(2 * self._rise_s, _MAX_RISE_S) if is_same else _RISE_S
+        self._rise_s = max(min(2 * self._rise_s if is_same else _RISE_S, _MAX_RISE_S), min(jam_s, _MAX_RISE_S))
+        self._is_sure = is_same or not is_guess
         self._limit, self._base, self._base_at = found, _BEGIN * found, now
         self._next = now + 1 / self._base
         self._jam_at = None

@@ -8,7 +8,7 @@ from typing import Any, TextIO
 
 from loader.checkpoint import Checkpoint, runner
 from loader.outcome import GOOD, Code
-from loader.progress import duration
+from loader.progress import Found, duration
 
 COLUMNS = ("row", "user", "code", "message", "target_code", "http_status", "attempts")
 
@@ -54,6 +54,7 @@ def status(checkpoint: Checkpoint) -> dict[str, Any]:
         "started_at": checkpoint.get("started_at"),
         "retried_at": checkpoint.get("retried_at"),
         "finished_at": finished,
+        "found": checkpoint.get("found"),
     }
 
 
@@ -77,6 +78,8 @@ def status_lines(state: dict[str, Any]) -> Iterator[str]:
             yield f"running (process {state['process']}); {begun}{pace}{left}"
         else:
             yield f"not finished; {begun}{pace}. Go on with: loader run SETTINGS"
+    if words := ", ".join(Found(**state["found"] or {}).words()):
+        yield f"found: {words}"
 
 
 def outcome_lines(counts: dict[Code, int]) -> Iterator[str]:

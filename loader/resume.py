@@ -28,37 +28,41 @@ class Resume:
 def begin(checkpoint: Checkpoint, identity: dict[str, Any], export: Export, mapping: RowMapping) -> Resume:
     """Make this run the next of the checkpoint's load, or its first. Raises CheckpointError if it is another load."""
     found = export.fingerprint()
-    known = checkpoint.get("identity")
-    is_finished = checkpoint.get("finished_at") is not None
-    if known is None or not _is_worth_keeping(checkpoint):
-        checkpoint.forget_marks()
-        files = list(map(str, export.paths))
-        checkpoint.put(
-            identity=identity, export=found._asdict(), path=str(export), files=files, mapping=mapping.as_json()
-        )
-        checkpoint.put(started_at=time.time())
-        return Resume(SpanSet(), None)
-    _same_load(checkpoint.path, known, identity)
-    _same_export(checkpoint, export, mapping, found)
-    return Resume(SpanSet(), None, is_finished=True) if is_finished else _go_on(checkpoint)
+    with checkpoint.refusing():
+        known = checkpoint.get("identity")
+        is_finished = checkpoint.get("finished_at") is not None
+        if known is None or not _is_worth_keeping(checkpoint):
+            checkpoint.forget_marks()
+            files = list(map(str, export.paths))
+            checkpoint.put(
+                identity=identity, export=found._asdict(), path=str(export), files=files, mapping=mapping.as_json()
+            )
+            checkpoint.put(started_at=time.time())
+            return Resume(SpanSet(), None)
+        _same_load(checkpoint.path, known, identity)
+        _same_export(checkpoint, export, mapping, found)
+        return Resume(SpanSet(), None, is_finished=True) if is_finished else _go_on(checkpoint)
 
 
 def standing(
     path: Path, identity: dict[str, Any], export: Export, mapping: RowMapping
-) -> Literal["open", "answered", "outdated"]:
+) -> Literal["open", "answered", "finished", "outdated"]:
     """How the checkpoint at `path` stands to a load that goes whole, in one request. Nothing in it is changed.
 
-    "answered": it holds the outcomes of this very export. "outdated": it holds the same load of an export that has
-    changed since, of which nothing can be resumed. "open": anything else, of which begin() says what it is.
+    "answered": it holds the outcomes of this very export; "finished": and that is all. "outdated": it holds the same
+    load of an export that has changed since, of which nothing can be resumed. "open": anything else, of which begin()
+    says what it is.
     """
     if not path.exists():
         return "open"
-    with Checkpoint.open(path, create=False) as checkpoint:
+    with Checkpoint.open(path, create=False) as checkpoint, checkpoint.refusing():
         known = checkpoint.get("identity")
         if known is None or _differing(known, identity) or not _is_worth_keeping(checkpoint):
             return "open"
         if _difference(checkpoint, export, mapping, export.fingerprint()):
             return "outdated"
+        if checkpoint.get("finished_at") is not None:
+            return "finished"
         return "answered" if checkpoint.counts() else "open"
 
 
@@ -78,9 +82,12 @@ def reopen(checkpoint: Checkpoint, resume: Resume) -> Resume:
 
     A retry that was interrupted just goes on. Raises CheckpointError if the load itself is not finished.
     """
-    if not resume.is_finished and checkpoint.get("retried_at") is None:
-        raise CheckpointError(f"{checkpoint.path} holds a load that is not finished; finish it first, with loader run")
-    return _go_on(checkpoint) if resume.is_finished and checkpoint.reopen(WORTH_RETRYING) else resume
+    with checkpoint.refusing():
+        if not resume.is_finished and checkpoint.get("retried_at") is None:
+            raise CheckpointError(
+                f"{checkpoint.path} holds a load that is not finished; finish it first, with loader run"
+            )
+        return _go_on(checkpoint) if resume.is_finished and checkpoint.reopen(WORTH_RETRYING) else resume
 
 
 def set_aside(path: Path, *, even_unfinished: bool) -> Path | None:

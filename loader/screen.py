@@ -10,7 +10,7 @@ from loader.outcome import GOOD
 from loader.progress import Meter, Snapshot, duration
 
 _PLAIN_EVERY_S = 10.0
-_TERMINAL_EVERY_S = 0.25
+_SAMPLE_EVERY_S = 0.25
 
 
 def line(snapshot: Snapshot) -> str:
@@ -26,14 +26,16 @@ def line(snapshot: Snapshot) -> str:
         parts.insert(0, f"{snapshot.share:4.0%}")
     if snapshot.left_s is not None:
         parts.append(f"{duration(snapshot.left_s)} left")
-    return " · ".join(parts)
+    return " · ".join([*parts, *snapshot.found.words()])
 
 
 async def show_progress(console: Console, meter: Meter, lane: Lane) -> None:
     """Draw until cancelled."""
     if not console.is_terminal:
         while True:
-            await anyio.sleep(_PLAIN_EVERY_S)
+            for _ in range(round(_PLAIN_EVERY_S / _SAMPLE_EVERY_S)):
+                await anyio.sleep(_SAMPLE_EVERY_S)
+                meter.sample()
             console.print(line(meter.snapshot()), markup=False, highlight=False, soft_wrap=True)
     with Live(console=console, auto_refresh=False, transient=True) as live:
         while True:
@@ -43,4 +45,5 @@ async def show_progress(console: Console, meter: Meter, lane: Lane) -> None:
             elif lane.held_for_s() > 1:
                 text += f" · the target asks to wait {lane.held_for_s():.0f} s"
             live.update(Text(text, no_wrap=True, overflow="ellipsis"), refresh=True)
-            await anyio.sleep(_TERMINAL_EVERY_S)
+            await anyio.sleep(_SAMPLE_EVERY_S)
+            meter.sample()

@@ -8,14 +8,14 @@ must pass.
 
 import re
 from collections.abc import Callable, Collection, Mapping, Sequence
-from typing import Annotated, Any, ClassVar, Literal, NamedTuple
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple, Self
 
 from pydantic import BaseModel, ConfigDict, Field, PlainValidator, model_validator
 
 from loader.batch import Batch
 from loader.record import Frame, Names
 from loader.request import Request, Response
-from loader.tokens import Scheme
+from loader.tokens import Scheme, client_credentials
 from loader.verdict import Verdict
 
 
@@ -125,6 +125,30 @@ class Target(BaseModel):
     def undeclared(self, response: Response, names: Collection[str]) -> list[str] | None:
         """Which attributes an answer to `probe` shows to be unknown there. None: it doesn't tell."""
         return None
+
+
+class OAuth2Target(Target):
+    """A target whose tokens may come from an OAuth 2 server: then `schemes` has "oauth2", with key id and secret.
+
+    `token_url`: a path, or a whole URL, that gives tokens (RFC 6749 §4.4); `scope` is asked for, and `client_auth` says
+    how the client shows who it is (§2.3.1).
+    """
+
+    token_url: Annotated[str, Field(pattern=r"^(https?:/)?/[!-~]*$")] | None = None
+    scope: Annotated[str, Field(min_length=1)] | None = None
+    client_auth: Literal["basic", "body"] = "basic"
+
+    @model_validator(mode="after")
+    def _knows_where_tokens_come_from(self) -> Self:
+        if self.auth == "oauth2" and self.token_url is None:
+            raise ValueError("the scheme oauth2 needs token_url: the path, or the whole URL, that gives tokens")
+        return self
+
+    @property
+    def scheme(self) -> Scheme:
+        if self.auth != "oauth2" or self.token_url is None:
+            return super().scheme
+        return client_credentials(self.token_url, self.scope, in_body=self.client_auth == "body")
 
 
 class Fault(NamedTuple):

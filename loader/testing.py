@@ -112,6 +112,16 @@ def as_json(body: object, status: int = 200, **headers: str) -> Response:
     return Response(status, {"content-type": "application/json", **headers}, orjson.dumps(body))
 
 
+def members(body: bytes) -> dict[str, bytes]:
+    """A JSON object's members: name to value, byte for byte."""
+    return {name: bytes(value) for name, value in msgspec.json.decode(body, type=dict[str, msgspec.Raw]).items()}
+
+
+def elements(body: bytes) -> list[bytes]:
+    """A JSON array's elements, byte for byte."""
+    return list(map(bytes, msgspec.json.decode(body, type=list[msgspec.Raw])))
+
+
 class TargetContract:
     """What a target must do, whichever API it is for. Subclass it under a name that begins with Test.
 
@@ -153,13 +163,8 @@ class TargetContract:
         A request that only asks about users carries them without attributes; one that is about nobody carries none.
         """
         frame = self.target.frame
-        if frame.wrapper is None:
-            records = [request.body]
-        else:
-            records = list(
-                map(bytes, msgspec.json.decode(request.body, type=dict[str, list[msgspec.Raw]])[frame.wrapper])
-            )
-        return [(_fields(record)[frame.user], frame.attributes_of(record)) for record in records]
+        records = [request.body] if frame.wrapper is None else elements(members(request.body)[frame.wrapper])
+        return [(json.loads(members(record)[frame.user]), frame.attributes_of(record)) for record in records]
 
     def with_scheme(self, name: str) -> Target:
         """The target with another of its auth schemes."""
@@ -172,9 +177,10 @@ class TargetContract:
         """Name, address, limits, frame and identity are in order, and the same each time."""
         target = self.target
         assert re.fullmatch(r"[a-z0-9]+([-_.][a-z0-9]+)*", target.api), f"api: {target.api!r} is no name for a setting"
-        assert re.fullmatch(r"(https://[!-~]*[^/])?", target.address), (
-            f"address: {target.address!r} is no https address"
-        )
+        for home in {target.address, target.home(lambda: self.secrets)}:
+            assert re.fullmatch(r"(https://[!-~]*[^/])?", home), f"address: {home!r} is no https address"
+            assert not home or not target.wrong_address(home), f"wrong_address: {home!r} is the target's own"
+        assert target.probe() is not None or not target.declares, "declares: a run would have nothing to ask with"
         limits = target.defaults
         most = math.inf if limits.max_users is None else limits.max_users
         assert 1 <= limits.users_per_request <= most, "defaults: users_per_request must lie between 1 and max_users"
@@ -182,7 +188,7 @@ class TargetContract:
         assert all(map(Quota.parse, limits.quota)), "defaults: a quota is written as in the settings"
         assert target.frame == target.frame, "frame: it must be the same each time"
         assert target.columns[:1] in ((), (target.frame.user,)), "columns: the first must be the key's field"
-        assert orjson.loads(orjson.dumps(dict(target.identity()))) is not None, "identity: its values must be JSON's"
+        assert orjson.dumps(dict(target.identity())), "identity: its values are JSON's"
         complaint = target.names.complaint(self.values)
         assert complaint is None, f"values: {complaint}"
 
@@ -302,8 +308,12 @@ class TargetContract:
     def test_requests_are_well_formed(self) -> None:
         """An absolute path, a method, plain headers, JSON where they say so, and the right number of users."""
         for size in self._sizes():
-            for request in self._talk(self._batch(size)).requests:
+            batch = self._batch(size)
+            encoded, preview = self.target.encode(batch), self.target.preview(batch)
+            assert preview[: len(encoded)] == encoded, "preview: it begins with what encode gives"
+            for request in [*preview, *self._talk(batch).requests]:
                 _check_request(request)
+            for request in self._talk(batch).requests:
                 users = [user for user, attributes in self.carried(request) if attributes]
                 assert request.users == len(users), f"{request.path}: users is {request.users}, and it carries {users}"
 
@@ -725,7 +735,7 @@ _FAULTS = (
 
 
 async def _settle(
-    target: Target, api: _Api, batches: Sequence[Batch], attempts: int = 10_000
+    target: Target, api: _Api, batches: Sequence[Batch], attempts: int = 100
 ) -> list[tuple[str, Outcome]]:
     """The outcome of each user, by the loader's own means. No time passes: backoffs are drawn as nothing."""
     ticks = count()
@@ -888,7 +898,3 @@ def _difference(found: Mapping[str, bytes], expected: Mapping[str, bytes]) -> st
         if found.get(name) != expected.get(name):
             return f"{name}: {found.get(name)!r} instead of {expected.get(name)!r}"
     return "nothing amiss"
-
-
-def _fields(record: bytes) -> dict[str, Any]:
-    return msgspec.json.decode(record, type=dict[str, Any])

@@ -7,6 +7,7 @@ lifetime; its own SDK takes the first for milliseconds), so any of these forms i
 import base64
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from urllib.parse import quote_plus, urlencode
 
 import orjson
 
@@ -80,6 +81,24 @@ def basic_headers(secrets: Mapping[str, str]) -> Mapping[str, str]:
     """RFC 7617: the key's id is the user, its secret the password."""
     pair = f"{secrets['key_id']}:{secrets['secret']}".encode()
     return {"Authorization": "Basic " + base64.b64encode(pair).decode()}
+
+
+def client_credentials(token_url: str, scope: str | None = None, *, in_body: bool = False) -> Scheme:
+    """The grant of RFC 6749 §4.4. `token_url`: a path of the API's own, or a whole URL. `scope`: what to ask for.
+
+    §2.3.1: the client says who it is by Basic, its id and secret encoded as in a form; or by the body.
+    """
+
+    def call(secrets: Mapping[str, str], now: float) -> Request:
+        form = {"grant_type": "client_credentials"} | ({"scope": scope} if scope else {})
+        headers = {"Content-Type": "application/x-www-form-urlencoded"}
+        if in_body:
+            form |= {"client_id": secrets["key_id"], "client_secret": secrets["secret"]}
+        else:
+            headers |= basic_headers({name: quote_plus(secret) for name, secret in secrets.items()})
+        return Request("POST", token_url, urlencode(form).encode(), headers)
+
+    return Scheme(("key_id", "secret"), call=call, elsewhere="" if token_url.startswith("/") else token_url)
 
 
 def is_refusal(response: Response) -> bool:

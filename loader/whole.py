@@ -4,10 +4,9 @@ What was accepted last stands in a file beside the export, so that the next one 
 was cut short would take all that is missing from it away at the target.
 """
 
-import contextlib
 import os
-import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime
 from fractions import Fraction
@@ -18,6 +17,7 @@ import msgspec
 import orjson
 
 from loader.batch import Batch
+from loader.checkpoint import lock
 from loader.errors import CheckpointError, ExportError, Refused, Stopped
 from loader.export import Export, Fingerprint
 from loader.mapping import RowMapping
@@ -71,17 +71,21 @@ def prepare(
     say: Callable[[str], None],
     *,
     fresh: bool = False,
+    retry: bool = False,
     allow_shrink: bool = False,
-) -> Whole:
+) -> Whole | None:
     """Read and judge an export that goes whole. Raises Refused if it can't be sent; then nothing has changed here.
 
-    The load in the checkpoint is set aside if its export has changed since, as nothing of it can be resumed. If it is
-    of this very export and has its answer, how much smaller that was matters no more.
+    None: the checkpoint holds a finished load of this very export, which is not to be sent again, as with `fresh` or
+    `retry`. If it holds the answer, how much smaller the export was matters no more. The load of an export that has
+    changed since is set aside, as nothing of it can be resumed.
     """
     stands = "open" if fresh else standing(checkpoint, identity, export, mapping)
+    if stands == "finished" and not retry:
+        return None
     whole = gather(store, export, mapping)
     refuse_faults(whole)
-    if stands != "answered":
+    if stands in ("open", "outdated"):
         refuse_shrinkage(whole, say, allow_shrink=allow_shrink)
     if stands == "outdated" and (aside := set_aside(checkpoint, even_unfinished=True)):
         say(f"{export} has changed since it was loaded, so this is a new load; the old one is kept as {aside.name}")
@@ -167,6 +171,14 @@ class Store:
         """Whose export it is: what another API, address or region holds says nothing of this one."""
         return {"api": self.target.api, "base_url": self.base_url, **self.target.identity()}
 
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Keep other runs off it for as long as this lasts. Raises Refused if one has it, or it can't be written."""
+        if not os.access(self.path.absolute().parent, os.W_OK):
+            raise Refused(f"what {self.target.api} accepts is kept in {self.path}, and that folder can't be written to")
+        with lock(self.path):
+            yield
+
     def read(self) -> State | None:
         """What was accepted last, whoever accepted it; None: nothing is known of that. Raises CheckpointError."""
         try:
@@ -217,16 +229,15 @@ class Store:
 
 def _replace(path: Path, data: bytes) -> None:
     """Write a file so that a kill, or a power cut, leaves it as it was or as it will be."""
-    handle, draft = tempfile.mkstemp(prefix=f"{path.name}.", suffix=".part", dir=path.parent)  # its owner's alone
+    draft = path.with_name(f"{path.name}.part")
     try:
-        with open(handle, "wb") as file:
+        with open(os.open(draft, os.O_CREAT | os.O_WRONLY | os.O_TRUNC, 0o600), "wb") as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
         os.replace(draft, path)
     except BaseException:
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(draft)
+        draft.unlink(missing_ok=True)
         raise
     folder = os.open(path.parent, os.O_RDONLY)
     try:
@@ -237,10 +248,7 @@ def _replace(path: Path, data: bytes) -> None:
 
 def refuse_shrinkage(whole: Whole, say: Callable[[str], None], *, allow_shrink: bool) -> None:
     """Raise Refused if it is too small beside the one accepted last; else say what is known of that one."""
-    store = whole.store
-    if not os.access(store.path.absolute().parent, os.W_OK):
-        raise Refused(f"what {store.target.api} accepts is kept in {store.path}, and that folder can't be written to")
-    found = compare(store, whole.rows.records)
+    found = compare(whole.store, whole.rows.records)
     if found.refusal and not allow_shrink:
         raise Refused(found.refusal)
     say(found.words)

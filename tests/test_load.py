@@ -75,7 +75,7 @@ class Job:
         except LoaderError as error:
             return error
         finally:
-            await anyio.to_thread.run_sync(checkpoint.__exit__)
+            await anyio.to_thread.run_sync(checkpoint.__exit__, None, None, None)
         return None
 
     async def results(self) -> list[ResultRow]:

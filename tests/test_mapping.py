@@ -157,3 +157,21 @@ def test_names_are_escaped() -> None:
     mapped = ColumnMapper(make.mapping(), ["email", 'a"\\é']).map(block)
 
     assert json.loads(mapped.records[0]) == {"user": "u", "attributes": {'a"\\é': "1"}}
+
+
+def test_fields_that_the_target_fixes_are_named_by_their_own_setting() -> None:
+    """Where `mapping.columns` says which column holds each."""
+    fixed = make.mapping("Team", attributes={"kind": "Kind"}, fields=("name", "kind"))
+
+    with pytest.raises(ExportError, match=r"^mapping.columns.name: the export has no column 'Team'"):
+        ColumnMapper(fixed, ["team!", "Kind"])
+    with pytest.raises(
+        ExportError, match=r"^mapping.columns.kind: the export has no column 'Kind'; did you mean 'kind'"
+    ):
+        ColumnMapper(fixed, ["Team", "kind"])
+    mapped = LineMapper(fixed).map([b'{"Team":"","Kind":"x"}', b'{"Team":7}', b'{"Kind":"x"}'])
+    assert [problem.reason for problem in mapped.problems.values()] == [
+        "name is empty ('Team')",
+        "name must be text ('Team' is '7')",
+        "name is empty ('Team' is missing)",
+    ]

@@ -67,6 +67,11 @@ def test_a_record_may_be_flat_and_a_body_may_be_one_record(frame: Frame, record:
     assert frame.merge("ann", made, frame.record("ann", b'{"b":2}')) == made.replace(b"null", b"2")
 
 
+def test_records_may_be_longer_in_a_body_of_another_form() -> None:
+    """By so many bytes each, as the target estimates."""
+    assert Frame(overhead=10).body_bytes(3, 100) == Frame().body_bytes(3, 100) + 30
+
+
 @pytest.mark.parametrize(
     ("names", "sent", "complaint"),
     [

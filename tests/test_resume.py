@@ -12,7 +12,7 @@ from loader.checkpoint import Checkpoint, Entry
 from loader.errors import CheckpointError
 from loader.export import Export
 from loader.outcome import Code, Outcome, Settled
-from loader.resume import Resume, begin, reopen, set_aside
+from loader.resume import Resume, begin, reopen, set_aside, standing
 from loader.span import SpanSet
 from tests import make
 
@@ -245,3 +245,44 @@ def test_a_load_without_failures_stays_finished(checkpoint: Checkpoint, export: 
 
     assert reopen(checkpoint, begin(checkpoint, IDENTITY, export, make.mapping())).is_finished
     assert checkpoint.get("finished_at") == 1.0
+
+
+def stands(checkpoint: Checkpoint, export: Export, **changed: Any) -> str:
+    return standing(checkpoint.path, IDENTITY | changed, export, make.mapping())
+
+
+def test_how_a_checkpoint_stands_to_an_export_that_goes_whole(
+    checkpoint: Checkpoint, export: Export, tmp_path: Path
+) -> None:
+    """Open until something is settled; then it holds the answer, or that to an export which has changed since."""
+    content = export.paths[0].read_text()
+    assert standing(tmp_path / "none.ckpt", IDENTITY, export, make.mapping()) == "open"
+    assert stands(checkpoint, export) == "open"
+    begin(checkpoint, IDENTITY, export, make.mapping())
+    export.paths[0].write_text(content + "more,21\n")
+    assert stands(checkpoint, export) == "open"
+
+    begin(checkpoint, IDENTITY, export, make.mapping())
+    read_all(checkpoint, export)
+    assert stands(checkpoint, export) == "answered"
+    touch(export)
+    assert stands(checkpoint, export) == "answered"
+    assert stands(checkpoint, export, **{"mapping.user": "upn"}) == "open", "begin() says what is wrong"
+    export.paths[0].write_text(content + "less,21\n")
+    assert stands(checkpoint, export) == "outdated"
+    checkpoint.put(finished_at=1.0)
+    assert stands(checkpoint, export) == "outdated"
+    export.paths[0].write_text(content + "more,21\n")
+    assert stands(checkpoint, export) == "finished"
+
+
+def test_a_whole_export_that_a_retry_took_back_out_has_no_answer(checkpoint: Checkpoint, export: Export) -> None:
+    """Until it is sent again; should the export change meanwhile, it is outdated all the same."""
+    begin(checkpoint, IDENTITY, export, make.mapping())
+    checkpoint.commit([make.entry(make.batch("ab"), make.outcome(Code.INVALID))])
+    checkpoint.put(finished_at=1.0, rows=2)
+    reopen(checkpoint, begin(checkpoint, IDENTITY, export, make.mapping()))
+
+    assert stands(checkpoint, export) == "open"
+    export.paths[0].write_text(CONTENT + "more,21\n")
+    assert stands(checkpoint, export) == "outdated"

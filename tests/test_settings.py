@@ -93,7 +93,7 @@ def test_an_unknown_key_is_named_with_the_nearest_valid_one(tmp_path: Path, over
         ("limits.max_failures=true", "limits.max_failures: a number of rows"),
         ("limits.max_failures=some", "limits.max_failures: a number of rows"),
         ("target=x", "target: input should be a table"),
-        ("target.api=calvn", "target.api: 'calvn' is not an API; known: calven; did you mean calven?"),
+        ("target.api=calvn", "target.api: 'calvn' is not an API; known: calven, "),
         ("target.api=[1]", "target.api is missing: one of calven"),
         ("target.write=add", "target.write: input should be 'merge' or 'replace', not 'add'"),
         ("target.path=v1/x", "target.path: string should match pattern"),

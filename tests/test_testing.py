@@ -426,6 +426,28 @@ class BadAddress(Acme):
     address: ClassVar[str] = "http://api.example.com/"
 
 
+class BadHome(Acme):
+    def home(self, secrets: Callable[[], Mapping[str, str]]) -> str:
+        return f"https://{secrets()['token']} .example.com"
+
+
+class OddAddress(Acme):
+    address: ClassVar[str] = "https://api.example.com"
+
+    @classmethod
+    def wrong_address(cls, base_url: str) -> str:
+        return "is too far away"
+
+
+class AsksNobody(Acme):
+    declares: ClassVar[bool] = True
+
+
+class OddPreview(Acme):
+    def preview(self, batch: Batch) -> list[Request]:
+        return []
+
+
 class BadLimits(Acme):
     @property
     def defaults(self) -> Defaults:
@@ -525,6 +547,10 @@ FAULTS: list[tuple[type[Acme], str, str]] = [
     (CrowdedCall, "test_a_token_call_keeps_its_secrets", "POST /token carries no users"),
     (Greedy, "test_a_greeting_never_fails", "Expecting value"),
     (BadAddress, "test_it_describes_itself", "is no https address"),
+    (BadHome, "test_it_describes_itself", "is no https address"),
+    (OddAddress, "test_it_describes_itself", "wrong_address: 'https://api.example.com' is the target's own"),
+    (AsksNobody, "test_it_describes_itself", "nothing to ask with"),
+    (OddPreview, "test_requests_are_well_formed", "it begins with what encode gives"),
     (BadLimits, "test_it_describes_itself", "users_per_request must lie between 1 and max_users"),
     (BadIdentity, "test_it_describes_itself", "not JSON serializable"),
     (Reserved, "test_it_describes_itself", "is not one of those that target.expect lists"),

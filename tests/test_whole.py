@@ -447,7 +447,7 @@ class Job:
             with Checkpoint.open(path, create=not retry) as checkpoint:
                 resume = begin(checkpoint, made.identity(), export, mapping)
                 if retry:
-                    ready_whole = ready()
+                    ready_whole = ready(retry=True)
                     resume = reopen(checkpoint, resume)
                 if not resume.is_finished:
                     watch = lambda _meter, _lane: None  # noqa: E731
@@ -712,13 +712,20 @@ def test_a_whole_export_is_never_sent_in_part(tmp_path: Path) -> None:
 
 def test_a_folder_that_can_not_be_written_to_is_told_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """And not once the target has accepted what can't be kept then."""
-    make.export(tmp_path, SOUND, "org.csv")
-    made = settings(tmp_path)
     monkeypatch.setattr(os, "access", lambda *_: False)
 
-    assert made.store is not None
     with pytest.raises(Refused, match=r"kept in .*org.state, and that folder can't be written to"):
-        prepare(made.store, made.source, made.row_mapping(), made.identity(), tmp_path / "org.ckpt", lambda _: None)
+        store(tmp_path).locked().__enter__()
+    assert os.listdir(tmp_path) == ["load.toml"]
+
+
+def test_one_run_at_a_time_has_it(tmp_path: Path) -> None:
+    """Two, of two checkpoints, could leave behind what the target has replaced by then."""
+    with store(tmp_path).locked(), pytest.raises(CheckpointError, match=r"org.state is in use by another run"):
+        store(tmp_path).locked().__enter__()
+    with store(tmp_path).locked():
+        pass
+    assert os.listdir(tmp_path) == ["load.toml"]
 
 
 def labels(records: Sequence[bytes]) -> list[str]:

@@ -2,13 +2,19 @@
 
 import bz2
 import codecs
+import contextlib
+import io
+import os
+import select
 import sys
 import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import BinaryIO, Literal, NamedTuple, Protocol
+from typing import Any, BinaryIO, Literal, NamedTuple, Protocol
+
+from anyio import from_thread
 
 from loader.errors import ExportError, Stopped
 from loader.export.split import CHUNK_BYTES
@@ -26,6 +32,7 @@ STDIN = Path("-")
 
 BOM = b"\xef\xbb\xbf"
 _RAW_BYTES = 1 << 18
+_LOOK_UP_S = 0.2
 #: What stdin can be read again of: its beginning, where the header stands, and what was read last.
 REPLAYED_BYTES = 8 << 20
 
@@ -206,6 +213,22 @@ class Source:
             ) from error
 
 
+class _Stdin(io.RawIOBase):
+    """stdin, which may be silent for hours: whoever waits for it looks up now and then whether that is still wanted."""
+
+    def __init__(self, fd: int) -> None:
+        self._fd = fd
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, room: Any, /) -> int:
+        while not select.select([self._fd], [], [], _LOOK_UP_S)[0]:
+            with contextlib.suppress(RuntimeError):  # not a worker of anyio's, but the main thread: a signal ends it
+                from_thread.check_cancelled()
+        return os.readv(self._fd, [room])
+
+
 class _Replayed:
     """Chunks that come only once, kept as far as they are asked for again: the first, and the last."""
 
@@ -252,8 +275,12 @@ class _Replayed:
 def _stdin(compression: Compression, encoding: str) -> _Replayed:
     """There is one stdin, whoever asks for it."""
     source = Source(STDIN, compression, CHUNK_BYTES, encoding)
-    begin = sys.stdin.buffer.peek(4)[:4] if hasattr(sys.stdin.buffer, "peek") else b""
-    return _Replayed(source._text(source._bytes(sys.stdin.buffer, compression or _sniff(begin))))
+    file = sys.stdin.buffer
+    begin = b""
+    if isinstance(file, io.BufferedReader):
+        file = io.BufferedReader(_Stdin(file.fileno()))
+        begin = file.peek(4)[:4]
+    return _Replayed(source._text(source._bytes(file, compression or _sniff(begin))))
 
 
 def _sniff(begin: bytes) -> Compression:

@@ -15,7 +15,9 @@ from loader.targets.dx import Dx
 from loader.targets.http import Http
 from loader.targets.scim import Scim
 
-BUILT_IN: dict[str, type[Target]] = {target.api: target for target in (Calven, CalvenHierarchy, Dx, Descope, Scim, Http)}
+BUILT_IN: dict[str, type[Target]] = {
+    target.api: target for target in (Calven, CalvenHierarchy, Dx, Descope, Scim, Http)
+}
 
 GROUP = "loader.targets"
 

@@ -203,8 +203,17 @@ class _Relationship(msgspec.Struct):
     parentType: msgspec.Raw = _NULL
 
 
+class _Texts(msgspec.Struct):
+    """The same, read."""
+
+    group: str
+    groupType: str | None = None
+    parent: str | None = None
+    parentType: str | None = None
+
+
 _relationship = msgspec.json.Decoder(_Relationship).decode
-_text = msgspec.json.Decoder(str).decode
+_texts = msgspec.json.Decoder(_Texts).decode
 
 
 def _normal(record: bytes) -> bytes:
@@ -243,24 +252,25 @@ class _Unfit(ValueError):
 
 def _row(number: int, record: bytes) -> _Row:
     """A record as a group and its parent. Raises _Unfit."""
-    found = _relationship(record)
-    texts: list[str] = []
-    for name in CalvenHierarchy.columns:
-        raw = bytes(getattr(found, name))
-        try:
-            texts.append("" if raw == b"null" else _text(raw))
-        except ValueError:
-            shown = f"{name} is {raw.decode('utf-8', 'replace')}"
-            raise _Unfit("a field that is not text", shown) from None
-    group, kind, parent, parent_kind = texts
-    if not kind.strip():
+    try:
+        found = _texts(record)
+    except msgspec.ValidationError:
+        raise _Unfit("a field that is not text", _not_text(record)) from None
+    group, kind, parent, parent_kind = found.group, found.groupType, found.parent, found.parentType
+    if not kind or kind.isspace():
         raise _Unfit("no groupType", repr(group))
     if bool(parent) != bool(parent_kind):
         shown = (
             f"the parent {parent!r} without its type" if parent else f"the parentType {parent_kind!r} without a parent"
         )
         raise _Unfit("only one of parent and parentType", f"{_Group(group, kind)} has {shown}")
-    return _Row(number, _Group(group, kind), _Group(parent, parent_kind) if parent else None)
+    return _Row(number, _Group(group, kind), _Group(parent, parent_kind) if parent and parent_kind else None)
+
+
+def _not_text(record: bytes) -> str:
+    found = _relationship(record)
+    values = ((name, bytes(getattr(found, name))) for name in CalvenHierarchy.columns)
+    return ", ".join(f"{name} is {raw.decode()}" for name, raw in values if raw != b"null" and raw[:1] != b'"')
 
 
 def _rows(batch: Batch) -> tuple[list[_Row], list[Fault]]:

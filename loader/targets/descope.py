@@ -10,7 +10,7 @@ and from its Python, Go, Node, Java and .NET SDKs, which alone name codes of err
   `write`, and docs/descope.md before use. Neither is the most users that a request may hold.
 * `bulk_key`: most SDKs call the user's key `loginId` there, one calls it `identifier`.
 * `result_codes`: by `errorCode`, or by the text in `failure`. Those for an unknown attribute and a wrong type are not
-  documented: 400 or 422 with any code is taken for a refusal of that attribute.
+  documented: 400, 413 or 422 with any code is taken for a refusal of that attribute.
 """
 
 import re
@@ -214,7 +214,7 @@ class Descope(Target):
             return meant(own)
         if known := _KNOWN.get(code):
             return known
-        if response.status in (400, 422):
+        if response.status in (400, 422) or (response.status == 413 and not self.bulk):
             return Code.INVALID
         is_good = body is not None and not code and 200 <= response.status < 300
         return Code.SUCCESS if is_good else by_status(response)

@@ -10,7 +10,6 @@ A *path into an answer* is names with dots between, such as `data.items`; `"."` 
 import re
 from collections.abc import Mapping, Sequence
 from typing import Annotated, ClassVar, Literal, Self
-from urllib.parse import quote_plus, urlencode
 
 import msgspec
 from pydantic import AfterValidator, Field, model_validator
@@ -19,7 +18,7 @@ from loader.batch import Batch
 from loader.outcome import Code, Result
 from loader.record import Frame
 from loader.request import Request, Response
-from loader.target import Defaults, Target
+from loader.target import Defaults, OAuth2Target
 from loader.tokens import Scheme, basic_headers, bearer_headers
 from loader.verdict import Answer, Do, Verdict, by_status
 
@@ -50,7 +49,6 @@ def _headers(headers: Mapping[str, str]) -> Mapping[str, str]:
 
 
 _Path = Annotated[str, Field(pattern=r"^/[!-~]*$")]
-_Url = Annotated[str, Field(pattern=r"^(https?:/)?/[!-~]*$")]
 _Name = Annotated[str, Field(min_length=1)]
 _Header = Annotated[str, Field(pattern=r"^[!#$%&'*+.^_`|~0-9A-Za-z-]+$")]
 _Dotted = Annotated[str, AfterValidator(_dotted)]
@@ -64,7 +62,7 @@ _string = msgspec.json.Decoder(str).decode
 _UNREADABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
 
 
-class Http(Target):
+class Http(OAuth2Target):
     """One path that takes records.
 
     `path`, `method`, `headers`: of the request; the query may stand in the path. `wrapper`: the field of the list of
@@ -75,8 +73,7 @@ class Http(Target):
     `result_code`, `result_message`: where a result has them. `success`, `not_found`: values of the code; without
     `result_code` whoever is listed is a success.
 
-    `api_key_header`: the header of the scheme api-key. `token_url`: a path, or a whole URL, that gives tokens to the
-    scheme oauth2 (RFC 6749 §4.4); `scope` is asked for, and `client_auth` says how the client shows who it is (§2.3.1).
+    `api_key_header`: the header of the scheme api-key.
     """
 
     api: ClassVar[str] = "http"
@@ -101,16 +98,11 @@ class Http(Target):
     success: _Values = ()
     not_found: _Values = ()
     api_key_header: _Header = "X-API-Key"
-    token_url: _Url | None = None
-    scope: _Name | None = None
-    client_auth: Literal["basic", "body"] = "basic"
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
         if self.user == self.attributes:
             raise ValueError("user and attributes are two fields of a record, and can't have one name")
-        if self.auth == "oauth2" and self.token_url is None:
-            raise ValueError("the scheme oauth2 needs token_url: the path, or the whole URL, that gives tokens")
         if self.results is None:
             for name in ("result_user", "result_code", "result_message", "missing_result"):
                 if name in self.model_fields_set:
@@ -138,13 +130,10 @@ class Http(Target):
 
     @property
     def scheme(self) -> Scheme:
-        known = self.schemes[self.auth]
         if self.auth == "api-key":
-            return Scheme(known.needs, headers=lambda secrets: {self.api_key_header: secrets["token"]})
-        if self.auth == "oauth2" and self.token_url is not None:
-            elsewhere = "" if self.token_url.startswith("/") else self.token_url
-            return Scheme(known.needs, call=self._token_call, elsewhere=elsewhere)
-        return known
+            needs = self.schemes[self.auth].needs
+            return Scheme(needs, headers=lambda secrets: {self.api_key_header: secrets["token"]})
+        return super().scheme
 
     def identity(self) -> Mapping[str, object]:
         """Where records go and what they look like; how the answers are read may be mended on the way."""
@@ -214,17 +203,6 @@ class Http(Target):
         if code in map(_word, self.success):
             return Result(Code.SUCCESS, code, message)
         return Result(Code.USER_NOT_FOUND if code in map(_word, self.not_found) else Code.INVALID, code, message)
-
-    def _token_call(self, secrets: Mapping[str, str], now: float) -> Request:
-        """RFC 6749 §4.4.2: a form. §2.3.1: id and secret are encoded like a form's before they become a password."""
-        assert self.token_url is not None
-        form = {"grant_type": "client_credentials"} | ({"scope": self.scope} if self.scope else {})
-        headers = {"Content-Type": "application/x-www-form-urlencoded"}
-        if self.client_auth == "body":
-            form |= {"client_id": secrets["key_id"], "client_secret": secrets["secret"]}
-        else:
-            headers |= basic_headers({name: quote_plus(secret) for name, secret in secrets.items()})
-        return Request("POST", self.token_url, urlencode(form).encode(), headers)
 
 
 def _at(value: msgspec.Raw, path: str) -> msgspec.Raw | None:

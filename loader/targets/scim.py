@@ -20,7 +20,7 @@ from loader.batch import Batch
 from loader.outcome import Code, Result
 from loader.record import Frame, Names, json_string
 from loader.request import Request, Response
-from loader.target import Defaults, Target
+from loader.target import Defaults, OAuth2Target
 from loader.tokens import Scheme, basic_headers, bearer_headers
 from loader.verdict import Answer, Do, Stop, Then, Verdict, by_status, words
 
@@ -106,7 +106,7 @@ class _Looked(NamedTuple):
     doubled: int
 
 
-class Scim(Target):
+class Scim(OAuth2Target):
     """`PATCH /Users/{id}`, or `POST /Bulk` with many of these.
 
     `key`: the attribute that the export's key is, which the server must be able to search by. `op`: what sets a value;
@@ -119,6 +119,7 @@ class Scim(Target):
     schemes: ClassVar[Mapping[str, Scheme]] = {
         "bearer": Scheme(("token",), headers=bearer_headers),
         "basic": Scheme(("key_id", "secret"), headers=basic_headers),
+        "oauth2": Scheme(("key_id", "secret")),  # see OAuth2Target.scheme
     }
 
     key: _Path = "userName"

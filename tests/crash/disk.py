@@ -9,6 +9,7 @@ systems, which sync a new file's name with its data.
 import random
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Literal
 
 from tests.crash.steps import Step
@@ -97,7 +98,7 @@ def _sectors(step: Step, sector: int) -> Iterable[Step]:
     cuts = [step.offset, *range((step.offset // sector + 1) * sector, end, sector), end]
     return [
         step._replace(offset=a, length=b - a, data=step.data[a - step.offset : b - step.offset])
-        for a, b in zip(cuts, cuts[1:], strict=False)
+        for a, b in pairwise(cuts)
     ]
 
 

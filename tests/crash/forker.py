@@ -8,7 +8,7 @@ import ctypes
 import gc
 import json
 import os
-import sys
+import resource
 from typing import Any
 
 import loader.check
@@ -56,6 +56,8 @@ def _become(order: dict[str, Any]) -> None:
         file = os.open(name, os.O_RDONLY if fd == 0 else os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
         os.dup2(file, fd)
         os.close(file)
+    if order["file_bytes"] is not None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (order["file_bytes"], order["file_bytes"]))
     ctypes.CDLL(None).crash_arm()
 
 

@@ -22,7 +22,7 @@ from typing import Any, NamedTuple, cast
 from anyio.from_thread import start_blocking_portal
 
 from loader.request import Request, Response
-from loader.sandbox import CalvenOptions, FaultOptions, Ledger, Options, RosterOptions, Sandbox, serve
+from loader.sandbox import CalvenOptions, FaultOptions, Ledger, Options, RosterOptions, Sandbox, Stats, serve
 from loader.sandbox.api import Api
 from loader.sandbox.calven import Calven
 from loader.sandbox.roster import Roster
@@ -205,6 +205,11 @@ class Directory:
     @property
     def token_calls(self) -> int:
         return self._api.token_calls
+
+    @property
+    def stats(self) -> Stats:
+        """What has arrived since the address is served."""
+        return self._sandbox.stats
 
     def holds(self) -> dict[str, Attributes]:
         """What it has of each user."""

@@ -35,6 +35,10 @@ class Run:
     _files: list[Path]
     _log: Path
 
+    def err(self) -> str:
+        """What it has said so far."""
+        return self._files[1].read_text()
+
     def wait(self) -> Ended:
         """Until it ends."""
         status = self._runner.order({"wait": self.pid})
@@ -58,14 +62,12 @@ class Runner:
         is_logged: bool = False,
         has_data: bool = False,
         stdin: Path | None = None,
-        out: Path | None = None,
-        err: Path | None = None,
-        environment: dict[str, str] | None = None,
+        file_bytes: int | None = None,
     ) -> Run:
-        """`loader` with these arguments in `folder`, whose files are watched. `out`, `err`: files instead of ours."""
+        """`loader` with these arguments in `folder`, whose files are watched; none may grow beyond `file_bytes`."""
         self._runs += 1
         log = self._scratch / f"{self._runs}.log"
-        files = [out or self._scratch / f"{self._runs}.out", err or self._scratch / f"{self._runs}.err"]
+        files = [self._scratch / f"{self._runs}.{kind}" for kind in ("out", "err")]
         watched = {"CRASH_FOLDER": str(folder.resolve())}
         watched |= {"CRASH_LOG": str(log)} if is_logged or has_data else {}
         watched |= {"CRASH_DATA": "1"} if has_data else {}
@@ -75,7 +77,8 @@ class Runner:
                 "start": {
                     "folder": str(folder),
                     "arguments": list(map(str, arguments)),
-                    "environment": KNOWN | watched | (environment or {}),
+                    "environment": KNOWN | watched,
+                    "file_bytes": file_bytes,
                     "files": [str(stdin or os.devnull), *map(str, files)],
                 }
             }

@@ -1,7 +1,7 @@
 """Power lost at any moment of a load, with any part of what was not synced: nothing is lost (promises 1 and 2).
 
-A load's steps are recorded with their data; from them come the files that could be on the disk afterwards (disk.py). The
-next run opens those, and goes on with an API that holds what it had taken by then.
+A load's steps are recorded with their data; from them come the files that could be on the disk afterwards (disk.py).
+The next run opens those, and goes on with an API that holds what it had taken by then.
 """
 
 import random

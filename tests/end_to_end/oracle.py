@@ -144,10 +144,10 @@ def wait_for_file(path: Path) -> None:
         time.sleep(0.02)
 
 
-def wait_for_rows(path: Path, rows: int) -> None:
+def wait_for_rows(path: Path, rows: int, within_s: float = 20) -> None:
     """Until a checkpoint holds so many outcomes."""
     wait_for_file(path)
-    end = time.monotonic() + 20
+    end = time.monotonic() + within_s
     while True:
         assert time.monotonic() < end
         try:

@@ -1,14 +1,17 @@
 """Real servers to load into: other people's programs, each a process of its own on loopback, for tests marked soak.
 
-They stand in the extra `servers` of pyproject.toml, which `scripts/soak` installs. To add one:
+They stand in the extra `servers` of pyproject.toml, or, if they bring much with them, in `servers.txt` beside this,
+for an environment of their own; `scripts/soak` installs both. To add one:
 
-1. its package in that extra, with a word on what it shows, and its pins in constraints.txt (see CONTRIBUTING.md);
+1. its package in that extra, with a word on what it shows, and its pins in constraints.txt (see CONTRIBUTING.md); or in
+   `servers.txt`, with the pins of what it brings;
 2. here, a context manager like `scim2_server`: it builds the command line, gives it to `running` together with an
    address that answers as soon as the server is up, and yields what a test needs to talk to it;
 3. a test file `test_<server>.py` marked `soak`, which fills the server, loads, and reads back, all through the server's
    own API.
 """
 
+import os
 import socket
 import subprocess
 import sysconfig
@@ -19,6 +22,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+APART = Path(__file__).parents[2] / ".venv-servers"
+
 _READY_S = 30.0
 _STOP_S = 10.0
 
@@ -28,6 +33,14 @@ def installed(name: str) -> str:
     path = Path(sysconfig.get_path("scripts"), name)
     if not path.exists():
         raise LookupError(f'{name} is not installed: pip install -c constraints.txt -e ".[servers]" (as scripts/soak)')
+    return str(path)
+
+
+def installed_apart(name: str) -> str:
+    """The path of a command that a package in `servers.txt` brings. Raises LookupError if it isn't there."""
+    path = APART / "bin" / name
+    if not path.exists():
+        raise LookupError(f"{name} is not installed in {APART}; scripts/soak does that")
     return str(path)
 
 
@@ -88,3 +101,85 @@ def scim2_server(folder: Path, token: str) -> Iterator[str]:
     command = [installed("scim2-server"), "--hostname", "127.0.0.1", "--port", str(port), "--bearer-token", token]
     with running(command, f"{url}/ServiceProviderConfig", folder / "scim2-server.log"):
         yield url
+
+
+_KINTO = """
+[app:main]
+use = egg:kinto
+kinto.storage_backend = kinto.core.storage.memory
+kinto.permission_backend = kinto.core.permission.memory
+kinto.cache_backend = kinto.core.cache.memory
+kinto.userid_hmac_secret = s
+kinto.bucket_create_principals = system.Authenticated
+kinto.record_id_generator = any_key.AnyKey
+kinto.batch_max_requests = {most}
+multiauth.policies = basicauth
+[server:main]
+use = egg:waitress#main
+host = 127.0.0.1
+port = {port}
+threads = 4
+[loggers]
+keys = root
+[handlers]
+keys = console
+[formatters]
+keys = generic
+[logger_root]
+level = WARN
+handlers = console
+[handler_console]
+class = StreamHandler
+args = (sys.stderr,)
+[formatter_generic]
+format = %(levelname)s %(name)s %(message)s
+"""
+
+#: Its own ids are made of letters, digits, - and _; with a generator of ids anything else may be one.
+_ANY_KEY = """
+from uuid import uuid4
+
+from kinto.core.storage import generators
+
+class AnyKey(generators.Generator):
+    regexp = r"^[^/\\s]{1,256}$"
+
+    def __call__(self):
+        return str(uuid4())
+"""
+
+
+@contextmanager
+def kinto(folder: Path, most: int = 25) -> Iterator[str]:
+    """Kinto: records under any key, in memory; its base URL. `most`: requests in a batch.
+
+    It takes any name and password, and what one of them makes is forbidden to the others.
+    """
+    port = free_port()
+    (folder / "kinto.ini").write_text(_KINTO.format(port=port, most=most))
+    (folder / "any_key.py").write_text(_ANY_KEY)
+    command = [installed_apart("kinto"), "start", "--ini", str(folder / "kinto.ini")]
+    url = f"http://127.0.0.1:{port}/v1"
+    with running(command, f"{url}/", folder / "kinto.log", os.environ | {"PYTHONPATH": str(folder)}):
+        yield url
+
+
+@contextmanager
+def datasette(folder: Path, database: Path, *settings: str) -> Iterator[tuple[str, str]]:
+    """Datasette: the tables of an SQLite file, which can be written; its base URL, and a token of who may do that.
+
+    `settings`: names and values in turn, such as `max_insert_rows`, `500`.
+    """
+    port = free_port()
+    url = f"http://127.0.0.1:{port}"
+    command = [installed_apart("datasette"), "serve", str(database), "--host", "127.0.0.1", "--port", str(port)]
+    command += ["--root", "--secret", _SECRET]
+    for name, value in zip(settings[::2], settings[1::2], strict=True):
+        command += ["--setting", name, value]
+    made = [installed_apart("datasette"), "create-token", "root", "--secret", _SECRET]
+    token = subprocess.run(made, check=True, capture_output=True, text=True).stdout.strip()
+    with running(command, f"{url}/-/versions.json", folder / "datasette.log"):
+        yield url, token
+
+
+_SECRET = "the secret of these tests"

@@ -122,7 +122,7 @@ def test_check_shows_the_first_request(tmp_path: Path, url: str) -> None:
     assert f"POST {url}/v1/directory/user-attributes/basic" in out
     assert "Authorization: Basic ***" in out
     assert '"userName": "user1@x.com"' in out
-    assert "credentials: not tried; basic has no call of its own" in out
+    assert "credentials: not tried: this API has no harmless call" in out
     assert "a-s3cret-text" not in out + err
 
 

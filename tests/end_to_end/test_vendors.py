@@ -84,7 +84,7 @@ def killed_load(way: Way, folder: Path, users: int, kill_at: tuple[int, ...], *f
         settings = settings_of(way, folder, url)
         for rows in kill_at:
             process = oracle.start("run", settings)
-            oracle.wait_for_rows(folder / "users.ckpt", rows)
+            oracle.wait_for_rows(folder / "users.ckpt", rows, within_s=300)
             process.kill()
             _, err = process.communicate()
             assert process.returncode == -9, err

@@ -15,7 +15,7 @@ from loader.outcome import Code, Result
 from loader.request import Request, Response
 from loader.targets import BUILT_IN
 from loader.targets.calven import FRAME, Calven
-from loader.verdict import Answer, Do, Then
+from loader.verdict import Answer, Do
 from tests import make
 
 SECRETS = {"key_id": "0B4F2C1A-KEY", "secret": "s3crét", "token": "T0K"}
@@ -54,9 +54,10 @@ def test_a_batch_is_one_post() -> None:
     }
 
 
-def said(target: Calven, sent: Batch, response: Response) -> list[Result | None] | Do | Then:
+def said(target: Calven, sent: Batch, response: Response) -> list[Result | None] | Do:
     """What the answer says of each user, or what it asks for."""
     verdict = target.read(sent, [response])
+    assert isinstance(verdict, Answer | Do)
     return list(verdict.results) if isinstance(verdict, Answer) else verdict
 
 

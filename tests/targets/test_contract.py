@@ -111,7 +111,7 @@ class TestDescopeBulk(TargetContract):
 class TestScim(TargetContract):
     """A search for each user, then a change under the id that it found."""
 
-    target = Scim(auth="bearer")
+    target = Scim(auth="bearer", token_url="/token")
     values: ClassVar[Mapping[str, bytes]] = {
         "title": b'"R&D \\u2013 \\"x\\""',
         "active": b"true",
@@ -161,11 +161,11 @@ class TestScim(TargetContract):
 class TestScimBySearchTogether(TestScim):
     """One search for some users, by POST."""
 
-    target = Scim(auth="bearer", users_per_lookup=4, search="post", op="add")
+    target = Scim(auth="bearer", token_url="/token", users_per_lookup=4, search="post", op="add")
 
 
 class TestScimBulk(TestScim):
-    target = Scim(auth="bearer", bulk=True, users_per_lookup=3)
+    target = Scim(auth="bearer", token_url="/token", bulk=True, users_per_lookup=3)
     names_users = True
     status_alone = False
     overhead = 60  # the frame's is an estimate

@@ -211,7 +211,6 @@ RATE_LIMIT = {
         (make.response(b"", 401), Do.RENEW),
         (refused("E999999", 403), Do.STOP),
         (refused("E999999", 404), Do.STOP),
-        (make.response(b"", 413), Do.SHRINK),
         (refused("E999999", 200), Do.AGAIN),
         (refused("E999999", 500), Do.AGAIN),
         *((make.response(b"<html>", status), Do.AGAIN) for status in (500, 502, 503, 504, 520, 521, 522, 524, 530)),
@@ -233,7 +232,8 @@ def test_what_ends_a_user_s_requests(response: Response, verdict: Verdict) -> No
 @pytest.mark.parametrize(
     "response",
     [taken(), taken("bob"), make.response({}), make.response({"user": {}}), refused("E999999", 400),
-     refused("E999999", 422), refused("E011004", 404), refused(None, 400), make.response(b"<html>", 400)],
+     refused("E999999", 422), refused("E011004", 404), refused(None, 400), make.response(b"<html>", 400),
+     make.response(b"", 413)],
 )  # fmt: skip
 def test_what_does_not(response: Response) -> None:
     """Taken, or refused for what it is: that says nothing of the other attributes."""

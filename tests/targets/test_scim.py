@@ -436,6 +436,28 @@ def test_who_is_named_is_not_held_up_by_who_is_not() -> None:
     assert [result and result.code for result in answer] == [Code.FAILED, Code.SUCCESS, Code.FAILED]
 
 
+@pytest.mark.parametrize(
+    ("found", "code", "counts"),
+    [
+        (listed(("1", "ann")), Code.USER_NOT_FOUND, (0, 0)),
+        (listed(("1", "ann"), ("1", "ann"), total=1), Code.USER_NOT_FOUND, (0, 1)),
+        (listed(("1", "ann"), ("9", "zoe"), total=1), Code.FAILED, (1, 0)),
+        (listed(("1", "ann"), ("1", "ann")), Code.FAILED, (0, 1)),
+    ],
+)
+def test_who_is_not_named_is_unknown_only_if_the_answer_is_whole(
+    found: dict[str, Any], code: Code, counts: tuple[int, int]
+) -> None:
+    """Not where it names others instead, or counts more than it shows. Strangers and doubles are told of."""
+    target = scim(users_per_lookup=2)
+
+    answer = read(target, batch("ann", "bob"), reply(found), reply(b"", 204))
+
+    assert isinstance(answer, Answer)
+    assert [result and result.code for result in answer.results] == [Code.SUCCESS, code]
+    assert (answer.strangers, answer.doubled) == counts
+
+
 def test_nobody_found_is_an_answer_in_bulk_too() -> None:
     """There is nothing to send then."""
     target = scim(bulk=True)
@@ -574,6 +596,12 @@ def test_one_refused_user_does_not_stop_those_looked_up_with_it() -> None:
         DONE,
     ]
     assert read(target, sent, found, good, busy) is Do.WAIT
+
+
+def test_a_wrong_address_is_not_searched_to_the_end() -> None:
+    """In bulk, a 404 can only be the search's own; else it may be a user's."""
+    assert not scim(bulk=True).goes_on(reply(b"", 404))
+    assert scim(users_per_lookup=3).goes_on(reply(b"", 404))
 
 
 def test_what_was_answered_leads_to_the_same_requests_again() -> None:
@@ -855,6 +883,17 @@ def test_how_many_users_a_request_takes() -> None:
     assert scim(users_per_lookup=50).defaults.max_users == 50
     assert scim(users_per_lookup=50, key="id").defaults.max_users == 1
     assert (BULK.defaults.users_per_request, BULK.defaults.max_users) == (100, None)
+
+
+def test_tokens_may_come_from_an_oauth_2_server() -> None:
+    """Of its own, or another's."""
+    made = scim(auth="oauth2", token_url="https://login.example.com/token", scope="scim").scheme
+
+    assert made.elsewhere == "https://login.example.com/token"
+    assert made.call is not None
+    assert made.call({"key_id": "K", "secret": "S"}, 0.0).body == b"grant_type=client_credentials&scope=scim"
+    with pytest.raises(ValidationError, match="oauth2 needs token_url"):
+        scim(auth="oauth2")
 
 
 def test_names_differing_in_case_are_one_attribute() -> None:
