@@ -19,6 +19,7 @@ from loader.sandbox.options import (
     RecordsOptions,
     RosterOptions,
     ScimOptions,
+    WorkOptions,
 )
 from loader.sandbox.sandbox import Sandbox
 from loader.sandbox.server import serve
@@ -40,6 +41,7 @@ __all__ = [
     "Sandbox",
     "ScimOptions",
     "Stats",
+    "WorkOptions",
     "Write",
     "serve",
 ]

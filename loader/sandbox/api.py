@@ -39,7 +39,7 @@ class Api(Protocol):
     def users(self, request: Request) -> int:
         """How many users a request would write, whatever its credentials; 0 for a token call and for nonsense.
 
-        Asked only if a quota counts users, so it may parse the body.
+        Asked only if a quota or the work counts users, so it may parse the body.
         """
         ...
 

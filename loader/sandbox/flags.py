@@ -25,6 +25,7 @@ from loader.sandbox.options import (
     RosterOptions,
     Scheme,
     ScimOptions,
+    WorkOptions,
 )
 
 GROUPS: dict[str, type[BaseModel]] = {
@@ -37,6 +38,7 @@ GROUPS: dict[str, type[BaseModel]] = {
     "ledger": LedgerOptions,
     "faults": FaultOptions,
     "quota": QuotaOptions,
+    "work": WorkOptions,
 }
 
 _SECONDS = r"\d+(?:\.\d+)?"
@@ -350,6 +352,12 @@ QUOTAS = [
     ),
 ]
 
+WORK = [
+    _flag("--request-seconds", "work.request_s", "What a request for users takes."),
+    _flag("--user-seconds", "work.user_s", "What it takes more for each user."),
+    _flag("--at-once", "work.at_once", "It works on so many at once; more wait their turn. Default: any number."),
+]
+
 FAULTY = [
     _flag("--latency", "faults.latency_s", "Before each answer."),
     _flag("--jitter", "faults.jitter_s", "Up to so much more."),
@@ -386,4 +394,4 @@ FAULTY = [
     ),
 ]
 
-OF_ALL = {"Sandbox": SANDBOX, "Users": USERS, "Quotas": QUOTAS, "Faults": FAULTY}
+OF_ALL = {"Sandbox": SANDBOX, "Users": USERS, "Quotas": QUOTAS, "Work": WORK, "Faults": FAULTY}

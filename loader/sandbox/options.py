@@ -8,7 +8,7 @@ import uuid
 from re import Pattern
 from typing import Annotated, Literal, Self, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
 Share = Annotated[float, Field(ge=0, le=1)]
 Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
@@ -226,6 +226,24 @@ class FaultOptions(_Frozen):
     unauthorized_once_at_s: Seconds | None = None
 
 
+class WorkOptions(_Frozen):
+    """What a request for users costs the API, once it has passed the quotas: so much time, at one of so many places.
+
+    `at_once` None: each request has a place of its own; else more than that wait for one, first come, first served.
+    """
+
+    request_s: Seconds = 0.0
+    user_s: Seconds = 0.0  # more, for each of its users
+    at_once: Annotated[int, Field(ge=1)] | None = None
+
+    @field_validator("at_once")
+    @classmethod
+    def _takes_time(cls, at_once: int | None, others: ValidationInfo) -> int | None:
+        if at_once is not None and not any(others.data.values()):
+            raise ValueError("work that takes no time needs no place")
+        return at_once
+
+
 class QuotaOptions(_Frozen):
     """At most so many `requests`, or `users` in them, in a window of `window_s` seconds. Token calls carry no users.
 
@@ -282,6 +300,7 @@ class Options(_Frozen):
     roster: RosterOptions = RosterOptions()
     ledger: LedgerOptions = LedgerOptions()
     faults: FaultOptions = FaultOptions()
+    work: WorkOptions = WorkOptions()
     quotas: tuple[QuotaOptions, ...] | None = None
 
     @property

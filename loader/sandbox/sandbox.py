@@ -18,6 +18,7 @@ from loader.sandbox.records import Records
 from loader.sandbox.roster import Roster
 from loader.sandbox.scim import Scim
 from loader.sandbox.stats import Stats
+from loader.sandbox.work import Work
 
 Clock = Callable[[], float]  # unix seconds
 
@@ -50,6 +51,7 @@ class Sandbox:
         self.stats = Stats()
         self.quotas = [Quota(quota) for quota in options.quotas_in_force]
         self.api = APIS[options.api](options, Roster(options.roster), self.ledger)
+        self._work = Work(options.work)
         self._clock = clock
         self._started = clock()
         self._revoked = False
@@ -86,6 +88,8 @@ class Sandbox:
             return plan.answer
         if plan.cut == "reset":
             raise ConnectionCut("reset")
+        if kind == "data" and self._work:
+            await self._work.do(self.api.users(request))
         self._revoke_when_due()
         response = self.api.handle(request, now)
         if plan.cut == "lost" or (plan.cut == "torn" and not response.body):  # without a body there is no middle

@@ -17,7 +17,7 @@ from click.testing import CliRunner
 
 from loader.sandbox.command import options_of, sandbox
 from loader.sandbox.flags import GROUPS, OF_API
-from loader.sandbox.options import ApiName, Options, QuotaOptions
+from loader.sandbox.options import ApiName, Options, QuotaOptions, WorkOptions
 from tests.sandbox.calls import BEARER, EXAMPLE, JSON, PATH, TOKEN
 
 
@@ -97,6 +97,8 @@ def test_it_serves_until_a_signal(tmp_path: Path, ending: signal.Signals) -> Non
         ("--api scim --prefix scim/", "--prefix"),
         ("--api http --success-status 404", "--success-status"),
         ("--down 10", "--down"),
+        ("--at-once 0 --request-seconds 1", "--at-once: Input should be greater than or equal to 1"),
+        ("--at-once 4", "--at-once: Value error, work that takes no time needs no place"),
         ("--scheme oauth", "--scheme"),
         ("--result-code hex", "--result-code"),
         ("--known-users /nonexistent", "does not exist"),
@@ -141,6 +143,7 @@ def test_flags_become_options(tmp_path: Path) -> None:
     flags = ["--port", "8099", "--token-lifetime", "1.5", "--expiration-unit", "ms", "--scheme", "hmac"]
     flags += ["--code", "2=^d=", "--known-users", str(known), "--unknown", "^x", "--write", "replace", "--journal"]
     flags += ["--quota", "1000/0.5s", "--retry-after", "date", "--latency", "0.1", "--fault", "429=0.1"]
+    flags += ["--request-seconds", "0.2", "--user-seconds", "0.001", "--at-once", "8"]
     flags += [
         "--fault",
         "lost=1",
@@ -166,6 +169,7 @@ def test_flags_become_options(tmp_path: Path) -> None:
     assert options.quotas == (QuotaOptions(requests=1000, window_s=0.5, retry_after="date"),)
     assert (faults.rates, faults.down) == ({"429": 0.1, "lost": 1.0}, ((1, 2.5), (9, 1)))
     assert (faults.retry_after, faults.latency_s, faults.unauthorized_once_at_s) == ("date", 0.1, 3.0)
+    assert options.work == WorkOptions(request_s=0.2, user_s=0.001, at_once=8)
 
 
 @pytest.mark.parametrize(

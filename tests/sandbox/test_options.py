@@ -35,6 +35,8 @@ def test_credentials_are_generated() -> None:
         {"quotas": [{"requests": 1, "users": 1}]},
         {"quotas": [{"requests": 1, "kind": "leaky"}]},
         {"ledger": {"count_only": True, "journal": True}},
+        {"work": {"request_s": 1, "at_once": 0}},
+        {"work": {"at_once": 4}},
     ],
 )
 def test_nonsense_is_refused(wrong: dict[str, object]) -> None:
