@@ -157,23 +157,27 @@ class Calven(_Calven):
             answered = _decode(response.body).results if response.body.strip() else []
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
             return Do.AGAIN
-        seen: dict[tuple[str, str], Result] = {}
+        seen: dict[tuple[bytes, str], Result] = {}
+        said = [self._result(item, seen) for item in answered]
+        names = [item.userName for item in answered]
+        if names == batch.users:  # each once, in the order sent
+            return Answer(said)
         by_user: dict[str, Result] = {}
-        for item in answered:
-            result = self._result(item, seen)
-            before = by_user.setdefault(item.userName, result) if isinstance(item.userName, str) else result
+        for name, result in zip(names, said, strict=True):
+            before = by_user.setdefault(name, result) if isinstance(name, str) else result
             if before is not result and before.code is Code.SUCCESS:
                 # Two answers for one user that don't agree: success is believed only where nothing speaks against it.
-                by_user[item.userName] = result
+                by_user[name] = result
         results = [by_user.get(user) for user in batch.users]
         named = len(results) - results.count(None)
         return Answer(results, strangers=len(by_user) - named, doubled=len(answered) - len(by_user))
 
-    def _result(self, item: _Result, seen: dict[tuple[str, str], Result]) -> Result:
-        raw, code = _code(bytes(item.resultCode))
-        message = item.message if isinstance(item.message, str) else ""
-        if (result := seen.get((code, message))) is None:
-            result = seen[code, message] = Result(self._meaning(raw, code), code, message)
+    def _result(self, item: _Result, seen: dict[tuple[bytes, str], Result]) -> Result:
+        """`seen`: what the same code with the same message was found to be, as most of an answer's are alike."""
+        key = bytes(item.resultCode), item.message if isinstance(item.message, str) else ""
+        if (result := seen.get(key)) is None:
+            raw, code = _code(key[0])
+            result = seen[key] = Result(self._meaning(raw, code), code, key[1])
         return result
 
     def _meaning(self, raw: object, code: str) -> Code:
