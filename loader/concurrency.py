@@ -47,6 +47,7 @@ class Concurrency:
         self._is_starting = start is None  # doubles, until answers become slower
         self._best: float | None = None
         self._best_count = 1  # of answers whose mean that is
+        self._best_users = 0.0  # that these requests carried
         self._spread = 0.0  # of single answers while they are quick, as a share of their mean
         self._in_flight = 0
         self._usual_users = 0.0
@@ -90,7 +91,7 @@ class Concurrency:
         self._usual_users = max(users, 0.98 * self._usual_users)
         if sent_at >= self._begun_at and users >= _FULL * self._usual_users:
             sample = (now - sent_at) / max(users, 1)
-            self._times.append(min(sample, _CLIP * self._best) if self._best is not None else sample)
+            self._times.append(sample if self._is_new_size else min(sample, _CLIP * (self._best or sample)))
         self._end_round(now)
 
     def failed(self, sent_at: float, now: float) -> None:
@@ -103,6 +104,11 @@ class Concurrency:
     def passed(self) -> None:
         """It ended in another way, such as refused for its rate, which says nothing here."""
         self._in_flight -= 1
+
+    @property
+    def _is_new_size(self) -> bool:
+        """Are requests so much smaller than those of the best that each user takes longer?"""
+        return self._usual_users < _FULL * self._best_users
 
     def _begin_round(self, now: float) -> None:
         self._begun_at = now
@@ -137,12 +143,12 @@ class Concurrency:
         self._limit = max(self._limit * _BACK_PRESSURE, 1.0)
 
     def _judge_times(self, mean: float, spread: float, count: int) -> None:
-        if self._best is None:
-            self._best, self._best_count = mean, count
+        if self._best is None or self._is_new_size:
+            self._best, self._best_count, self._best_users = mean, count, self._usual_users
         error = _ERRORS * self._spread * math.sqrt(1 / count + 1 / self._best_count)
         is_better_known = count >= 2 * self._best_count and mean <= self._best * (1 + error)
         if mean < self._best or is_better_known:
-            self._best, self._best_count = mean, count
+            self._best, self._best_count, self._best_users = mean, count, self._usual_users
         good = self._best * (1 + _TOLERANCE + error)
         share = min(good / mean, 1.0) if mean else 1.0
         if share == 1.0 and mean:

@@ -3,7 +3,8 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from loader.ceiling import Ceiling
+from loader.batch import BatchLimits
+from loader.ceiling import Ceiling, RequestSize
 
 
 @given(st.integers(1, 10_000_000), st.integers(1, 10_000_000))
@@ -47,3 +48,42 @@ def test_a_target_that_takes_more_again_lifts_the_limit() -> None:
     ceiling.took(1000)
 
     assert ceiling.limit is None
+
+
+LIMITS = BatchLimits(500, 1_000_000)
+
+
+def test_a_request_is_as_large_as_the_limits_allow_until_one_was_too_large() -> None:
+    size = RequestSize(LIMITS)
+    assert (size.limits, size.found) == (LIMITS, (None, None))
+    assert not size.is_probe(500, 90_000)
+
+    size.refused(500, 90_000)
+
+    assert size.limits == BatchLimits(250, 45_000)
+    assert size.is_probe(250, 45_000)
+    assert size.is_too_large(251, 40_000)
+    assert size.is_too_large(100, 45_001)
+    assert not size.is_too_large(1, 1_000_000), "one user can't be made smaller"
+
+
+def test_what_was_found_is_where_the_next_run_begins() -> None:
+    """A little below the limit found, without trying again what was too large."""
+    first = RequestSize(LIMITS)
+    for _ in range(20):
+        users = first.limits.users
+        (first.took if users <= 120 else first.refused)(users, users * 200)
+
+    second = RequestSize(LIMITS, *first.found)
+
+    assert 114 <= second.limits.users <= 120
+    assert not second.is_probe(second.limits.users, second.limits.users * 200)
+    second.took(second.limits.users, second.limits.users * 200)
+    assert second.found == first.found
+
+
+def test_one_user_that_is_refused_says_nothing_of_size() -> None:
+    size = RequestSize(LIMITS)
+    size.refused(1, 900_000)
+
+    assert size.limits == LIMITS

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from itertools import pairwise
 
 import anyio
 import pytest
@@ -109,3 +110,43 @@ def test_the_run_stops_after_give_up_s_without_a_usable_answer() -> None:
     with pytest.raises(Stopped, match=r"no usable answer for 600 s .*give_up_s = 600.*; the last: five") as stopped:
         lane.failed("five")
     assert stopped.value.exit_status == 3
+
+
+async def ask(lane: Lane, moments: list[float], *, takes: Callable[[float], bool]) -> None:
+    """One after the other, requests that the target takes, or does not, 50 ms after they went."""
+    while elapsed() < 120:
+        await lane.clearance()
+        moments.append(elapsed())
+        await anyio.sleep(0.05)
+        if takes(moments[-1]):
+            lane.succeeded(0.05)
+        else:
+            lane.failed("HTTP 503")
+
+
+@virtual_time
+async def test_a_target_that_is_down_is_asked_now_and_then_and_gone_on_with_when_it_is_back() -> None:
+    lane = Lane(600, uniform=lambda low, high: high)
+    moments: list[float] = []
+    async with anyio.create_task_group() as tasks:
+        for _ in range(4):
+            tasks.start_soon(lambda: ask(lane, moments, takes=lambda at: not 10 <= at < 70))
+
+    down = [at for at in moments if 11 <= at < 70]
+    assert len(down) <= 12, "who asks is one, at intervals that grow to 16 s"
+    assert max(later - earlier for earlier, later in pairwise(down)) <= 16.1
+    back = next(at for at in moments if at >= 70)
+    assert back <= 86.1
+    assert len([at for at in moments if back + 0.05 < at <= back + 1]) >= 70, "all go on at once"
+
+
+@virtual_time
+async def test_being_put_off_is_not_being_down() -> None:
+    """A 429 or a 401 comes from a target that is there."""
+    lane = Lane(600)
+    for _ in range(100):
+        lane.delayed("HTTP 429")
+    await lane.clearance()
+
+    assert not lane.is_down
+    assert elapsed() == 0

@@ -3,7 +3,7 @@
 import pytest
 
 from loader.outcome import Code, Outcome
-from loader.progress import Meter, Tally
+from loader.progress import Brake, Found, Meter, Tally
 from tests import make
 
 
@@ -109,3 +109,28 @@ def test_who_runs_it_again_has_decided_to_go_on() -> None:
 def test_of_an_export_without_a_size_no_share_is_known() -> None:
     """Stdin has none; that is no division by zero."""
     assert Meter(tally(), 0, lambda: 0, lambda: 0.0).snapshot().share is None
+
+
+def test_what_was_found_is_told_in_words() -> None:
+    found = Found(requests_per_s=48.7, concurrency=24, users=120, brake="rate")
+
+    assert list(found.words()) == [
+        "the target refuses to take more",
+        "24 requests at once",
+        "up to 48.7 requests/s",
+        "up to 120 users a request",
+    ]
+    assert list(Found().words()) == []
+
+
+def test_the_brake_is_what_was_waited_for_most_of_late() -> None:
+    at_work: list[Brake] = ["quota"]
+    meter = Meter(Tally(), 0, lambda: 0, lambda: 0.0, lambda: Found(brake=at_work[0]))
+    assert meter.found().brake is None, "nothing was looked at yet"
+    seen = []
+    for at_work[0] in ("quota", "target"):
+        for _ in range(30):
+            meter.sample()
+        seen.append(meter.found().brake)
+
+    assert seen == ["quota", "target"]
