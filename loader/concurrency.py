@@ -36,13 +36,14 @@ _DOUBTS = 3
 
 
 class Concurrency:
-    """The limit, from 1 to `most`. `start`: what was found before; None: nothing yet.
+    """The limit, from `least` to `most`. `start`: what was found before; None: nothing yet.
 
     Told of each request that goes and each that ends, with `now` in seconds of one monotonic clock.
     """
 
-    def __init__(self, most: int, start: int | None = None) -> None:
+    def __init__(self, most: int, start: int | None = None, *, least: int = 1) -> None:
         self._most = most
+        self._least = least
         self._limit = float(min(start or 4, most))
         self._is_starting = start is None  # doubles, until answers become slower
         self._best: float | None = None
@@ -63,7 +64,7 @@ class Concurrency:
     @property
     def limit(self) -> int:
         """How many may be on the wire."""
-        return max(int(self._limit), 1)
+        return max(int(self._limit), self._least)
 
     @property
     def is_full(self) -> bool:

@@ -168,11 +168,11 @@ def line(steps: Steps) -> Line | None:
 
 
 def throughputs(steps: Steps, users: int) -> dict[int, float]:
-    """By concurrency, of the steps with requests of so many users that nothing but the target held."""
+    """By concurrency, of the steps with requests of so many users that no quota held."""
     return {
         at_once: median(visit.users_per_s for visit in visits)
         for (size, at_once), visits in steps.items()
-        if size == users and all(visit.held_by == "target" for visit in visits)
+        if size == users and not any(visit.held_by in ("quota", "rate") for visit in visits)
     }
 
 
@@ -191,6 +191,7 @@ def choices(steps: Steps, course: Course) -> tuple[Choice, Choice] | None:
         seconds = {users: median(each) for users, each in taken.items() if each}
     alone = course.tried / cost.seconds(course.tried)
     found = throughputs(steps, course.tried)
+    found = optimum.levelled(found, _doubt(_VISITS, noise(steps)))
     gain = optimum.between({at_once: rate / alone for at_once, rate in found.items()}) if found else {1: 1.0}
     last = max(gain)
     for at_once in optimum.legible(course.concurrency):

@@ -123,6 +123,13 @@ def _high(found: Mapping[int, float]) -> int:
     return min(at_once for at_once, rate in found.items() if rate >= ENOUGH * best)
 
 
+def levelled(found: Mapping[int, float], doubt: float) -> dict[int, float]:
+    """The same, with those that are as good as the best but for `doubt`, a share, made equal: their median."""
+    best = max(found.values())
+    top = median(rate for rate in found.values() if rate >= best * (1 - doubt))
+    return {at_once: top if rate >= best * (1 - doubt) else rate for at_once, rate in found.items()}
+
+
 def between(found: Mapping[int, float]) -> dict[int, float]:
     """The same with what lies between two that were measured, in proportion; never less than for fewer at once."""
     filled: dict[int, float] = {}

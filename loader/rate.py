@@ -28,6 +28,11 @@ _SAME = 0.10
 _LONG_S = 5.0
 #: What went in the last moments before a refusal was one too many.
 _MOMENT_S = 1.0
+#: Refused so often below a pace that is safe, and no more than this share of the answers: it is not for the rate.
+_ODD, _FEW = 3, 0.05
+_SAFE = 0.985
+#: Of about so many answers, the share of refusals is known.
+_ANSWERS = 100
 #: No slower than this, or nobody would find out that it got better.
 _SLOWEST_PER_S = 0.2
 #: Taken so often against what the headers said, they are not believed any more.
@@ -52,6 +57,8 @@ class Rate:
         self._cut_at = -math.inf
         self._cycle_at: float | None = None  # since when is counted what was taken
         self._taken = 0
+        self._odd = 0  # refusals in a row at a pace below the limit
+        self._share = 0.0  # of refusals
         self._lately: deque[float] = deque()  # when it took something, in the last moments
         self._next = -math.inf
         self._offer: tuple[float, float] | None = None  # a pace that headers gave, and until when
@@ -90,6 +97,7 @@ class Rate:
     def took(self, sent_at: float, now: float) -> None:
         """A request was not refused for the rate."""
         self._taken += 1
+        self._share -= self._share / _ANSWERS
         self._lately.append(now)
         while self._lately[0] <= now - _MOMENT_S:
             self._lately.popleft()
@@ -98,11 +106,13 @@ class Rate:
 
     def refused(self, sent_at: float, now: float) -> None:
         """A request was refused for the rate. Those that went before the last cut tell nothing new."""
+        self._share += (1 - self._share) / _ANSWERS
         if sent_at <= self._cut_at:
             return
         pace = self._risen(now)
         if self._jam_at is None:
             self._jam_at, self._jam_pace = now, None if pace is None else min(pace, self._of_late(now))
+            self._odd = self._odd + 1 if pace and self._limit and pace <= _SAFE * self._limit else 0
         self._base = max(_CUT * (pace if pace is not None else self._measured(now)), _SLOWEST_PER_S)
         self._base_at = None
         self._cut_at = now
@@ -150,10 +160,15 @@ class Rate:
 
     def _settle(self, jam_at: float, now: float) -> None:
         """Something is taken again, so a limit is found."""
-        jam_s, cycle_s = now - jam_at, now - (self._cycle_at or now)
+        jam_s, cycle_s, measured = now - jam_at, now - (self._cycle_at or now), self._measured(now)
+        self._jam_at = None
+        self._cycle_at, self._taken = now, 0
+        if self._odd >= _ODD and self._share < _FEW and self._limit is not None:
+            self._base, self._base_at, self._next = _STAY * self._limit, now, now
+            return
         is_guess = jam_s > _LONG_S or self._jam_pace is None
         if is_guess or self._jam_pace is None:
-            found = self._measured(now)
+            found = measured
         else:
             found = self._jam_pace * (_CUT_SOON if cycle_s < _SOON_S else 1.0)
         found = max(found, _SLOWEST_PER_S)
@@ -162,5 +177,3 @@ class Rate:
         self._is_sure = is_same or not is_guess
         self._limit, self._base, self._base_at = found, _BEGIN * found, now
         self._next = now + 1 / self._base
-        self._jam_at = None
-        self._cycle_at, self._taken = now, 0

@@ -23,15 +23,38 @@ Refuse = Callable[[int, str, Mapping[str, str] | None], Response]
 _MESSAGES: dict[Refusal, str] = {
     "429": "Too many requests",
     "500": "Internal server error",
-    "502": "Bad gateway",
     "503": "Service unavailable",
     "400": "Bad request",
     "401": "Unauthorized",
     "408": "Request timeout",
+    "403": "Forbidden",
+    "404": "Not found",
+    "409": "Conflict",
+    "413": "Payload too large",
+    "422": "Unprocessable content",
+    "425": "Too early",
 }
-# Gateways answer in HTML where an API would answer in JSON.
-_BAD_GATEWAY = b"<html><head><title>502 Bad Gateway</title></head><body><h1>502 Bad Gateway</h1></body></html>"
+
+_HTML = {"content-type": "text/html"}
+
+
+def _gateway(words: str) -> bytes:
+    """Gateways answer in HTML where an API would answer in JSON."""
+    return f"<html><head><title>{words}</title></head><body><h1>{words}</h1></body></html>".encode()
+
+
 _GARBAGE = b"<!doctype html><title>Welcome to the Wi-Fi of Hotel Sandbox</title>"
+#: In the API's place, and not in its words.
+_OTHERS: dict[Refusal, Response] = {
+    "502": Response(502, _HTML, _gateway("502 Bad Gateway")),
+    "504": Response(504, _HTML, _gateway("504 Gateway Timeout")),
+    "302": Response(302, {**_HTML, "location": "https://elsewhere.invalid/sign-in"}, _gateway("302 Found")),
+    "portal": Response(200, _HTML, _GARBAGE),
+}
+
+#: Deeper than any parser goes, and longer than any answer of these APIs, but no longer than a client should bear.
+_DEEP = b"[" * 100_000 + b"]" * 100_000
+_HUGE = b" " * (32 << 20)
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,21 +74,30 @@ class Plan:
 
 
 def plan(
-    options: FaultOptions, kind: Kind, number: int, elapsed_s: float, now: float, refuse: Refuse = refusal
+    options: FaultOptions,
+    kind: Kind,
+    number: int,
+    elapsed_s: float,
+    now: float,
+    refuse: Refuse = refusal,
+    body: bytes = b"",
 ) -> Plan:
     """The plan for the request that is the `number`th of its kind (from 0), `elapsed_s` after the sandbox's start.
 
-    `refuse` words an error as the API does.
+    `refuse` words an error as the API does; `body` is the request's.
     """
-    if any(start <= elapsed_s < start + length for start, length in options.down):
+    if _is_in(options.down, elapsed_s):
         return Plan(cut="down")
     delay_s = options.latency_s
     if options.jitter_s:
         delay_s += options.jitter_s * _chance(options.seed, kind, number, "jitter")
     if kind == "other" or options.on not in (kind, "all"):
         return Plan(delay_s)
+    refusal_s = 0.0 if options.refuses_at_once else delay_s
     if number < options.fail_first_n:
-        return Plan(delay_s, answer=refuse(options.fail_first_status, "Not yet", None))
+        return Plan(refusal_s, answer=refuse(options.fail_first_status, "Not yet", None))
+    if not _is_meant(options, number, elapsed_s, body):
+        return Plan(delay_s)
 
     def drawn(fault: Fault) -> bool:
         rate = options.rates.get(fault, 0.0)
@@ -75,7 +107,7 @@ def plan(
         delay_s += options.slow_s
     for fault in get_args(Refusal):
         if drawn(fault):
-            return Plan(delay_s, answer=_refusal(fault, options, now, refuse))
+            return Plan(refusal_s, answer=_refusal(fault, options, now, refuse))
     cuts: tuple[Literal["reset", "lost", "torn"], ...] = ("reset", "lost", "torn")
     for cut in cuts:
         if drawn(cut):
@@ -87,19 +119,38 @@ def plan(
     return Plan(delay_s, spoils=spoils, seed=seed, missing_share=options.missing_share)
 
 
+def _is_in(windows: Sequence[tuple[float, float]], moment: float) -> bool:
+    return any(start <= moment < start + length for start, length in windows)
+
+
+def _is_meant(options: FaultOptions, number: int, elapsed_s: float, body: bytes) -> bool:
+    """Are the rates about this request?"""
+    if options.during and not _is_in(options.during, elapsed_s):
+        return False
+    if options.only and not _is_in(options.only, number):
+        return False
+    return options.about is None or options.about.search(body.decode("utf-8", "replace")) is not None
+
+
 def spoil(response: Response, plan: Plan, api: Api) -> Response:
     """The answer as the plan would have it. Garbage takes the place of any good answer, even of one without a body."""
     if not plan.spoils or not 200 <= response.status < 300:
         return response
     if "garbage" in plan.spoils:
-        return Response(200, {"content-type": "text/html"}, _GARBAGE)
-    body = response.body
-    edits = [kind for kind in plan.spoils if kind != "truncated"]
-    if edits and body:
+        return Response(200, _HTML, _GARBAGE)
+    if not response.body or "empty" in plan.spoils:
+        return replace(response, body=b"")
+    if "deep" in plan.spoils:
+        return replace(response, body=_DEEP)
+    body, headers = response.body, response.headers
+    if edits := [kind for kind in plan.spoils if kind not in ("truncated", "charset", "huge")]:
         body = orjson.dumps(_edited(orjson.loads(body), edits, _Hand(plan, api)))
     if "truncated" in plan.spoils:
         body = body[: len(body) // 2]
-    return replace(response, body=body)
+    if "charset" in plan.spoils:
+        headers = {**headers, "content-type": "application/json; charset=utf-16"}
+        body = body.decode("utf-8", "replace").encode("utf-16")
+    return replace(response, headers=headers, body=body + _HUGE if "huge" in plan.spoils else body)
 
 
 def _edited(answer: Any, edits: Sequence[Spoil], hand: "_Hand") -> Any:
@@ -166,8 +217,8 @@ class _Hand:
 
 
 def _refusal(fault: Refusal, options: FaultOptions, now: float, refuse: Refuse) -> Response:
-    if fault == "502":
-        return Response(502, {"content-type": "text/html"}, _BAD_GATEWAY)
+    if fault in _OTHERS:
+        return _OTHERS[fault]
     pause = retry_after(options.retry_after, options.retry_after_s, now) if fault in ("429", "503") else {}
     return refuse(int(fault), _MESSAGES[fault], pause)
 

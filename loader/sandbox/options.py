@@ -15,15 +15,22 @@ Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Status = Annotated[int, Field(ge=400, le=599)]
 AnswerStatus = Annotated[int, Field(ge=200, le=599)]
 Code = Annotated[int, Field(ge=0)]
+Number = Annotated[int, Field(ge=0)]
 
 ApiName = Literal["calven", "dx", "descope", "scim", "http"]
-RetryAfter = Literal["int", "decimal", "date", "none"]
+RetryAfter = Literal["int", "decimal", "date", "none", "negative", "huge", "words"]
 Scheme = Literal["hmac", "client-secret", "basic", "bearer"]
 RecordsScheme = Literal["oauth", "bearer", "basic", "api-key"]
 AttributeType = Literal["string", "number", "boolean", "singleselect", "multiselect", "date"]
 
-Refusal = Literal["429", "500", "502", "503", "400", "401", "408"]
-Spoil = Literal["garbage", "truncated", "shuffled", "missing", "doubled", "foreign", "wrong-type"]
+# fmt: off
+Refusal = Literal[
+    "429", "500", "502", "503", "400", "401", "408", "302", "403", "404", "409", "413", "422", "425", "504", "portal",
+]
+Spoil = Literal[
+    "garbage", "truncated", "shuffled", "missing", "doubled", "foreign", "wrong-type", "empty", "charset", "deep", "huge",
+]
+# fmt: on
 Fault = Literal[Refusal, Spoil, "reset", "lost", "torn", "slow"]
 
 FAULTS: tuple[Fault, ...] = get_args(Fault)
@@ -209,13 +216,21 @@ class LedgerOptions(_Frozen):
 
 
 class FaultOptions(_Frozen):
-    """How slow it is and what goes wrong. The same seed and order of arrival give the same faults."""
+    """How slow it is and what goes wrong. The same seed and order of arrival give the same faults.
+
+    Rates are about the requests that `on`, `during`, `only` and `about` all let them be about. A connection that is
+    down is so for all.
+    """
 
     seed: int = 0
     latency_s: Seconds = 0.0
     jitter_s: Seconds = 0.0  # up to so much more, evenly spread
     rates: dict[Fault, Share] = {}
     on: Literal["data", "token", "all"] = "data"  # which requests the rates and fail_first_n are about
+    during: tuple[tuple[Seconds, Seconds], ...] = ()  # (from_s, for_s) since the start; empty: always
+    only: tuple[tuple[Number, Number], ...] = ()  # (first, count) of the requests of a kind, from 0; empty: all
+    about: Pattern[str] | None = None  # requests whose body this is found in; None: any
+    refuses_at_once: bool = False  # without latency
     slow_s: Seconds = 1.0  # what `slow` adds
     missing_share: Share = 0.5  # of the results, when they are `missing`
     retry_after: RetryAfter = "int"

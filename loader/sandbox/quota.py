@@ -8,6 +8,8 @@ from typing import Literal
 
 from loader.sandbox.options import QuotaOptions, RetryAfter
 
+_HUGE_S = 10**9  # thirty years
+
 
 class Window:
     """How much the window that it is now holds, and the most that one ever held.
@@ -110,7 +112,10 @@ def admit(quotas: Sequence[Quota], now: float, users: int) -> dict[str, str] | N
 
 
 def retry_after(form: RetryAfter, wait_s: float, now: float) -> dict[str, str]:
-    """The header that asks for a pause. RFC 9110 knows whole seconds and dates; decimals are seen in the wild."""
+    """The header that asks for a pause. RFC 9110 knows whole seconds and dates; decimals are seen in the wild.
+
+    So are pauses that have gone by, others that no one could mean, and words.
+    """
     match form:
         case "int":
             return {"retry-after": str(math.ceil(wait_s))}
@@ -118,5 +123,11 @@ def retry_after(form: RetryAfter, wait_s: float, now: float) -> dict[str, str]:
             return {"retry-after": f"{wait_s:.3f}"}
         case "date":
             return {"retry-after": formatdate(math.ceil(now + wait_s), usegmt=True)}
+        case "negative":
+            return {"retry-after": f"-{math.ceil(wait_s)}"}
+        case "huge":
+            return {"retry-after": str(_HUGE_S)}
+        case "words":
+            return {"retry-after": "in a while"}
         case "none":
             return {}

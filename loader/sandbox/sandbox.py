@@ -76,7 +76,7 @@ class Sandbox:
         two requests on the way at once may overtake each other, as they may at a real server."""
         now = self._clock()
         number = self.stats.arrive(kind, now)
-        plan = faults.plan(self.faults, kind, number, now - self._started, now, self.api.refuse)
+        plan = faults.plan(self.faults, kind, number, now - self._started, now, self.api.refuse, request.body)
         if plan.cut == "down":
             raise ConnectionCut("down")
         pause = admit(self.quotas, now, self._users(request, kind))

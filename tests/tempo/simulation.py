@@ -42,6 +42,7 @@ class Server(Strict):
     knee: int | None = None  # it works on so many at once; more wait
     most: int | None = None  # more at once are refused with 503
     failing: float = 0.0  # this share of requests gets no answer
+    refusing: float = 0.0  # this share is refused with 429, whatever the pace
     down: bool = False
     quota: int | None = None
     window_s: float = 1.0
@@ -135,6 +136,8 @@ class Target:
             raise TransportError("connection reset")
         if server.most is not None and self._in_flight > server.most:
             return Response(503)
+        if self._random.random() < server.refusing:
+            return Response(429)
         if server.quota is not None and not self._admit(server, now):
             return Response(429, self._headers(server, now))
         await self._work(request, server)
