@@ -10,6 +10,7 @@ much two visits differ.
 
 import os
 import platform
+import math
 import random
 import time
 from collections import deque
@@ -28,7 +29,7 @@ from loader.ceiling import RequestSize
 from loader.client import Credentials, Tempo, layers
 from loader.concurrency import Concurrency
 from loader.errors import LoaderError, Refused, Stopped
-from loader.findings import Course, Found, Held, Key, Refusals, Report, Step, Visit
+from loader.findings import Course, Found, Held, Key, Report, Step, Visit
 from loader.lane import Abandoned, Lane
 from loader.optimum import Caps, Choice
 from loader.outcome import GOOD, Code, Outcome
@@ -45,14 +46,14 @@ from loader.transport import Send, Transport
 
 #: Each step that matters is visited so often.
 _VISITS = 3
-#: On a visit, each place sends at least so many batches, if time allows; the first is not counted.
-_BATCHES = 3
+#: What is counted of a visit lasts so many times as long as a request alone, if there is time.
+_TIMES = 2
 #: How long a visit is, at least and at most, and one that waits for a quota to be found, as shares of the whole time.
 _LEAST, _MOST, _QUOTA = 1 / 60, 1 / 12, 1 / 10
-#: What has to be over by which share of the time: single requests, the search for a quota, more and more at once.
-_ALONE_ENDS, _QUOTA_ENDS, _CLIMB_ENDS = 0.3, 0.7, 0.8
-#: With less of its places on the wire than this share, a visit waits for something else than the target.
-_FULL = 0.85
+#: What has to be over by which share of the time: single requests, the search for a rate, more and more at once.
+_ALONE_ENDS, _QUOTA_ENDS, _CLIMB_ENDS = 0.3, 0.8, 0.75
+#: Who uses so much of what a quota allows would use more.
+_NEAR = 0.9
 #: Two looks at a quota that differ by less have found it.
 _SAME = 0.05
 #: If none of so many users is accepted, none will be.
@@ -140,87 +141,69 @@ class Bounds(NamedTuple):
     seconds: float = 60.0
 
 
-class _End(NamedTuple):
-    """When a visit ends: so late, and after so many batches of each place; at the latest when each has had one."""
-
-    at: float
-    latest: float
-    batches: int
-
-    def is_there(self, now: float, batches: float) -> bool:
-        return batches >= 1 and (now >= self.latest or (now >= self.at and batches >= self.batches))
-
-
 class _Watched:
-    """What happens on one visit. Times in seconds; `places`: so many batches are on their way at once."""
+    """What happens on one visit. Times in seconds.
 
-    def __init__(self, places: int, now: float, end: _End) -> None:
+    `places`: so many batches are on their way at once, when all have begun, at `begins`. From the first that is settled
+    then it is counted for `least_s`, and for as many as there are places; but not past `latest`, if there is any.
+    """
+
+    def __init__(self, places: int, now: float, begins: float, least_s: float, latest: float) -> None:
         self.places = places
-        self.end = end
         self.answers: list[tuple[float, int, int]] = []  # seconds, status (0: no answer), users carried
         self.batches: list[float] = []  # what those without trouble spent on the wire, where one goes at a time
-        self.began = now
-        self.settled: list[float] = []  # when each batch was
-        self.all_began: float | None = None  # when every place had settled its first
-        self.stopped: float | None = None  # when the first place stopped
         self.users = self.failed = 0
-        self._begun = 0
+        self._began = now
+        self._begins = begins
+        self._least_s = least_s
+        self._latest = latest
+        self._settled: list[float] = []  # when each batch was
+        self._counted: list[float] = []
+        self._is_over = False
 
     def note(self, now: float, outcomes: Sequence[Outcome], answers: Sequence[tuple[float, int, int]]) -> None:
         """A batch is settled; `answers` are all that came since it began."""
-        self.settled.append(now)
+        self._settled.append(now)
+        if now >= self._begins and not self._is_over:
+            self._counted.append(now)
         self.users += len(outcomes)
         self.failed += sum(outcome.code not in GOOD for outcome in outcomes)
         if self.places == 1 and all(200 <= status < 300 or status == 429 for _, status, _ in answers):
             self.batches.append(sum(seconds for seconds, status, _ in answers if status != 429))
 
-    def note_first(self, now: float) -> None:
-        """A place has settled its first batch."""
-        self._begun += 1
-        if self._begun == self.places:
-            self.all_began = now
-
     def is_over(self, now: float) -> bool:
         """May a place stop now?"""
-        is_over = self.end.is_there(now, len(self.settled) / self.places)
-        if is_over and self.stopped is None:
-            self.stopped = now
-        return is_over
+        if self._counted and not self._is_over:
+            is_done = len(self._counted) > self.places and now >= self._counted[0] + self._least_s
+            self._is_over = is_done or now >= self._latest
+        return self._is_over
 
     @property
     def batches_per_s(self) -> float | None:
         """Throughput while every place was at work, from the end of a batch to the end of another.
 
-        Not from the beginning, when nobody has to wait yet, nor to the end, when fewer and fewer are left. Where that
-        leaves nothing to count, it is all that counts. None: not every place has settled a batch.
+        Not from the beginning, when some have not begun, nor to the end, when fewer and fewer are left; but where that
+        leaves nothing to count, all that was settled. None: not every place began.
         """
-        if self.all_began is None:
-            return None
-        at_work = [at for at in self.settled if self.all_began < at <= (self.stopped or at)]
-        if len(at_work) >= self.places:
-            return len(at_work) / (at_work[-1] - self.all_began)
-        return len(self.settled) / (self.settled[-1] - self.began)
+        if len(self._counted) > 1 and self._counted[-1] > self._counted[0]:
+            return (len(self._counted) - 1) / (self._counted[-1] - self._counted[0])
+        return len(self._settled) / (self._settled[-1] - self._began) if self._counted else None
 
-    def visit(self, users: int, cpu_s: float, held_by: Callable[[float], Held]) -> Visit | None:
+    def visit(self, users: int, cpu_s: float) -> Visit | None:
         """Its figures. None: it was too short."""
         if (batches_per_s := self.batches_per_s) is None:
             return None
-        gone_s = self.settled[-1] - self.began
-        seconds = sum(seconds for seconds, _, _ in self.answers)
-        on_wire = batches_per_s * seconds / len(self.settled)
         times = sorted(seconds for seconds, status, carried in self.answers if carried and 200 <= status < 300)
         return Visit(
             users_per_s=users * batches_per_s,
-            requests_per_s=batches_per_s * len(self.answers) / len(self.settled),
-            on_wire=on_wire,
+            requests_per_s=batches_per_s * len(self.answers) / len(self._settled),
             request_s=median(self.batches) if self.batches else None,
             p50_s=_quantile(times, 0.5),
             p95_s=_quantile(times, 0.95),
             sent=self.users,
             failed=self.failed,
             refused=sum(status == 429 for _, status, _ in self.answers),
-            cpu=cpu_s / gone_s,
-            held_by=held_by(on_wire / self.places),
+            cpu=cpu_s / (self._settled[-1] - self._began),
         )
 
 
@@ -264,9 +247,8 @@ class Sweep:
         self._credentials = Credentials(
             target.scheme, secrets, wire, self.lane, self._tempo, warn=warn, uniform=uniform
         )
-        self._watched = _Watched(1, self.began, _End(0, 0, 1))
+        self._watched = _Watched(1, self.began, self.began, 0.0, 0.0)
         self._tried = 0
-        self._refusals: Refusals | None = None
         self._connect()
 
     async def run(self) -> None:
@@ -320,35 +302,19 @@ class Sweep:
                 return
             visit = await self._visit((users, at_once))
             if visit is not None and visit.held_by == "rate":
-                await self._find_quota(users, at_once)
-            if visit is None or visit.held_by in ("rate", "quota"):
+                await self._find_rate(users, at_once)
+            if visit is None or visit.held_by is not None:
                 return
 
-    async def _find_quota(self, users: int, at_once: int) -> None:
-        """The target refuses for the rate: go on until the pace is found, and then see whether it counts users."""
-        self._connect(Rate())  # what was sent slowly before says nothing of a quota
-        rate = await self._find_rate(users, at_once, _QUOTA_ENDS)
-        if rate is None:
-            return
-        self._refusals = Refusals(requests_per_s=rate)
-        if users == 1:
-            return
-        self._connect(Rate())
-        other = await self._find_rate(users // 2, min(2 * at_once, self.bounds.concurrency), _CLIMB_ENDS)
-        if other is not None and other > 1.5 * rate:
-            self._refusals = Refusals(users_per_s=(users * rate + users // 2 * other) / 2)
-        self._connect(Rate(rate))
-
-    async def _find_rate(self, users: int, at_once: int, end: float) -> float | None:
-        """Requests a second that are taken. None: it was not found in time."""
+    async def _find_rate(self, users: int, at_once: int) -> None:
+        """The target refuses for the rate: go on until the pace it takes is found."""
         before = None
-        while not self._is_past(end):
+        while not self._is_past(_QUOTA_ENDS):
             await self._visit((users, at_once), _QUOTA)
             now = self._tempo.rate.limit
             if before and now and abs(now / before - 1) < _SAME:
-                break
+                return
             before = now
-        return self._tempo.rate.limit
 
     async def _prove(self) -> None:
         """What seems best and what comes close to it with less, in turn, as long as there is time."""
@@ -368,7 +334,7 @@ class Sweep:
     def _size_to_climb_with(self) -> int:
         """As large as may be, but so that users and time suffice for as many at once as may be."""
         cost = findings.line(self.steps)
-        longest = _MOST * self.bounds.seconds / _BATCHES
+        longest = _MOST * self.bounds.seconds / (_TIMES + 2)
         sizes = self._sizes()
         enough = [users for users in sizes if users * self.bounds.concurrency <= len(self.pool)]
         quick = [users for users in enough if cost is None or cost.seconds(users) <= longest]
@@ -387,50 +353,50 @@ class Sweep:
     async def _visit(self, step: Key, length: float = _LEAST, *, keep: bool = True) -> Visit | None:
         """Measure a step. `length`: at least such a share of the time. None: it could not be measured."""
         users, at_once = self.doing = step
-        began, cpu = self.lane.now(), time.process_time()
-        end = _End(began, began, 1)
-        if keep:
-            ends, latest = (began + share * self.bounds.seconds for share in (length, max(length, _MOST)))
-            end = _End(ends, latest, _BATCHES)
-        watched = self._watched = _Watched(at_once, began, end)
+        now, cpu = self.lane.now(), time.process_time()
+        alone_s = self._alone_s(users)
+        apart_s = alone_s / min(at_once, self._parallel)  # as they will be done: in waves, they would be hard to count
+        least_s, most_s = (share * self.bounds.seconds if keep else 0.0 for share in (length, max(length, _MOST)))
+        begins = now + apart_s * (at_once - 1)
+        watched = _Watched(at_once, now, begins, max(least_s, _TIMES * alone_s), now + most_s)
+        self._watched = watched
         pieces = self.pool.pieces(users)
+        if self._tempo.rate.limit is None:
+            self._connect()  # should it refuse now, then for what is sent now, and not slowly before
         async with anyio.create_task_group() as tasks:
-            for _ in range(at_once):
-                tasks.start_soon(self._send_some, pieces, watched)
-        visit = watched.visit(users, time.process_time() - cpu, self._held_by)
+            for place in range(at_once):
+                tasks.start_soon(self._send_some, pieces, watched, apart_s * place)
+        visit = watched.visit(users, time.process_time() - cpu)
         self.refused += sum(status == 429 for _, status, _ in watched.answers)
         if not self._is_anyone_taken and self.tally.rows >= min(_HOPELESS, len(self.pool)):
             self._give_up_hope()
         if visit is None or not keep or users > self._most_users:  # too large, it turned out: it went in parts
             return None
+        visit = visit.model_copy(update={"held_by": self._held_by(visit)})
         self.steps.setdefault(step, []).append(visit)
         return visit
 
-    async def _send_some(self, pieces: deque[Batch], watched: _Watched) -> None:
+    async def _send_some(self, pieces: deque[Batch], watched: _Watched, after_s: float) -> None:
         """One place of a visit: one batch after the other."""
-        lane = self.lane
-        is_first = True
-        while not (lane.stopping.is_set() or (watched.is_over(lane.now()) and not is_first)):
-            batch, before = pieces.popleft(), len(watched.answers)
-            try:
+        lane, is_first = self.lane, True
+        try:
+            await lane.sleep(after_s)
+            while is_first or not (lane.stopping.is_set() or watched.is_over(lane.now())):
+                batch, before = pieces.popleft(), len(watched.answers)
                 outcomes = await self._settler.settle(batch)
-            except Abandoned:
-                return
-            except Stopped as error:
-                lane.stop(error)
-                return
-            pieces.append(batch)
-            self.tally.add(outcomes)
-            watched.note(lane.now(), outcomes, watched.answers[before:])
-            if is_first:
-                watched.note_first(lane.now())
+                pieces.append(batch)
+                self.tally.add(outcomes)
+                watched.note(lane.now(), outcomes, watched.answers[before:])
                 is_first = False
+        except Abandoned:
+            pass
+        except Stopped as error:
+            lane.stop(error)
 
-    def _connect(self, rate: Rate | None = None) -> None:
-        """Put the layers round the wire. `rate`: instead of what was found before."""
-        if rate is not None:
-            self._tempo = copy(self._tempo)  # what was paid before stays paid
-            self._tempo.rate = rate
+    def _connect(self) -> None:
+        """Put the layers round the wire, with what was paid so far, but without a memory of what the target took."""
+        self._tempo = copy(self._tempo)
+        self._tempo.rate = Rate()
         self._send = layers(self._noted, self.lane, self._tempo, self._credentials, self._target.refuses_token)
         self._settler = Settler(
             self._target,
@@ -453,14 +419,28 @@ class Sweep:
         finally:
             self._watched.answers.append((self.lane.now() - sent_at, status, request.users))
 
-    def _held_by(self, on_wire: float) -> Held:
-        if on_wire >= _FULL:
-            return "target"
-        if self._tempo.rate.pace(self.lane.now()) is not None:
+    def _held_by(self, visit: Visit) -> Held | None:
+        """What kept it from sending more, if not the target's speed."""
+        rate = self._tempo.rate.pace(self.lane.now())
+        if visit.refused or (rate is not None and visit.requests_per_s >= _NEAR * rate):
             return "rate"
-        return "quota" if self._tempo.toll else "pause"
+        used = {"users": visit.users_per_s, "requests": visit.requests_per_s, "carriers": visit.requests_per_s}
+        return "quota" if any(used[pace.unit] >= _NEAR * pace.per_s for pace in self.bounds.paces) else None
 
     # What is known
+
+    def _alone_s(self, users: int) -> float:
+        """How long a request should take, if nobody else sends one."""
+        cost = findings.line(self.steps)
+        return cost.seconds(users) if cost else 0.0
+
+    @property
+    def _parallel(self) -> float:
+        """So many requests at once the target was seen to work on, where there were clearly more."""
+        alone_s = self._alone_s(self._tried)
+        found = findings.throughputs(self.steps, self._tried)
+        gains = {at_once: rate * alone_s / self._tried for at_once, rate in found.items()}
+        return max(gains.values()) if any(gain < 0.9 * at_once for at_once, gain in gains.items()) else math.inf
 
     @property
     def _most_users(self) -> int:
@@ -474,9 +454,8 @@ class Sweep:
     def _caps(self) -> Caps:
         requests = [quota.amount / quota.window_s for quota in self.bounds.quotas if quota.unit == "requests"]
         users = [quota.amount / quota.window_s for quota in self.bounds.quotas if quota.unit == "users"]
-        if self._refusals is not None:
-            requests += [found for found in [self._refusals.requests_per_s] if found]
-            users += [found for found in [self._refusals.users_per_s] if found]
+        if (found := self._tempo.rate.limit) is not None:
+            requests.append(found)
         free = Caps()
         return Caps(min(requests, default=free.requests_per_s), min(users, default=free.users_per_s))
 

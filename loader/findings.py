@@ -15,8 +15,8 @@ from loader import optimum
 from loader.errors import Refused
 from loader.optimum import Caps, Change, Choice, Figure, Line
 
-#: What kept a visit from being faster: the target itself, a quota declared, refusals for the rate, or pauses.
-Held = Literal["target", "quota", "rate", "pause"]
+#: What kept a visit from being faster, if not the target's speed: a quota declared, or its refusals for the rate.
+Held = Literal["quota", "rate"]
 
 #: With so much of a core in use, it is this machine that was measured.
 _BUSY = 0.85
@@ -32,14 +32,13 @@ class _Frozen(BaseModel):
 class Visit(_Frozen):
     """A step, measured once.
 
-    `users_per_s`: settled; `requests_per_s`: sent, whatever became of them; `on_wire`: how many were on the way, on
-    average; `request_s`: what one batch without trouble spent there, where it was alone; `sent`: users; `failed`: those
+    `users_per_s`: settled; `requests_per_s`: sent, whatever became of them; `request_s`: what a batch without trouble
+    spent on the wire, where it was alone; `sent`: users; `failed`: those
     of them that failed; `refused`: requests answered with 429; `cpu`: of a core, what this process used.
     """
 
     users_per_s: float
     requests_per_s: float
-    on_wire: float
     request_s: float | None
     p50_s: float | None
     p95_s: float | None
@@ -47,7 +46,7 @@ class Visit(_Frozen):
     failed: int
     refused: int
     cpu: float
-    held_by: Held
+    held_by: Held | None = None
 
 
 class Step(_Frozen):
@@ -74,18 +73,11 @@ class Step(_Frozen):
         return sum(getattr(visit, name) for visit in self.visits)
 
 
-class Refusals(_Frozen):
-    """The rate beyond which the target refused, with 429: what it took, a second. None: not of that unit."""
-
-    requests_per_s: float | None = None
-    users_per_s: float | None = None
-
-
 class Found(_Frozen):
     """What is known of the target. None: not known, or there is none.
 
     `request_s`, `user_s`: what a request takes, and for each user more; `is_even`: whether the sizes tried agree;
-    `knee`: so many requests it works on at once; `largest_request`: in users, where larger ones were refused;
+    `knee`: so many requests it works on at once; `requests_per_s`: beyond that it refused, with 429; `largest_request`: in users, where larger ones were refused;
     `noise`: how much two visits of a step differ, as a share.
     """
 
@@ -93,7 +85,7 @@ class Found(_Frozen):
     user_s: float
     is_even: bool
     knee: int | None
-    refusals: Refusals | None
+    requests_per_s: float | None
     largest_request: int | None
     noise: float | None
 
@@ -172,7 +164,7 @@ def throughputs(steps: Steps, users: int) -> dict[int, float]:
     return {
         at_once: median(visit.users_per_s for visit in visits)
         for (size, at_once), visits in steps.items()
-        if size == users and not any(visit.held_by in ("quota", "rate") for visit in visits)
+        if size == users and not any(visit.held_by for visit in visits)
     }
 
 
@@ -191,8 +183,11 @@ def choices(steps: Steps, course: Course) -> tuple[Choice, Choice] | None:
         seconds = {users: median(each) for users, each in taken.items() if each}
     alone = course.tried / cost.seconds(course.tried)
     found = throughputs(steps, course.tried)
-    found = optimum.levelled(found, _doubt(_VISITS, noise(steps)))
-    gain = optimum.between({at_once: rate / alone for at_once, rate in found.items()}) if found else {1: 1.0}
+    gain = {1: 1.0}
+    if found:
+        some = Figure(1.0, min(len(steps[course.tried, at_once]) for at_once in found), noise(steps))
+        level = optimum.levelled(found, optimum.by_accident(some, some))
+        gain = optimum.between({at_once: rate / alone for at_once, rate in level.items()})
     last = max(gain)
     for at_once in optimum.legible(course.concurrency):
         # A quota held these: what the target could do with them is taken to be in proportion, as it was up to there.
@@ -203,30 +198,28 @@ def choices(steps: Steps, course: Course) -> tuple[Choice, Choice] | None:
 
 def _is_held(steps: Steps, users: int, beyond: int) -> bool:
     return any(
-        size == users and at_once > beyond and visits[-1].held_by in ("quota", "rate")
-        for (size, at_once), visits in steps.items()
-    ) or (beyond == 1 and any(visit.held_by in ("quota", "rate") for visit in steps.get((users, 1), ())))
+        size == users and at_once > beyond and visits[-1].held_by for (size, at_once), visits in steps.items()
+    ) or (beyond == 1 and any(visit.held_by for visit in steps.get((users, 1), ())))
 
 
-def recommend(steps: Sequence[Step], choice: Choice | None, spread: float | None) -> Recommended | None:
+def recommend(steps: Sequence[Step], best: Choice, choice: Choice, spread: float | None) -> Recommended:
     """The choice, if it holds what it promised where it was measured; else the smallest step that came close."""
-    if choice is None or not steps:
-        return None
-    best = max(step.users_per_s for step in steps)
-    chosen = next((s for s in steps if (s.users_per_request, s.concurrency) == (choice.users, choice.at_once)), None)
+    known = {(step.users_per_request, step.concurrency): step for step in steps}
+    chosen = known.get((choice.users, choice.at_once))
     if chosen is None:
         return Recommended(
             users_per_request=choice.users, concurrency=choice.at_once, users_per_s=choice.users_per_s, share=None
         )
-    doubt = Figure(1.0, len(chosen.visits), spread).error * 2 * math.sqrt(2)
-    if chosen.users_per_s < (optimum.ENOUGH - doubt) * best:
-        close = [step for step in steps if step.users_per_s >= optimum.ENOUGH * best]
+    top = known.get((best.users, best.at_once)) or max(steps, key=lambda step: step.users_per_s)
+    figures = [Figure(step.users_per_s, len(step.visits), spread) for step in (top, chosen)]
+    if chosen.users_per_s < (optimum.ENOUGH - optimum.by_accident(*figures)) * top.users_per_s:
+        close = [step for step in steps if step.users_per_s >= optimum.ENOUGH * top.users_per_s]
         chosen = min(close, key=lambda step: (step.in_flight, step.concurrency))
     return Recommended(
         users_per_request=chosen.users_per_request,
         concurrency=chosen.concurrency,
         users_per_s=chosen.users_per_s,
-        share=chosen.users_per_s / best,
+        share=chosen.users_per_s / top.users_per_s,
     )
 
 

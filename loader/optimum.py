@@ -197,7 +197,7 @@ def legible(most: int) -> list[int]:
 
 
 class Figure(NamedTuple):
-    """A figure measured so many `times`, each with that `noise` (None: not known)."""
+    """A figure of which more is better, the median of so many `times`; `noise` as above."""
 
     value: float
     times: int
@@ -207,6 +207,11 @@ class Figure(NamedTuple):
     def error(self) -> float:
         """The standard error, as a share."""
         return _OF_MEDIAN * (self.noise or 0.0) / math.sqrt(self.times)
+
+
+def by_accident(before: Figure, now: Figure) -> float:
+    """By which share two figures of the same thing may well differ."""
+    return _ERRORS * math.hypot(before.error, now.error)
 
 
 class Change(NamedTuple):
@@ -221,5 +226,5 @@ class Change(NamedTuple):
 
 
 def change(before: Figure, now: Figure) -> Change:
-    """From a figure of which more is better to the same at another time."""
-    return Change(now.value / before.value - 1, _ERRORS * math.hypot(before.error, now.error))
+    """What became of a figure."""
+    return Change(now.value / before.value - 1, by_accident(before, now))

@@ -26,10 +26,11 @@ _TRY_PER_S = 0.05
 _SAME = 0.10
 #: Refused for longer than this: a window of a minute or so is used up, and only the mean over all of it counts.
 _LONG_S = 5.0
-#: What went in the last moments before a refusal was one too many.
-_MOMENT_S = 1.0
-#: Refused so often below a pace that is safe, and no more than this share of the answers: it is not for the rate.
-_ODD, _FEW = 3, 0.05
+#: What went in the last moments before a refusal was one too many: in a second, or the time of so many requests.
+_MOMENT_S, _MOMENT = 1.0, 20
+#: Refused so often below a pace that is safe, and no more than this share of the answers: it is not for the rate, until
+#: that share of the last answers are refusals.
+_ODD, _FEW, _MANY = 4, 0.03, 0.06
 _SAFE = 0.985
 #: Of about so many answers, the share of refusals is known.
 _ANSWERS = 100
@@ -57,8 +58,10 @@ class Rate:
         self._cut_at = -math.inf
         self._cycle_at: float | None = None  # since when is counted what was taken
         self._taken = 0
-        self._odd = 0  # refusals in a row at a pace below the limit
-        self._share = 0.0  # of refusals
+        self._odd = 0  # refusals in a row at a pace that is safe
+        self._odd_of = 0  # answers since the first of them
+        self._is_odd = False  # the refusals are not for the rate
+        self._share = 0.0  # of refusals, in the last answers
         self._lately: deque[float] = deque()  # when it took something, in the last moments
         self._next = -math.inf
         self._offer: tuple[float, float] | None = None  # a pace that headers gave, and until when
@@ -97,9 +100,10 @@ class Rate:
     def took(self, sent_at: float, now: float) -> None:
         """A request was not refused for the rate."""
         self._taken += 1
+        self._odd_of += 1
         self._share -= self._share / _ANSWERS
         self._lately.append(now)
-        while self._lately[0] <= now - _MOMENT_S:
+        while len(self._lately) > _MOMENT and self._lately[0] <= now - _MOMENT_S:
             self._lately.popleft()
         if self._jam_at is not None and sent_at > self._cut_at:
             self._settle(self._jam_at, now)
@@ -107,12 +111,17 @@ class Rate:
     def refused(self, sent_at: float, now: float) -> None:
         """A request was refused for the rate. Those that went before the last cut tell nothing new."""
         self._share += (1 - self._share) / _ANSWERS
-        if sent_at <= self._cut_at:
+        if sent_at <= self._cut_at or (self._is_odd and self._share < _MANY):
             return
+        self._is_odd = False
         pace = self._risen(now)
         if self._jam_at is None:
             self._jam_at, self._jam_pace = now, None if pace is None else min(pace, self._of_late(now))
-            self._odd = self._odd + 1 if pace and self._limit and pace <= _SAFE * self._limit else 0
+            if pace is not None and self._limit is not None and pace <= _SAFE * self._limit:
+                self._odd += 1
+                self._odd_of = self._odd_of if self._odd > 1 else 1
+            else:
+                self._odd = max(self._odd - 1, 0)
         self._base = max(_CUT * (pace if pace is not None else self._measured(now)), _SLOWEST_PER_S)
         self._base_at = None
         self._cut_at = now
@@ -154,7 +163,8 @@ class Rate:
 
     def _of_late(self, now: float) -> float:
         """What was taken, a second, in the last moments."""
-        since = max(now - _MOMENT_S, self._cycle_at if self._cycle_at is not None else now)
+        begin = self._lately[0] if self._lately else now
+        since = max(min(now - _MOMENT_S, begin), self._cycle_at if self._cycle_at is not None else now)
         count = sum(at > since for at in self._lately)
         return max(count, 1) / max(now - since, 0.1)
 
@@ -163,14 +173,18 @@ class Rate:
         jam_s, cycle_s, measured = now - jam_at, now - (self._cycle_at or now), self._measured(now)
         self._jam_at = None
         self._cycle_at, self._taken = now, 0
-        if self._odd >= _ODD and self._share < _FEW and self._limit is not None:
-            self._base, self._base_at, self._next = _STAY * self._limit, now, now
+        if self._odd >= _ODD and self._odd <= _FEW * self._odd_of:
+            self._is_odd, self._odd = True, 0
+            self._limit = self._base = self._base_at = None
+            self._next = now
             return
         is_guess = jam_s > _LONG_S or self._jam_pace is None
         if is_guess or self._jam_pace is None:
             found = measured
         else:
             found = self._jam_pace * (_CUT_SOON if cycle_s < _SOON_S else 1.0)
+            if self._share < _FEW and self._limit is not None:  # so few refusals cost less than a pace that is too low
+                found = max(found, _STAY * self._limit)
         found = max(found, _SLOWEST_PER_S)
         is_same = self._limit is not None and abs(found - self._limit) <= _SAME * self._limit
         self._rise_s = max(min(2 * self._rise_s if is_same else _RISE_S, _MAX_RISE_S), min(jam_s, _MAX_RISE_S))

@@ -382,7 +382,7 @@ FAULTY = [
     _flag(
         "--faults-only",
         "faults.only",
-        "Which requests --fault is about: from the one of this number (the first is 0), so many. Repeats. Default: all.",
+        "Which requests --fault is about: from this one on (the first is 0), so many. Repeats. Default: all.",
         multiple=True,
         metavar="FIRST+COUNT",
         callback=_split(r"(\d+)\+(\d+)", "FIRST+COUNT, as 10+5"),

@@ -28,7 +28,8 @@ Refusal = Literal[
     "429", "500", "502", "503", "400", "401", "408", "302", "403", "404", "409", "413", "422", "425", "504", "portal",
 ]
 Spoil = Literal[
-    "garbage", "truncated", "shuffled", "missing", "doubled", "foreign", "wrong-type", "empty", "charset", "deep", "huge",
+    "garbage", "truncated", "shuffled", "missing", "doubled", "foreign", "wrong-type",
+    "empty", "charset", "deep", "huge",
 ]
 # fmt: on
 Fault = Literal[Refusal, Spoil, "reset", "lost", "torn", "slow"]

@@ -5,10 +5,13 @@ import json
 import random
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
+from email.utils import formatdate
 from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
+import anyio
 import orjson
 
 from loader.batch import Batcher, BatchLimits
@@ -17,16 +20,18 @@ from loader.checkpoint import Checkpoint, Entry
 from loader.client import Credentials, Tempo, bearer, gate, observe, pace
 from loader.concurrency import Concurrency
 from loader.dispatch import Dispatcher
-from loader.errors import Stopped
+from loader.errors import LoaderError, Stopped, TimedOut, TransportError
 from loader.lane import Lane
-from loader.outcome import Code, Outcome, Settled
+from loader.outcome import GOOD, Code, Outcome, Settled
+from loader.probe import refuse_undeclared
 from loader.progress import Found, Tally
 from loader.quota import Quota, pace_of
 from loader.rate import Rate
-from loader.record import Mark, Rows
+from loader.record import Frame, Mark, Rows
 from loader.request import Request, Response
 from loader.sandbox import CalvenOptions, FaultOptions, Memory, Options
 from loader.settle import Settler
+from loader.target import Target, WholeTarget
 from loader.targets.calven import FRAME, Calven
 from loader.transport import Send
 
@@ -54,7 +59,7 @@ def users(count: int, first: int = 1) -> list[Row]:
     return [(f"user{number:05}@example.com", {"n": str(number)}) for number in range(first, first + count)]
 
 
-def blocks(rows: Sequence[Row], size: int = 250) -> list[Rows]:
+def blocks(rows: Sequence[Row], size: int = 250, frame: Frame = FRAME) -> list[Rows]:
     """Rows as the mapping gives them: ready records, numbered from 1."""
     found = []
     for start in range(0, len(rows), size):
@@ -63,7 +68,7 @@ def blocks(rows: Sequence[Row], size: int = 250) -> list[Rows]:
             Rows(
                 list(range(start + 1, start + 1 + len(part))),
                 [user for user, _ in part],
-                [FRAME.record(user, orjson.dumps(values)) for user, values in part],
+                [frame.record(user, orjson.dumps(values)) for user, values in part],
                 end=Mark(start + 1 + len(part)),
             )
         )
@@ -112,16 +117,34 @@ class Recorder(Checkpoint):
         return found
 
 
+class Clock:
+    """What the machine that the loader runs on takes for the time. Beside it stands the truth, which the target has."""
+
+    def __init__(self) -> None:
+        self.ahead_s = 0.0
+        self.slept_s = 0.0
+        """Seconds of true time that went by while the machine was suspended, and its monotonic clock stood still."""
+
+    def truth(self) -> float:
+        return wall() + self.slept_s
+
+    def wall(self) -> float:
+        return self.truth() + self.ahead_s
+
+
 class Rig:
     """One load. A `target` that is a Memory is gone on with.
 
-    `wrap` puts something between the loader and the target; `secrets` are what the loader believes.
+    `api`: what the loader takes it for, by default Calven with `auth` and `settings`; `secrets` are what it believes.
+    `wrap` puts something between the loader and the target; `wire` takes the place of both. `users_of`: whom a request
+    carries. `clock`: that of the machine; the target has the true time, and its answers bear it.
     """
 
     def __init__(
         self,
         target: Options | Memory | None = None,
         *,
+        api: Target | None = None,
         auth: str = "client-secret",
         secrets: Mapping[str, str] | None = None,
         concurrency: int = 4,
@@ -131,69 +154,127 @@ class Rig:
         quota: str | None = None,
         attempts: int = 8,
         give_up_s: float = 600.0,
+        timeout_s: float = 30.0,
         max_failures: int | str = "100%",
         checkpoint: Recorder | None = None,
         wrap: Callable[[Send], Send] = lambda send: send,
+        wire: Send | None = None,
+        users_of: Callable[[Request], list[str]] | None = None,
+        clock: Clock | None = None,
+        uniform: Callable[[float, float], float] | None = None,
         seed: int = 0,
         **settings: Any,
     ) -> None:
-        self.memory = target if isinstance(target, Memory) else Memory(target or options(), clock=wall)
+        uniform = uniform or random.Random(seed).uniform
+        self.clock = clock or Clock()
+        self.memory = target if isinstance(target, Memory) else Memory(target or options(), clock=self.clock.truth)
         self.concurrency = concurrency
-        self.lane = Lane(give_up_s)
+        self.lane = Lane(give_up_s, uniform=uniform)
         self.warnings: list[str] = []
         self.sent: list[tuple[float, Request]] = []
         self.carried: Counter[str] = Counter()
+        self.stopped_at: float | None = None
         self.checkpoint = checkpoint or Recorder()
         self.tally = Tally()
         self.in_flight = 0
         self.peak_in_flight = 0
-        uniform = random.Random(seed).uniform
         known = dict(secrets or {"key_id": KEY_ID, "secret": SECRET, "token": TOKEN})
-        api = Calven(auth=auth, **settings)
-        wire = wrap(self._wire)
+        self.api = api or Calven(auth=auth, **settings)
+        self._users_of = users_of or globals()["users_of"]
+        self._timeout_s = timeout_s
+        wire = wrap(self._noted(wire or self._in_memory))
         quotas = [Quota(rate, 1)] if rate else [Quota.parse(quota)] if quota else []
         self.tempo = Tempo(
             [pace_of(each, users_per_request) for each in quotas], Rate(), Concurrency(concurrency, concurrency)
         )
         self.credentials = Credentials(
-            api.scheme,
-            lambda: {name: known[name] for name in api.scheme.needs},
+            self.api.scheme,
+            lambda: {name: known[name] for name in self.api.scheme.needs},
             wire,
             self.lane,
             self.tempo,
+            warn=self.warnings.append,
             uniform=uniform,
-            wall=wall,
+            wall=self.clock.wall,
             monotonic=asyncio.get_running_loop().time,
         )
-        authorized = bearer(wire, self.credentials, api.refuses_token)
-        observed = observe(authorized, self.lane, self.tempo, wall)
+        authorized = bearer(wire, self.credentials, self.api.refuses_token)
+        observed = observe(authorized, self.lane, self.tempo, self.clock.wall)
         paced = pace(observed, self.lane, self.tempo, self.credentials, attrgetter("users"))
         self.send = gate(paced, self.tempo)
         limits = BatchLimits(users_per_request, bytes_per_request)
         self.settler = Settler(
-            api, self.send, self.lane, RequestSize(limits), attempts, self.warnings.append, uniform=uniform, wall=wall
+            self.api,
+            self.send,
+            self.lane,
+            RequestSize(limits),
+            attempts,
+            self.warnings.append,
+            uniform=uniform,
+            wall=self.clock.wall,
         )
-        self.batcher = Batcher(api.frame, limits, replace=api.write == "replace")
+        self._is_whole = isinstance(self.api, WholeTarget)
+        self.batcher = Batcher(
+            self.api.frame, limits, replace=self.api.write == "replace", rows_are_users=not self._is_whole
+        )
         self._max_failures = max_failures
         self.dispatcher = Dispatcher(
             self.batcher, self.settler, self.checkpoint, self.lane, concurrency, self._committed
         )
 
-    async def _wire(self, request: Request) -> Response:
-        self.sent.append((asyncio.get_running_loop().time(), request))
-        self.carried.update(users_of(request))
-        return await self.memory(request)
+    def _noted(self, send: Send) -> Send:
+        """Note what goes on the wire, and when."""
+
+        async def noted(request: Request) -> Response:
+            self.sent.append((asyncio.get_running_loop().time(), request))
+            self.carried.update(self._users_of(request))
+            return await send(request)
+
+        return noted
+
+    async def _in_memory(self, request: Request) -> Response:
+        """As over a network: within so much time, dated, and broken by a machine that falls asleep meanwhile."""
+        loop = asyncio.get_running_loop()
+        started, slept_s = loop.time(), self.clock.slept_s
+        with anyio.move_on_after(self._timeout_s):
+            response = await self.memory(request)
+            if self.clock.slept_s > slept_s:
+                raise TransportError("the connection broke")
+            dated = {"date": formatdate(self.clock.truth(), usegmt=True), **response.headers}
+            return replace(response, headers=dated, elapsed_s=loop.time() - started)
+        raise TimedOut(f"no whole answer within {self._timeout_s:g} s")
 
     def _committed(self, entry: Entry) -> None:
         self.tally.add([item.outcome for item in entry.settled])
         self.tally.add(entry.outcomes, sum(map(len, entry.batch.merged.values())) if entry.batch else 0)
-        if reason := self.tally.reason_to_stop(self._max_failures):
+        if not self._is_whole and (reason := self.tally.reason_to_stop(self._max_failures)):
             self.lane.stop(Stopped(reason))
 
     async def run(self, rows: Sequence[Row] | AsyncIterator[Rows], block: int = 250) -> dict[int, Settled]:
         """Run the load to its end, or until it stops (`lane.reason`). What became of each row."""
-        await self.dispatcher.run(rows if isinstance(rows, AsyncIterator) else stream(blocks(rows, block)))
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(self._note_the_stop)
+            if not isinstance(rows, AsyncIterator):
+                names = {name for _, values in rows for name in values}
+                try:
+                    await refuse_undeclared(self.api, self.send, names, self.warnings.append)
+                except LoaderError as error:
+                    self.lane.stop(error)
+                rows = stream(blocks(rows, block, self.api.frame))
+            await self.dispatcher.run(rows)
+            tasks.cancel_scope.cancel()
         return self.checkpoint.rows()
+
+    async def _note_the_stop(self) -> None:
+        await self.lane.stopping.wait()
+        self.stopped_at = asyncio.get_running_loop().time()
+
+    @property
+    def exit_status(self) -> int:
+        """As of the command."""
+        if self.lane.reason is not None:
+            return self.lane.reason.exit_status
+        return 0 if set(self.codes()) <= GOOD else 1
 
     def codes(self) -> Counter[Code]:
         return Counter(item.outcome.code for item in self.checkpoint.rows().values())

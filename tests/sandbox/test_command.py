@@ -17,7 +17,7 @@ from click.testing import CliRunner
 
 from loader.sandbox.command import options_of, sandbox
 from loader.sandbox.flags import GROUPS, OF_API
-from loader.sandbox.options import ApiName, Options, QuotaOptions, WorkOptions
+from loader.sandbox.options import FAULTS, ApiName, Options, QuotaOptions, WorkOptions
 from tests.sandbox.calls import BEARER, EXAMPLE, JSON, PATH, TOKEN
 
 
@@ -253,7 +253,7 @@ def test_help_names_every_fault() -> None:
     text = " ".join(CliRunner().invoke(sandbox, ["--help"]).stdout.split())
 
     assert "--api dx --help" in text
-    assert "429, 500, 502, 503, 400, 401, 408, garbage, truncated, shuffled, missing, doubled, foreign" in text
+    assert ", ".join(FAULTS) in text
     assert "Default: 3600." in text
 
 

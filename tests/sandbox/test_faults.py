@@ -3,7 +3,7 @@
 import json
 from collections import Counter
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 
@@ -12,7 +12,16 @@ from loader.sandbox.api import Kind, answer
 from loader.sandbox.calven import Calven
 from loader.sandbox.faults import Plan, plan, spoil
 from loader.sandbox.ledger import Ledger
-from loader.sandbox.options import FAULTS, CalvenOptions, Fault, FaultOptions, LedgerOptions, RosterOptions, Spoil
+from loader.sandbox.options import (
+    FAULTS,
+    CalvenOptions,
+    Fault,
+    FaultOptions,
+    LedgerOptions,
+    Refusal,
+    RosterOptions,
+    Spoil,
+)
 from loader.sandbox.roster import Roster
 
 
@@ -70,16 +79,73 @@ def test_one_rate_moves_no_other_fault() -> None:
     assert [bool(p.spoils) for p in alone] == ["shuffled" in p.spoils for p in among]
 
 
-@pytest.mark.parametrize(("fault", "status"), [(str(code), code) for code in (400, 401, 408, 429, 500, 502, 503)])
-def test_refusals_have_their_status(fault: Fault, status: int) -> None:
-    """A refusal answers in the API's place; 429 and 503 ask for a pause; a gateway speaks HTML."""
+@pytest.mark.parametrize("fault", [fault for fault in get_args(Refusal) if fault != "portal"])
+def test_refusals_have_their_status(fault: Fault) -> None:
+    """A refusal answers in the API's place; 429 and 503 ask for a pause; what stands before an API speaks HTML."""
     options = FaultOptions(rates={fault: 1}, retry_after="decimal", retry_after_s=0.5)
     response = plan(options, "data", 0, 0.0, 0.0).answer
 
     assert response is not None
-    assert response.status == status
-    assert response.headers.get("retry-after") == ("0.500" if status in (429, 503) else None)
-    assert response.headers["content-type"].startswith("text/html" if status == 502 else "application/json")
+    assert response.status == int(fault)
+    assert response.headers.get("retry-after") == ("0.500" if fault in ("429", "503") else None)
+    is_page = fault in ("302", "502", "504")
+    assert response.headers["content-type"].startswith("text/html" if is_page else "application/json")
+
+
+def test_a_portal_answers_in_the_api_s_place() -> None:
+    """A page with status 200, of something on the way: nothing is applied."""
+    (found,) = plans(FaultOptions(rates={"portal": 1}), 1)
+
+    assert found.answer is not None
+    assert (found.answer.status, found.answer.headers["content-type"]) == (200, "text/html")
+    assert found.answer.body.startswith(b"<!doctype html>")
+
+
+def test_a_redirect_says_where() -> None:
+    (found,) = plans(FaultOptions(rates={"302": 1}), 1)
+
+    assert found.answer is not None
+    assert found.answer.headers["location"].startswith("https://elsewhere.invalid/")
+
+
+def hit(options: FaultOptions, **more: Any) -> list[int]:
+    """Which of ten requests, one a second, are refused."""
+    found = [plan(options, "data", number, float(number), 0.0, **more) for number in range(10)]
+    return [number for number, each in enumerate(found) if each.answer]
+
+
+def test_faults_may_have_their_time() -> None:
+    """`during` is in seconds since the start; outside of it nothing goes wrong."""
+    options = FaultOptions(rates={"500": 1}, during=((2, 3), (8, 1)))
+
+    assert hit(options) == [2, 3, 4, 8]
+
+
+def test_faults_may_be_of_some_requests() -> None:
+    """`only` counts the requests of a kind, from 0; `during` and `only` go together."""
+    options = FaultOptions(rates={"500": 1}, only=((1, 2), (5, 4)))
+
+    assert hit(options) == [1, 2, 5, 6, 7, 8]
+    assert hit(options.model_copy(update={"during": ((6, 2),)})) == [6, 7]
+
+
+def test_faults_may_be_about_what_is_sent() -> None:
+    """`about` is looked for in the body, whatever bytes that is."""
+    options = FaultOptions.model_validate({"rates": {"500": 1}, "about": "ann|bob"})
+
+    assert hit(options, body=b'{"user":"ann"}') == list(range(10))
+    assert hit(options, body=b"\xff bob") == list(range(10))
+    assert hit(options, body=b'{"user":"eve"}') == hit(options) == []
+
+
+def test_refusals_may_come_at_once() -> None:
+    """Without the latency of an answer, as from a gateway that sheds load; good answers take their time."""
+    options = FaultOptions(latency_s=1, rates={"503": 1}, refuses_at_once=True)
+
+    assert plans(options, 1)[0].delay_s == 0
+    assert plans(options.model_copy(update={"refuses_at_once": False}), 1)[0].delay_s == 1
+    assert plans(options.model_copy(update={"rates": {}}), 1)[0].delay_s == 1
+    assert plans(options.model_copy(update={"fail_first_n": 1, "rates": {}}), 1)[0].delay_s == 0
 
 
 def test_faults_are_for_data_unless_told() -> None:
@@ -138,6 +204,34 @@ def test_garbage_is_not_json() -> None:
 def test_truncated_is_half() -> None:
     """The body ends in the middle, though the message is whole."""
     assert spoiled("truncated").body == GOOD.body[: len(GOOD.body) // 2]
+
+
+def test_empty_is_nothing() -> None:
+    """A good status, and no more."""
+    assert spoiled("empty", "shuffled").status == 200
+    assert spoiled("empty", "shuffled").body == b""
+
+
+def test_charset_is_another() -> None:
+    """The same text, in bytes that no JSON has, and a header that says so."""
+    found = spoiled("charset")
+
+    assert found.headers["content-type"] == "application/json; charset=utf-16"
+    assert json.loads(found.body.decode("utf-16")) == json.loads(GOOD.body)
+
+
+def test_deep_is_too_deep() -> None:
+    """JSON that no parser goes down into."""
+    with pytest.raises(RecursionError):
+        json.loads(spoiled("deep").body)
+
+
+def test_huge_is_right_and_long() -> None:
+    """Tens of megabytes of what a parser has to walk through."""
+    found = spoiled("huge")
+
+    assert json.loads(found.body) == json.loads(GOOD.body)
+    assert len(found.body) > 30_000_000
 
 
 def test_shuffled_is_the_same_in_another_order() -> None:

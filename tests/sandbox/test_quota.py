@@ -154,6 +154,9 @@ def test_documented_quotas() -> None:
         ("int", {"retry-after": "2"}),
         ("decimal", {"retry-after": "1.250"}),
         ("date", {"retry-after": "Fri, 05 May 2023 03:36:34 GMT"}),
+        ("negative", {"retry-after": "-2"}),
+        ("huge", {"retry-after": "1000000000"}),
+        ("words", {"retry-after": "in a while"}),
         ("none", {}),
     ],
 )
