@@ -41,7 +41,6 @@ async def test_three_windows_and_a_resume(
     carried = 0
     for until_s in (1.4 * WINDOW_S, 3 * WINDOW_S):
         rig = Rig(served, quota=quota, concurrency=8, users_per_request=size)
-
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(rig.dispatcher.run, stream(blocks(rows[carried:])))
             await anyio.sleep(start + until_s - wall())
@@ -52,3 +51,24 @@ async def test_three_windows_and_a_resume(
     assert witness.peak <= (REQUESTS if unit == "requests" else USERS)
     assert wall() - start < 3.05 * WINDOW_S
     assert served.ledger.writes >= 0.95 * 3 * per_window
+
+
+@pytest.mark.parametrize("kind", ["sliding", "fixed"])
+@virtual_time
+async def test_of_ten_windows_hardly_anything_is_left(kind: Literal["sliding", "fixed"]) -> None:
+    """98 % of a declared quota is used, token calls counted, none is refused; with a resume in the fourth."""
+    quota = QuotaOptions(requests=REQUESTS, window_s=WINDOW_S, kind=kind, penalty_s=60)
+    served = Memory(options(calven=calven(token_lifetime_s=45.0), quotas=(quota,)), clock=wall)
+    (witness,) = served.sandbox.quotas
+    rows = users(11 * REQUESTS)
+    start, carried = wall(), 0
+    for until_s in (3.7 * WINDOW_S, 10 * WINDOW_S):
+        rig = Rig(served, quota=f"{REQUESTS}/{WINDOW_S:g}s", concurrency=8, users_per_request=1)
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(rig.dispatcher.run, stream(blocks(rows[carried:])))
+            await anyio.sleep(start + until_s - wall())
+            rig.lane.stop(Stopped("the time is over"))
+        carried += len(rig.checkpoint.rows())
+
+    assert (witness.refused, witness.peak <= REQUESTS) == (0, True)
+    assert served.sandbox.stats.arrivals.total() >= 0.98 * 10 * REQUESTS
