@@ -10,25 +10,26 @@ much two visits differ.
 
 import os
 import platform
-import math
 import random
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from copy import copy
 from datetime import UTC, datetime
-from statistics import median, quantiles
+from importlib.metadata import PackageNotFoundError, version
+from statistics import linear_regression, median
 from typing import Any, NamedTuple
 
 import anyio
 from anyio import to_thread
+from pydantic_core import to_jsonable_python
 
 from loader import findings, optimum
 from loader.batch import Batch, BatchLimits
 from loader.ceiling import RequestSize
 from loader.client import Credentials, Tempo, layers
 from loader.concurrency import Concurrency
-from loader.errors import LoaderError, Refused, Stopped
+from loader.errors import LoaderError, Refused, Stopped, TransportError
 from loader.findings import Course, Found, Held, Key, Report, Step, Visit
 from loader.lane import Abandoned, Lane
 from loader.optimum import Caps, Choice
@@ -41,8 +42,9 @@ from loader.record import Frame
 from loader.request import Request, Response
 from loader.settings import Settings
 from loader.settle import Settler
-from loader.target import Target, WholeTarget
+from loader.target import Target
 from loader.transport import Send, Transport
+from loader.verdict import words
 
 #: Each step that matters is visited so often.
 _VISITS = 3
@@ -179,20 +181,22 @@ class _Watched:
         return self._is_over
 
     @property
-    def batches_per_s(self) -> float | None:
-        """Throughput while every place was at work, from the end of a batch to the end of another.
+    def _batches_per_s(self) -> float:
+        """Throughput while every place was at work: not from the beginning, when some have not begun, nor to the end,
+        when fewer and fewer are left.
 
-        Not from the beginning, when some have not begun, nor to the end, when fewer and fewer are left; but where that
-        leaves nothing to count, all that was settled. None: not every place began.
+        The slope of a line through all that was counted. The first and the last alone would say more than is true where
+        answers come in waves, and less where they don't.
         """
         if len(self._counted) > 1 and self._counted[-1] > self._counted[0]:
-            return (len(self._counted) - 1) / (self._counted[-1] - self._counted[0])
-        return len(self._settled) / (self._settled[-1] - self._began) if self._counted else None
+            return linear_regression(self._counted, range(len(self._counted))).slope
+        return len(self._settled) / (self._settled[-1] - self._began)
 
     def visit(self, users: int, cpu_s: float) -> Visit | None:
-        """Its figures. None: it was too short."""
-        if (batches_per_s := self.batches_per_s) is None:
+        """Its figures. None: it was broken off."""
+        if not self._is_over:
             return None
+        batches_per_s = self._batches_per_s
         times = sorted(seconds for seconds, status, carried in self.answers if carried and 200 <= status < 300)
         return Visit(
             users_per_s=users * batches_per_s,
@@ -234,7 +238,7 @@ class Sweep:
         self.tally = Tally()
         self.refused = 0
         self.doing: Key | None = None
-        self.choice: Choice | None = None
+        self.choices: tuple[Choice, Choice] | None = None  # what is best, and what comes close with less: once known
         self.began = self.lane.now()
         self._target = target
         self._wire = wire
@@ -249,10 +253,11 @@ class Sweep:
         )
         self._watched = _Watched(1, self.began, self.began, 0.0, 0.0)
         self._tried = 0
+        self._last = "there was none"  # answer, in its own words
         self._connect()
 
     async def run(self) -> None:
-        """Measure, until all is known or time is over. `lane.reason` tells why it ended, None: all is known."""
+        """Measure, until all is known, time is over, or the lane stops."""
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(self._watch_the_clock)
             await refuse_undeclared(self._target, self._send, self.pool.attributes, self._warn)
@@ -262,6 +267,13 @@ class Sweep:
             tasks.cancel_scope.cancel()
         if self.tally.rows and not self._is_anyone_taken:
             self._give_up_hope()
+
+    @property
+    def reason(self) -> LoaderError | None:
+        """Why it ended; None: all is known."""
+        if isinstance(self.lane.reason, TimeIsOver) and not self.steps:
+            return Stopped(f"nothing could be measured in {self.bounds.seconds:g} s; the last answer: {self._last}")
+        return self.lane.reason
 
     @property
     def gone_s(self) -> float:
@@ -289,7 +301,7 @@ class Sweep:
             for users in sizes if turn % 2 else reversed(sizes):
                 if turn and self._is_past(_ALONE_ENDS):
                     return
-                await self._visit((users, 1))
+                await self._visit((users, 1), _LEAST / 2)
 
     async def _climb(self) -> None:
         """More and more at once, until that brings nothing; then those again of which most depends."""
@@ -307,22 +319,19 @@ class Sweep:
                 return
 
     async def _find_rate(self, users: int, at_once: int) -> None:
-        """The target refuses for the rate: go on until the pace it takes is found."""
+        """The target refuses for the rate: go on until the pace that it takes is found, and found again."""
         before = None
         while not self._is_past(_QUOTA_ENDS):
-            await self._visit((users, at_once), _QUOTA)
-            now = self._tempo.rate.limit
-            if before and now and abs(now / before - 1) < _SAME:
-                return
-            before = now
+            visit = await self._visit((users, at_once), _QUOTA)
+            if self._tempo.rate.is_sure and (now := self._tempo.rate.limit):
+                if visit and visit.refused and before and abs(now / before - 1) < _SAME:
+                    return
+                before = now
 
     async def _prove(self) -> None:
         """What seems best and what comes close to it with less, in turn, as long as there is time."""
-        found = findings.choices(self.steps, self.course)
-        if found is None:
-            return
-        self.choice = found[1]
-        for choice in found * _VISITS:
+        self.choices = findings.choices(self.steps, self.course)
+        for choice in (self.choices or ()) * _VISITS:
             if choice.users * choice.at_once <= len(self.pool) and not self.lane.stopping.is_set():
                 await self._visit((choice.users, choice.at_once))
 
@@ -334,11 +343,10 @@ class Sweep:
     def _size_to_climb_with(self) -> int:
         """As large as may be, but so that users and time suffice for as many at once as may be."""
         cost = findings.line(self.steps)
-        longest = _MOST * self.bounds.seconds / (_TIMES + 2)
-        sizes = self._sizes()
-        enough = [users for users in sizes if users * self.bounds.concurrency <= len(self.pool)]
-        quick = [users for users in enough if cost is None or cost.seconds(users) <= longest]
-        return max(quick or enough or sizes[:1])
+        users = max(min(self._most_users, len(self.pool) // self.bounds.concurrency), 1)
+        while users > 1 and cost and cost.seconds(users) * (_TIMES + 2) > _MOST * self.bounds.seconds:
+            users //= 2
+        return users
 
     def _least_visited(self, found: Mapping[int, float]) -> int | None:
         """Of those that decide (one at a time, round the knee, the most), the one that was visited least."""
@@ -354,8 +362,9 @@ class Sweep:
         """Measure a step. `length`: at least such a share of the time. None: it could not be measured."""
         users, at_once = self.doing = step
         now, cpu = self.lane.now(), time.process_time()
-        alone_s = self._alone_s(users)
-        apart_s = alone_s / min(at_once, self._parallel)  # as they will be done: in waves, they would be hard to count
+        cost = findings.line(self.steps)
+        alone_s = cost.seconds(users) if cost else 0.0
+        apart_s = alone_s / at_once
         least_s, most_s = (share * self.bounds.seconds if keep else 0.0 for share in (length, max(length, _MOST)))
         begins = now + apart_s * (at_once - 1)
         watched = _Watched(at_once, now, begins, max(least_s, _TIMES * alone_s), now + most_s)
@@ -413,11 +422,21 @@ class Sweep:
         """The wire, and what comes over it is noted."""
         sent_at, status = self.lane.now(), 0
         try:
-            response = await self._wire(request)
+            response = await self._heard(request)
             status = response.status
             return response
         finally:
             self._watched.answers.append((self.lane.now() - sent_at, status, request.users))
+
+    async def _heard(self, request: Request) -> Response:
+        """The wire, and its last words are kept."""
+        try:
+            response = await self._wire(request)
+        except TransportError as error:
+            self._last = str(error)
+            raise
+        self._last = words(response)
+        return response
 
     def _held_by(self, visit: Visit) -> Held | None:
         """What kept it from sending more, if not the target's speed."""
@@ -429,18 +448,53 @@ class Sweep:
 
     # What is known
 
-    def _alone_s(self, users: int) -> float:
-        """How long a request should take, if nobody else sends one."""
-        cost = findings.line(self.steps)
-        return cost.seconds(users) if cost else 0.0
+    def report(self, described: Mapping[str, Any]) -> Report:
+        """All that was found by now. `described`: settings and machine."""
+        steps = tuple(
+            Step(users_per_request=users, concurrency=at_once, visits=tuple(visits))
+            for (users, at_once), visits in self.steps.items()
+        )
+        cost, spread = findings.line(self.steps) if self._is_anyone_taken else None, findings.noise(self.steps)
+        climbed = findings.throughputs(self.steps, self._tried)
+        choices = self.choices or findings.choices(self.steps, self.course)
+        best, recommended = (*findings.recommend(steps if cost else (), choices, spread), None, None)[:2]
+        return Report(
+            at=datetime.now(UTC).isoformat(timespec="seconds"),
+            **described,
+            users=len(self.pool),
+            rejected=self.pool.rejected,
+            seconds=self.bounds.seconds,
+            took_s=self.gone_s,
+            ended=str(self.reason or ""),
+            steps=steps,
+            found=Found(
+                **cost._asdict(),
+                knee=optimum.knee(climbed) if climbed else None,
+                most_at_once=max(climbed, default=1),
+                requests_per_s=self._tempo.rate.limit,
+                largest_request=self._most_users if self._size.found != (None, None) else None,
+                noise=spread,
+            )
+            if cost
+            else None,
+            best=best,
+            recommended=recommended,
+            sent=self.tally.rows,
+            failed=self.tally.failures,
+            last_failure=self.tally.last_failure if self.tally.failures else "",
+            refused=self.refused,
+        )
 
-    @property
-    def _parallel(self) -> float:
-        """So many requests at once the target was seen to work on, where there were clearly more."""
-        alone_s = self._alone_s(self._tried)
-        found = findings.throughputs(self.steps, self._tried)
-        gains = {at_once: rate * alone_s / self._tried for at_once, rate in found.items()}
-        return max(gains.values()) if any(gain < 0.9 * at_once for at_once, gain in gains.items()) else math.inf
+    def line(self) -> str:
+        """What it is doing, for people."""
+        parts = [f"{self.gone_s:.0f} s of {self.bounds.seconds:g} s", f"{self.tally.rows:,} users sent"]
+        if self.doing is not None:
+            users, at_once = self.doing
+            parts.append(f"{users:,} user{'s' * (users > 1)} a request, {at_once:,} at once")
+        if self.steps:
+            best = max(median(visit.users_per_s for visit in visits) for visits in self.steps.values())
+            parts.append(f"{best:,.0f} users/s at best")
+        return " · ".join(parts)
 
     @property
     def _most_users(self) -> int:
@@ -474,3 +528,68 @@ class Sweep:
     async def _watch_the_clock(self) -> None:
         await anyio.sleep(self.bounds.seconds)
         self.lane.stop(TimeIsOver(f"the {self.bounds.seconds:g} s of --seconds are over"))
+
+
+async def bench(
+    settings: Settings,
+    pool: Pool,
+    seconds: float,
+    watch: Callable[[Sweep], None],
+    warn: Callable[[str], None],
+) -> tuple[Report, LoaderError | None]:
+    """What was found, and why that is not all: the target stopped it, or whoever watches. None: it came to its end.
+
+    `watch` is called once, with what shows the progress and what stops it.
+    """
+    limits = settings.limits
+    bounds = Bounds(
+        settings.batch_limits,
+        limits.concurrency,
+        settings.quotas,
+        settings.paces,
+        limits.attempts,
+        limits.give_up_s,
+        seconds,
+    )
+    way = await to_thread.run_sync(settings.way)
+    described = await to_thread.run_sync(describe, settings)
+    async with Transport(settings.base_url, limits.concurrency, limits.timeout_s, network=way) as wire:
+        sweep = Sweep(settings.build_target(), wire, settings.secrets, pool, bounds, warn)
+        watch(sweep)
+        await sweep.run()
+        return sweep.report(described), None if isinstance(sweep.reason, TimeIsOver) else sweep.reason
+
+
+def describe(settings: Settings) -> dict[str, Any]:
+    """Settings, without what is secret, and machine, as a report has them. Blocking."""
+    target, limits = settings.build_target(), settings.limits
+    own = {name: sorted(value) if isinstance(value, frozenset) else value for name, value in target}
+    found = {
+        "export": settings.export.path,
+        "target": {"api": target.api, "base_url": settings.base_url, **to_jsonable_python(own)},
+        "limits": {
+            "users_per_request": settings.batch_limits.users,
+            "bytes_per_request": settings.batch_limits.body_bytes,
+            "concurrency": limits.concurrency,
+            "quota": list(map(str, settings.quotas)),
+            "timeout_s": limits.timeout_s,
+            "attempts": limits.attempts,
+        },
+    }
+    return {"settings": found, "machine": _machine()}
+
+
+def _machine() -> dict[str, Any]:
+    return {
+        "system": f"{platform.system()} {platform.machine()}",
+        "cores": os.cpu_count(),
+        "python": platform.python_version(),
+        **{name: found for name in ("directory-loader", "aiohttp", "uvloop") if (found := _version(name))},
+    }
+
+
+def _version(distribution: str) -> str | None:
+    try:
+        return version(distribution)
+    except PackageNotFoundError:
+        return None

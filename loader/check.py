@@ -278,13 +278,19 @@ def first_request(settings: Settings, found: Findings, most_users: int | None = 
     request = max(target.preview(batch), key=lambda request: request.users > 0)  # the first of these
     scheme = target.scheme
     added = {"Authorization": "Bearer …"} if scheme.headers is None else scheme.headers(settings.secrets())
-    masked = {name: f"{text.partition(' ')[0]} ***" if " " in text else "***" for name, text in added.items()}
+    masked = {name: _masked(name, text) for name, text in added.items()}
     return {
         "method": request.method,
         "url": settings.base_url + request.path,
         "headers": {**request.headers, **masked},
         "body": request.body.decode(),
     }
+
+
+def _masked(name: str, text: str) -> str:
+    """A header with a secret: of Authorization the scheme is none. A key of one's own may be of several words."""
+    scheme, blank, _ = text.partition(" ")
+    return f"{scheme} ***" if blank and name == "Authorization" else "***"
 
 
 def request_lines(settings: Settings, found: Findings) -> Iterator[str]:

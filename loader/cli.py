@@ -20,7 +20,9 @@ from loader.errors import LoaderError, Refused, Stopped
 if TYPE_CHECKING:
     from datetime import datetime
 
+    from loader.bench import Pool, Sweep
     from loader.checkpoint import Checkpoint
+    from loader.findings import Report
     from loader.lane import Lane
     from loader.progress import Meter
     from loader.resume import Resume
@@ -31,10 +33,10 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class Interrupted(LoaderError):
-    """A signal ended the run; it can be resumed."""
+    """A signal ended the run; `kept` says what is left of it."""
 
-    def __init__(self, number: int) -> None:
-        super().__init__(f"interrupted by {signal.Signals(number).name}; what was settled is kept")
+    def __init__(self, number: int, kept: str = "what was settled is kept") -> None:
+        super().__init__(f"interrupted by {signal.Signals(number).name}; {kept}")
         self.exit_status = 128 + number
 
 
@@ -123,6 +125,7 @@ def main() -> None:
     loader status users.ckpt             how it stands
     loader results users.ckpt --code USER_NOT_FOUND
     loader retry load.toml               send again what failed
+    loader bench load.toml               how fast the target takes it, and with which limits
     """
 
 
@@ -334,16 +337,6 @@ def _run(
     from loader.load import load
     from loader.screen import show_progress
 
-    async def heed_signals(lane: "Lane") -> None:
-        with anyio.open_signal_receiver(*_SIGNALS) as received:
-            async for number in received:
-                if lane.stopping.is_set():
-                    say("loader: stopped at once")
-                    os._exit(128 + number)  # the checkpoint is made for being killed
-                mark = "\n" if sys.stderr.isatty() else ""  # behind the ^C that the terminal shows
-                say(f"{mark}loader: stopping; what is in flight may finish (again to stop at once)")
-                lane.stop(Interrupted(number))
-
     async def heed_the_clock(lane: "Lane") -> None:
         assert until is not None
         while (left := until.timestamp() - time.time()) > 0:  # noqa: ASYNC110
@@ -355,7 +348,7 @@ def _run(
 
             def watch(meter: "Meter", lane: "Lane") -> None:
                 tasks.start_soon(show_progress, Console(stderr=True), meter, lane)
-                tasks.start_soon(heed_signals, lane)
+                tasks.start_soon(_heed_signals, lane, "what was settled is kept")
                 if until is not None:
                     tasks.start_soon(heed_the_clock, lane)
 
@@ -366,6 +359,20 @@ def _run(
         anyio.run(run_load, backend_options={"use_uvloop": _has_uvloop()})
     except BaseExceptionGroup as group:
         raise _only(group) from group
+
+
+async def _heed_signals(lane: "Lane", kept: str) -> None:
+    """Stop the lane when a signal comes, and this process when another does. `kept`: what is left then."""
+    import anyio
+
+    with anyio.open_signal_receiver(*_SIGNALS) as received:
+        async for number in received:
+            if lane.stopping.is_set():
+                say("loader: stopped at once")
+                os._exit(128 + number)  # the checkpoint is made for being killed
+            mark = "\n" if sys.stderr.isatty() else ""  # behind the ^C that the terminal shows
+            say(f"{mark}loader: stopping; what is in flight may finish (again to stop at once)")
+            lane.stop(Interrupted(number, kept))
 
 
 def _has_uvloop() -> bool:
@@ -545,7 +552,7 @@ def _write_rows(checkpoint: "Checkpoint", codes: tuple[str, ...], output: Path |
 
 @contextmanager
 def _output(path: Path | None, checkpoint: "Checkpoint", kept: Iterable[Path] = ()) -> Iterator[BinaryIO]:
-    """Where results go: stdout, or a file for its owner alone, as it holds users; whole, or not at all.
+    """Where results go: stdout, or a file, as they hold users.
 
     Raises Refused if it can't be written, or if it is the checkpoint or the export.
     """
@@ -562,6 +569,13 @@ def _output(path: Path | None, checkpoint: "Checkpoint", kept: Iterable[Path] = 
     ours = [checkpoint.path.with_name(checkpoint.path.name + suffix) for suffix in ("", "-wal", "-shm", ".lock")]
     if path.resolve() in [each.resolve() for each in (*ours, *kept, *map(Path, checkpoint.get("files") or ()))]:
         raise Refused(f"-o {path} would overwrite the checkpoint or the export; name another file")
+    with _written(path) as file:
+        yield file
+
+
+@contextmanager
+def _written(path: Path) -> Iterator[BinaryIO]:
+    """A file for its owner alone; whole, or not at all. Raises Refused if it can't be written."""
     is_plain = path.is_file() or not path.exists()  # not a pipe or a device
     draft = path.with_name(path.name + ".part") if is_plain else path
     try:
@@ -574,6 +588,117 @@ def _output(path: Path | None, checkpoint: "Checkpoint", kept: Iterable[Path] = 
     finally:
         if is_plain:
             draft.unlink(missing_ok=True)
+
+
+def _share(_context: click.Context, _parameter: click.Parameter, text: str) -> float:
+    number = text.removesuffix("%")
+    if number == text or not number.replace(".", "", 1).isdecimal():
+        raise click.BadParameter(f"{text!r} is not a share such as 10%")
+    return float(number) / 100
+
+
+@main.command()
+@_settings
+@_set
+@click.option("--users", type=click.IntRange(min=1), default=5_000, show_default=True, help="So many, the first ones.")
+@click.option("--seconds", type=click.FloatRange(min=1), default=60.0, show_default=True, help="So long at most.")
+@click.option("--yes", is_flag=True, help="Write to a target that is not on this machine.")
+@click.option("-o", "output", type=click.Path(path_type=Path, dir_okay=False), help="Keep the figures, as JSON.")
+@click.option(
+    "--compare", "earlier", type=click.Path(path_type=Path, dir_okay=False), help="With the figures of an earlier one."
+)
+@click.option("--tolerance", default="10%", show_default=True, callback=_share, help="How much slower is no matter.")
+@_ends
+def bench(
+    settings: Path,
+    overrides: tuple[str, ...],
+    users: int,
+    seconds: float,
+    yes: bool,
+    output: Path | None,
+    earlier: Path | None,
+    tolerance: float,
+) -> int:
+    """Find out how fast the target takes users, and with which limits.
+
+    \b
+    loader bench load.toml
+    loader bench load.toml --seconds 300 -o friday.json
+    loader bench load.toml --seconds 300 --compare friday.json
+
+    IT WRITES: the first users of the export, with the values that a load would write, again and again, in requests of
+    all sizes and more and more at once, up to what [limits] allows. Quotas are kept. There is no checkpoint.
+
+    Exit status: 0 it was measured; 1 with --compare: it has become slower; 2 nothing was sent; 3 stopped by the target;
+    130 or 143 interrupted. The table has what was measured by then.
+    """
+    from loader import findings
+    from loader.bench import read_pool
+
+    loaded = _settings_of(settings, overrides)
+    api = loaded.target["api"]
+    if loaded.store is not None:
+        raise Refused(f"bench: {api} takes the whole export in one request, so there is nothing to try out")
+    before = findings.read(earlier) if earlier else None
+    if output is not None and not os.access(output.absolute().parent, os.W_OK):
+        raise Refused(f"-o {output}: can't write in {output.absolute().parent}")
+    loaded.source.check(loaded.row_mapping())
+    pool = read_pool(loaded, users)
+    what = f"{len(pool):,} users of {loaded.export.path} to {api} at {loaded.base_url}, again and again"
+    if not yes and not loaded.is_local:
+        raise Refused(f"bench would write {what}, for up to {seconds:g} s; if that is meant, say --yes")
+    say(f"loader: writing {what}")
+    report, reason = _bench(loaded, pool, seconds)
+    _show(report, loaded.build_target().defaults.max_users)
+    if output is not None:
+        with _written(output) as file:
+            file.write(report.model_dump_json(indent=1).encode())
+    if reason is not None:
+        say(f"loader: {reason}")
+        return reason.exit_status
+    if before is None:
+        return 0
+    for line in findings.compare_lines(before, report, tolerance):
+        click.echo(line)
+    return 1 if findings.is_slower(before, report, tolerance) else 0
+
+
+def _bench(settings: "Settings", pool: "Pool", seconds: float) -> "tuple[Report, LoaderError | None]":
+    """The bench on an event loop, with its progress on the screen and signals heeded."""
+    import anyio
+    from rich.console import Console
+
+    from loader.bench import bench
+    from loader.screen import show_line
+
+    async def run_bench() -> "tuple[Report, LoaderError | None]":
+        async with anyio.create_task_group() as tasks:
+
+            def watch(sweep: "Sweep") -> None:
+                tasks.start_soon(show_line, Console(stderr=True), sweep.line)
+                tasks.start_soon(_heed_signals, sweep.lane, "what was measured by then is shown")
+
+            found = await bench(settings, pool, seconds, watch, _Warnings())
+            tasks.cancel_scope.cancel()
+        return found
+
+    try:
+        return anyio.run(run_bench, backend_options={"use_uvloop": _has_uvloop()})
+    except BaseExceptionGroup as group:
+        raise _only(group) from group
+
+
+def _show(report: "Report", most_users: int | None) -> None:
+    """The figures, on stdout: as a table, what it means, and lines for the settings."""
+    from loader import findings
+    from loader.screen import print_table
+
+    if report.steps:
+        print_table(findings.HEADINGS, findings.rows(report))
+    for line in findings.lines(report):
+        click.echo(line)
+    if lines := list(findings.settings_lines(report, most_users)):
+        click.echo("\n".join(["", *lines]))
 
 
 @main.command()

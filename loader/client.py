@@ -44,6 +44,9 @@ _SECRET_LENGTH = 8
 #: Statuses of a target, or of a gateway before it, that is given more than it can do. A 500 may be about one user.
 _OVERLOADED = frozenset({408, 502, 503, 504, 529})
 
+#: How much of the usual time of an answer is that of the last.
+_RECENT = 0.2
+
 #: A call that only makes things better is not waited for as long as one that is needed (Descope's SDKs: 5 s).
 _GREETING_S = 5.0
 
@@ -121,16 +124,27 @@ class _Places:
 
 
 def observe(send: Send, lane: Lane, tempo: Tempo, wall: Callable[[], float] = time.time) -> Send:
-    """Tell the controllers what becomes of each request."""
+    """Tell the controllers what becomes of each request.
+
+    A failure often comes quicker than an answer would. It is passed on when that would have come: were the place on the
+    wire free at once, a target in trouble would get more requests a second than before.
+    """
     rate, concurrency = tempo.rate, tempo.concurrency
+    usual_s: float | None = None
+
+    async def linger(sent_at: float) -> None:
+        if usual_s is not None and (left_s := sent_at + usual_s - lane.now()) > 0:
+            await lane.sleep(left_s)
 
     async def observed(request: Request) -> Response:
+        nonlocal usual_s
         sent_at = lane.now()
         concurrency.went()
         try:
             response = await send(request)
         except TransportError:
             concurrency.failed(sent_at, lane.now())
+            await linger(sent_at)
             raise
         except BaseException:
             concurrency.passed()
@@ -148,6 +162,11 @@ def observe(send: Send, lane: Lane, tempo: Tempo, wall: Callable[[], float] = ti
             concurrency.passed()
         if said := allowance(response.headers, wall()):
             rate.told(said, now, was_taken=response.status != 429)
+        if 200 <= response.status < 300:
+            took_s = now - sent_at
+            usual_s = took_s if usual_s is None else usual_s + _RECENT * (took_s - usual_s)
+        elif by_status(response) is Do.AGAIN:
+            await linger(sent_at)
         return response
 
     return observed
@@ -185,10 +204,11 @@ def pace(
     credentials: "Credentials | None" = None,
     users: Callable[[T], int] = lambda _: 0,
 ) -> Callable[[T], Awaitable[R]]:
-    """One call after the other waits for the lane, a token and the quota, in this order, and goes at once.
+    """One call after the other waits for the lane, a token, the rate found and the quota, in this order, and goes at once.
 
-    Paying comes last, and is repeated if the lane closed meanwhile: calls that had paid and then waited together, for a
-    token or for the end of a pause, would start together, over the limit. Raises Abandoned if the run stops.
+    Paying comes last, and is repeated if the lane closed meanwhile: calls that had paid and then waited, for a token,
+    the end of a pause or a rate that was just found, would go closer together than they paid, over the limit. Raises
+    Abandoned if the run stops.
     """
     turn = anyio.Lock(fast_acquire=True)
     rate = tempo.rate
@@ -203,14 +223,15 @@ def pace(
                 if credentials is not None and not credentials.is_ready:
                     tempo.waits_for = "token"
                     await credentials.token()
+                while (wait := rate.wait_s(lane.now())) > 0:
+                    tempo.waits_for = "rate"
+                    await lane.sleep(wait)
                 if tempo.toll:
                     tempo.waits_for = "quota"
                     with lane.waiting():
                         await tempo.toll.pay(users(what))
-                while (wait := rate.wait_s(lane.now())) > 0:
-                    tempo.waits_for = "rate"
-                    await lane.sleep(wait)
-                is_ready = lane.is_clear and (credentials is None or credentials.current is not None)
+                is_clear = lane.is_clear and rate.wait_s(lane.now()) <= 0
+                is_ready = is_clear and (credentials is None or credentials.current is not None)
             tempo.waits_for = ""
             rate.went(lane.now())
         return await send(what)

@@ -74,6 +74,7 @@ class Dispatcher:
         while not self._batcher.is_empty and not stopping.is_set():
             if not await self._send_next(settling, final=True):
                 await self._release()
+        self._settler.is_last = True
 
     async def _next_block(self, blocks: AsyncIterator[Rows]) -> Rows | None:
         """The next block; None: that was the last, or the run stops."""

@@ -4,7 +4,7 @@ A report is JSON that the next bench reads: `loader bench load.toml --compare ea
 """
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from statistics import median
 from typing import Any, Literal, NamedTuple
@@ -33,8 +33,8 @@ class Visit(_Frozen):
     """A step, measured once.
 
     `users_per_s`: settled; `requests_per_s`: sent, whatever became of them; `request_s`: what a batch without trouble
-    spent on the wire, where it was alone; `sent`: users; `failed`: those
-    of them that failed; `refused`: requests answered with 429; `cpu`: of a core, what this process used.
+    spent on the wire, where it was alone; `sent`: users, of whom so many `failed`; `refused`: requests answered with
+    429; `cpu`: what this process used of a core.
     """
 
     users_per_s: float
@@ -49,6 +49,15 @@ class Visit(_Frozen):
     held_by: Held | None = None
 
 
+class Pair(_Frozen):
+    """A request size, a concurrency, and their throughput: measured, or what is to be expected of them."""
+
+    users_per_request: int
+    concurrency: int
+    users_per_s: float
+    is_measured: bool
+
+
 class Step(_Frozen):
     """So many users a request, and so many requests at once; figures are the medians of its visits."""
 
@@ -61,8 +70,21 @@ class Step(_Frozen):
         return median(visit.users_per_s for visit in self.visits)
 
     @property
-    def in_flight(self) -> int:
-        return self.users_per_request * self.concurrency
+    def key(self) -> Key:
+        return self.users_per_request, self.concurrency
+
+    @property
+    def pair(self) -> Pair:
+        return Pair(
+            users_per_request=self.users_per_request,
+            concurrency=self.concurrency,
+            users_per_s=self.users_per_s,
+            is_measured=True,
+        )
+
+    def figure(self, spread: float | None) -> Figure:
+        """Its throughput; `spread`: by how much its visits differ."""
+        return Figure(self.users_per_s, len(self.visits), spread)
 
     def middle(self, name: str) -> float | None:
         """The median of what visits call `name`; None: none of them knows it."""
@@ -70,6 +92,7 @@ class Step(_Frozen):
         return median(known) if known else None
 
     def total(self, name: str) -> int:
+        """The sum of what visits call `name`."""
         return sum(getattr(visit, name) for visit in self.visits)
 
 
@@ -77,49 +100,42 @@ class Found(_Frozen):
     """What is known of the target. None: not known, or there is none.
 
     `request_s`, `user_s`: what a request takes, and for each user more; `is_even`: whether the sizes tried agree;
-    `knee`: so many requests it works on at once; `requests_per_s`: beyond that it refused, with 429; `largest_request`: in users, where larger ones were refused;
-    `noise`: how much two visits of a step differ, as a share.
+    `knee`: so many requests it works on at once, of the `most_at_once` tried; `requests_per_s`: beyond that it refused,
+    with 429; `largest_request`: in users, where larger ones were refused; `noise`: how much two visits of a step
+    differ, as a share.
     """
 
     request_s: float
     user_s: float
     is_even: bool
     knee: int | None
+    most_at_once: int
     requests_per_s: float | None
     largest_request: int | None
     noise: float | None
 
 
-class Recommended(_Frozen):
-    """The smallest request size and concurrency that reach nearly the best throughput.
-
-    `share`: of the best, as it was measured; None: there was no time for that.
-    """
-
-    users_per_request: int
-    concurrency: int
-    users_per_s: float
-    share: float | None
-
-
 class Report(_Frozen):
-    """A bench. `ended`: why it was over early, "" if it wasn't. `users`: so many, each sent again and again.
+    """A bench.
 
-    `last_failure`: of a user, in the target's words.
+    `users`: so many, each sent again and again; `rejected`: rows among theirs that can't be sent; `ended`: why it did,
+    "" if all was known. `recommended`: the smallest that comes close to the `best`. `last_failure`: of a user, in the
+    target's words.
     """
 
     form: Literal[1] = 1
     at: str
-    loader: str
     machine: dict[str, Any]
     settings: dict[str, Any]
     users: int
+    rejected: int
     seconds: float
+    took_s: float
     ended: str
     steps: tuple[Step, ...]
     found: Found | None
-    best_users_per_s: float | None
-    recommended: Recommended | None
+    best: Pair | None
+    recommended: Pair | None
     sent: int
     failed: int
     last_failure: str
@@ -202,24 +218,34 @@ def _is_held(steps: Steps, users: int, beyond: int) -> bool:
     ) or (beyond == 1 and any(visit.held_by for visit in steps.get((users, 1), ())))
 
 
-def recommend(steps: Sequence[Step], best: Choice, choice: Choice, spread: float | None) -> Recommended:
-    """The choice, if it holds what it promised where it was measured; else the smallest step that came close."""
-    known = {(step.users_per_request, step.concurrency): step for step in steps}
-    chosen = known.get((choice.users, choice.at_once))
+def recommend(steps: Sequence[Step], found: tuple[Choice, Choice] | None, spread: float | None) -> tuple[Pair, ...]:
+    """What is best, and what is recommended: what was chosen for it, if it held what it promised where it was measured;
+    else the smallest step that came close to the best. Empty: nothing is known; without the second: too little."""
+    if not steps:
+        return ()
+    top = max(steps, key=lambda step: step.figure(spread).least)
+    if found is None:
+        return (top.pair,)
+
+    def is_close(step: Step, share: float) -> bool:
+        by_accident = optimum.by_accident(top.figure(spread), step.figure(spread))
+        return step.users_per_s >= (share - by_accident) * top.users_per_s
+
+    known = {step.key: step for step in steps}
+    best, chosen = (known.get((choice.users, choice.at_once)) for choice in found)
+    if best is not None and is_close(best, 1.0):
+        top = best
     if chosen is None:
-        return Recommended(
-            users_per_request=choice.users, concurrency=choice.at_once, users_per_s=choice.users_per_s, share=None
-        )
-    top = known.get((best.users, best.at_once)) or max(steps, key=lambda step: step.users_per_s)
-    figures = [Figure(step.users_per_s, len(step.visits), spread) for step in (top, chosen)]
-    if chosen.users_per_s < (optimum.ENOUGH - optimum.by_accident(*figures)) * top.users_per_s:
+        return top.pair if best else _expected(found[0]), _expected(found[1])
+    if not is_close(chosen, optimum.ENOUGH):
         close = [step for step in steps if step.users_per_s >= optimum.ENOUGH * top.users_per_s]
-        chosen = min(close, key=lambda step: (step.in_flight, step.concurrency))
-    return Recommended(
-        users_per_request=chosen.users_per_request,
-        concurrency=chosen.concurrency,
-        users_per_s=chosen.users_per_s,
-        share=chosen.users_per_s / top.users_per_s,
+        chosen = min(close, key=lambda step: (step.users_per_request * step.concurrency, step.concurrency))
+    return top.pair, chosen.pair
+
+
+def _expected(choice: Choice) -> Pair:
+    return Pair(
+        users_per_request=choice.users, concurrency=choice.at_once, users_per_s=choice.users_per_s, is_measured=False
     )
 
 
@@ -249,37 +275,35 @@ class Compared(NamedTuple):
 
 def compare(before: Report, now: Report) -> list[Compared]:
     """What can be compared: the best throughput, and that of the largest request that both tried alone."""
-    pairs = []
-    if before.steps and now.steps:
-        pairs.append(("best throughput", _best(before), _best(now)))
-    alone = [{step.users_per_request: step for step in each.steps if step.concurrency == 1} for each in (before, now)]
-    if both := [users for users in alone[0] if users in alone[1] and all(_speed(each[users]) for each in alone)]:
+    reports = (before, now)
+    pairs: list[tuple[str, Figure, Figure]] = []
+    if before.best and now.best:
+        pairs.append(("at best", _best(before), _best(now)))
+    alone = [
+        {step.users_per_request: _speeds(step) for step in each.steps if step.concurrency == 1} for each in reports
+    ]
+    if both := [users for users, speeds in alone[0].items() if speeds and alone[1].get(users)]:
         users = max(both)
-        name = f"one request of {users:,} user{'s' * (users > 1)} at a time"
-        pairs.append((name, *(_figure(_speed(each[users]), each.values()) for each in alone)))
+        before_, now_ = (Figure(median(each[users]), len(each[users]), optimum.noise(each.values())) for each in alone)
+        pairs.append((f"{users:,} user{'s' * (users > 1)} a request, one at a time", before_, now_))
     return [Compared(name, a.value, b.value, optimum.change(a, b)) for name, a, b in pairs]
 
 
 def _best(report: Report) -> Figure:
-    step = max(report.steps, key=lambda step: step.users_per_s)
-    spread = optimum.noise([visit.users_per_s for visit in each.visits] for each in report.steps)
-    return Figure(step.users_per_s, len(step.visits), spread)
+    step = max(report.steps, key=lambda step: (step.pair == report.best, step.users_per_s))
+    return step.figure(optimum.noise([visit.users_per_s for visit in each.visits] for each in report.steps))
 
 
-def _speed(step: Step) -> list[float]:
-    """Users a second of each visit, by the time on the wire alone: whatever a quota made of it."""
+def _speeds(step: Step) -> list[float]:
+    """Users a second, by the time on the wire alone: whatever a quota made of it."""
     return [step.users_per_request / visit.request_s for visit in step.visits if visit.request_s]
-
-
-def _figure(speeds: list[float], steps: Iterable[Step]) -> Figure:
-    return Figure(median(speeds), len(speeds), optimum.noise(_speed(step) for step in steps))
 
 
 def differences(before: Report, now: Report) -> Iterator[str]:
     """Settings and circumstances that differ, for people: what they make slower is no fault of the target."""
     for name in ("settings", "machine"):
         yield from _differ(getattr(before, name), getattr(now, name), "")
-    for name in ("loader", "users", "seconds"):
+    for name in ("users", "seconds"):
         yield from _differ({name: getattr(before, name)}, {name: getattr(now, name)}, "")
 
 
@@ -290,3 +314,130 @@ def _differ(before: Mapping[str, Any], now: Mapping[str, Any], prefix: str) -> I
             yield from _differ(a, b, f"{prefix}{key}.")
         elif a != b:
             yield f"{prefix}{key}: was {a!r}, is {b!r}"
+
+
+# For people ----------------------------------------------------------------------------------------------------------
+
+HEADINGS = ("users", "at once", "users/s", "±", "requests/s", "median", "95 %", "failed", "429", "")
+
+
+def rows(report: Report) -> Iterator[tuple[str, ...]]:
+    """The table: a row a step, as text. Times are of requests; in the last column, "quota" held it."""
+    best, chosen = report.best, report.recommended
+    for step in sorted(report.steps, key=lambda step: (step.concurrency > 1, *step.key)):
+        speeds = [visit.users_per_s for visit in step.visits]
+        remarks = [name for name, pair in (("best", best), ("recommended", chosen)) if pair == step.pair]
+        yield (
+            f"{step.users_per_request:,}",
+            f"{step.concurrency:,}",
+            _rate(step.users_per_s),
+            f"{(max(speeds) - min(speeds)) / 2 / step.users_per_s:.0%}" if len(speeds) > 1 else "",
+            _rate(step.middle("requests_per_s")),
+            _time(step.middle("p50_s")),
+            _time(step.middle("p95_s")),
+            f"{step.total('failed'):,}",
+            f"{step.total('refused'):,}",
+            ", ".join([*remarks, *(["quota"] if any(visit.held_by for visit in step.visits) else [])]),
+        )
+
+
+def lines(report: Report) -> Iterator[str]:
+    """What the table means."""
+    found, best, chosen = report.found, report.best, report.recommended
+    if found is not None:
+        yield from _found_lines(report, found)
+    if report.failed:
+        yield f"{report.failed:,} of {report.sent:,} users sent failed; the last: {report.last_failure}"
+    if best is not None:
+        step = next((step for step in report.steps if step.pair == best), None)
+        if step is not None and (step.middle("cpu") or 0.0) >= _BUSY:
+            yield "This machine was busy: a faster one may well find that the target takes more"
+    if report.ended and report.steps:
+        yield f"This is not all there is to know: {report.ended}"
+    if best is not None and chosen is not None:
+        of_best = f"{chosen.users_per_s / best.users_per_s:.0%} of the best"
+        yield f"Best: {_pair(best)}"
+        yield f"Recommended, as it comes close with less: {_pair(chosen)}, {of_best}"
+
+
+def _found_lines(report: Report, found: Found) -> Iterator[str]:
+    limits = report.settings["limits"]
+    if found.user_s and found.is_even:
+        yield f"A request takes {_time(found.request_s)}, and {_time(found.user_s)} more for each of its users"
+    elif found.user_s:
+        yield "What a request takes does not grow evenly with its users, so only sizes that were tried are recommended"
+    else:
+        yield f"A request takes {_time(found.request_s)}"
+    if found.largest_request is not None:
+        yield f"Requests of over about {found.largest_request:,} users turned out to be too large"
+    if found.knee is not None:
+        yield f"It works on {found.knee:,} requests at once; more only wait"
+    elif found.most_at_once > 1 and found.requests_per_s is None and not _is_quota_used(report):
+        bound = "limits.concurrency" if found.most_at_once >= limits["concurrency"] else "--users or --seconds"
+        yield f"Up to {found.most_at_once:,} at once, each brought more; {bound} allowed no more"
+    if found.requests_per_s is not None:
+        yield f"It refuses more than {found.requests_per_s:,.3g} requests/s (429): {report.refused:,} were refused"
+    if _is_quota_used(report):
+        yield f"The quota that is set allows no more: {', '.join(limits['quota'])}"
+    if found.noise is not None:
+        yield f"Two visits of the same step differ by {found.noise:.1%}"
+
+
+def _is_quota_used(report: Report) -> bool:
+    return any(visit.held_by == "quota" for step in report.steps for visit in step.visits)
+
+
+def settings_lines(report: Report, most_users: int | None) -> Iterator[str]:
+    """What is recommended, as it stands in a settings file. `most_users`: of a request, at this API; None: any."""
+    if (chosen := report.recommended) is None:
+        return
+    yield "[limits]"
+    if most_users is None or most_users > 1:
+        yield f"users_per_request = {chosen.users_per_request}"
+    yield f"concurrency = {chosen.concurrency}"
+    if report.found is not None and (rate := report.found.requests_per_s) is not None:
+        yield f"requests_per_minute = {_down(60 * rate):g}   # as it was found; who runs the API knows it exactly"
+
+
+def compare_lines(before: Report, now: Report, tolerance: float) -> Iterator[str]:
+    """How this bench differs from an earlier one."""
+    yield f"Compared with the bench of {before.at}:"
+    for each in compare(before, now):
+        change, least = each.change.share, max(tolerance, each.change.by_accident)
+        verdict = "SLOWER" if each.change.is_worse(tolerance) else "faster" if change > least else "the same"
+        if -change > tolerance and verdict == "the same":
+            verdict = "too noisy to tell"
+        yield (
+            f"  {each.name}: {_rate(each.before)} users/s then, {_rate(each.now)} now: {change:+.1%}"
+            f" (by accident up to {each.change.by_accident:.1%}): {verdict}"
+        )
+    yield from (f"  another {line}" for line in differences(before, now))
+
+
+def is_slower(before: Report, now: Report, tolerance: float) -> bool:
+    """Has it become slower by more than `tolerance`, a share, and not by accident?"""
+    return any(each.change.is_worse(tolerance) for each in compare(before, now))
+
+
+def _pair(pair: Pair) -> str:
+    users, at_once = pair.users_per_request, pair.concurrency
+    shown = "" if pair.is_measured else " to be expected, not measured"
+    return f"{users:,} user{'s' * (users > 1)} a request, {at_once:,} at once: {_rate(pair.users_per_s)} users/s{shown}"
+
+
+def _rate(per_s: float | None) -> str:
+    if per_s is None:
+        return ""
+    return f"{per_s:,.0f}" if per_s >= 100 else f"{per_s:.3g}"
+
+
+def _time(seconds: float | None) -> str:
+    if seconds is None:
+        return ""
+    return f"{seconds:.2f} s" if seconds >= 1 else f"{1000 * seconds:.3g} ms"
+
+
+def _down(value: float) -> float:
+    """Rounded down to three digits."""
+    step = 10.0 ** (math.floor(math.log10(value)) - 2)
+    return math.floor(value / step) * step

@@ -208,6 +208,11 @@ class Figure(NamedTuple):
         """The standard error, as a share."""
         return _OF_MEDIAN * (self.noise or 0.0) / math.sqrt(self.times)
 
+    @property
+    def least(self) -> float:
+        """What it is at least, but for an accident."""
+        return self.value * (1 - _ERRORS * self.error)
+
 
 def by_accident(before: Figure, now: Figure) -> float:
     """By which share two figures of the same thing may well differ."""

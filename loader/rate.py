@@ -29,8 +29,8 @@ _LONG_S = 5.0
 #: What went in the last moments before a refusal was one too many: in a second, or the time of so many requests.
 _MOMENT_S, _MOMENT = 1.0, 20
 #: Refused so often below a pace that is safe, and no more than this share of the answers: it is not for the rate, until
-#: that share of the last answers are refusals.
-_ODD, _FEW, _MANY = 4, 0.03, 0.06
+#: that share of the last answers are refusals; so it is at first, until this share are.
+_ODD, _FEW, _MANY, _FIRST = 4, 0.03, 0.06, 0.015
 _SAFE = 0.985
 #: Of about so many answers, the share of refusals is known.
 _ANSWERS = 100
@@ -60,7 +60,8 @@ class Rate:
         self._taken = 0
         self._odd = 0  # refusals in a row at a pace that is safe
         self._odd_of = 0  # answers since the first of them
-        self._is_odd = False  # the refusals are not for the rate
+        self._is_odd = start is None  # the refusals are not for the rate
+        self._many = _FIRST
         self._share = 0.0  # of refusals, in the last answers
         self._lately: deque[float] = deque()  # when it took something, in the last moments
         self._next = -math.inf
@@ -72,6 +73,11 @@ class Rate:
     def limit(self) -> float | None:
         """The most that the target was found to take, in requests a second; None: nothing was refused yet."""
         return self._limit
+
+    @property
+    def is_sure(self) -> bool:
+        """Is that limit more than a first guess?"""
+        return self._is_sure
 
     def pace(self, now: float) -> float | None:
         """How fast to send at this moment; None: there is no limit."""
@@ -111,7 +117,7 @@ class Rate:
     def refused(self, sent_at: float, now: float) -> None:
         """A request was refused for the rate. Those that went before the last cut tell nothing new."""
         self._share += (1 - self._share) / _ANSWERS
-        if sent_at <= self._cut_at or (self._is_odd and self._share < _MANY):
+        if sent_at <= self._cut_at or (self._is_odd and self._share < self._many):
             return
         self._is_odd = False
         pace = self._risen(now)
@@ -174,7 +180,7 @@ class Rate:
         self._jam_at = None
         self._cycle_at, self._taken = now, 0
         if self._odd >= _ODD and self._odd <= _FEW * self._odd_of:
-            self._is_odd, self._odd = True, 0
+            self._is_odd, self._odd, self._many = True, 0, _MANY
             self._limit = self._base = self._base_at = None
             self._next = now
             return

@@ -1,8 +1,13 @@
-"""The progress line: redrawn in place on a terminal, a plain line now and then elsewhere. Always on stderr."""
+"""The progress line: redrawn in place on a terminal, a plain line now and then elsewhere, on stderr. And tables."""
+
+import sys
+from collections.abc import Callable, Iterable, Sequence
 
 import anyio
+from rich import box
 from rich.console import Console
 from rich.live import Live
+from rich.table import Table
 from rich.text import Text
 
 from loader.lane import Lane
@@ -11,6 +16,7 @@ from loader.progress import Meter, Snapshot, duration
 
 _PLAIN_EVERY_S = 10.0
 _SAMPLE_EVERY_S = 0.25
+_WIDE = 1_000
 
 
 def line(snapshot: Snapshot) -> str:
@@ -47,3 +53,27 @@ async def show_progress(console: Console, meter: Meter, lane: Lane) -> None:
             live.update(Text(text, no_wrap=True, overflow="ellipsis"), refresh=True)
             await anyio.sleep(_SAMPLE_EVERY_S)
             meter.sample()
+
+
+async def show_line(console: Console, line: Callable[[], str]) -> None:
+    """Draw what `line` says at each moment, until cancelled."""
+    if not console.is_terminal:
+        while True:
+            await anyio.sleep(_PLAIN_EVERY_S)
+            console.print(line(), markup=False, highlight=False, soft_wrap=True)
+    with Live(console=console, auto_refresh=False, transient=True) as live:
+        while True:
+            live.update(Text(line(), no_wrap=True, overflow="ellipsis"), refresh=True)
+            await anyio.sleep(_SAMPLE_EVERY_S)
+
+
+def print_table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    """A table on stdout, numbers to the right, remarks in the last column; without lines where that is no terminal."""
+    is_plain = not sys.stdout.isatty()
+    table = Table(box=None if is_plain else box.SIMPLE_HEAD, pad_edge=False)
+    for place, heading in enumerate(headings, 1):
+        table.add_column(heading, justify="left" if place == len(headings) else "right", no_wrap=True)
+    for row in rows:
+        table.add_row(*map(Text, row))
+    width = Console(width=_WIDE).measure(table).maximum  # figures are not cut off, however narrow a terminal is
+    Console(width=width).print(table, highlight=False)

@@ -179,6 +179,11 @@ class Settings(_Table):
         return str(self.target.get("base_url") or self.build_target().home(self.secrets)).rstrip("/")
 
     @property
+    def is_local(self) -> bool:
+        """Is the API on this machine?"""
+        return _is_loopback(urlsplit(self.base_url).hostname or "")
+
+    @property
     def batch_limits(self) -> BatchLimits:
         """Users and bytes of a request."""
         target, limits = self.build_target(), self.limits

@@ -74,7 +74,8 @@ class _Part:
 class Settler:
     """Settles batches of one lane, any number at once.
 
-    `is_proven`: this load has seen the target name its users before, so that silence is about single users.
+    `is_proven`: this load has seen the target name its users before, so that silence is about single users. `is_last`:
+    whatever is not settled yet is in flight.
     """
 
     def __init__(
@@ -101,6 +102,7 @@ class Settler:
         self._probing = anyio.Lock(fast_acquire=True)
         self._nameless = -1 if is_proven else 0
         self._is_whole = isinstance(target, WholeTarget)
+        self.is_last = False
 
     @property
     def limits(self) -> BatchLimits:
@@ -151,7 +153,13 @@ class Settler:
                 await self._wait(part, response, reason)
                 return (part,)
             case Do():
-                is_alive = self._failed(part, reason)
+                try:
+                    is_alive = self._failed(part, reason)
+                except Stopped:
+                    if not self._is_in_the_way(part):
+                        raise
+                    _fill(outcomes, part, Code.FAILED, reason, response)
+                    return ()
                 if is_alone and is_alive and part.failures >= self._attempts:
                     _fill(outcomes, part, Code.FAILED, reason, response)
                     return ()
@@ -169,7 +177,12 @@ class Settler:
                 if left is None:
                     return ()
                 reason = next(outcomes[at].message for at in left.positions)
-                is_alive = self._failed(left, reason, was_answered=not _is_down(verdict))
+                try:
+                    is_alive = self._failed(left, reason, was_answered=not _is_down(verdict))
+                except Stopped:
+                    if not self._is_in_the_way(left):
+                        raise
+                    return ()
                 if left.failures >= self._attempts:
                     return ()
                 await self._back_off([left], is_alive=is_alive)
@@ -187,6 +200,8 @@ class Settler:
                 found = self._target.read(part.batch, responses)
                 if not isinstance(found, Then):
                     break
+                if len(responses) > len(part.answers):  # and not one that came with an earlier attempt
+                    self._lane.succeeded(responses[-1].elapsed_s)
                 requests += found.requests
         except TransportError as error:
             verdict: Answer | Do | Stop = Do.AGAIN
@@ -289,6 +304,15 @@ class Settler:
         part.tries += 1
         part.failures += is_alive
         return is_alive
+
+    def _is_in_the_way(self, part: _Part) -> bool:
+        """Would this user keep the load from ever being finished?
+
+        Where all others are settled, nobody shows any more whether the target is up. If it was before, and the time to
+        give up has come, and the user's attempts are used up by then: so are they.
+        """
+        is_alone = len(part.batch) == 1 and not self._is_whole
+        return self.is_last and self._nameless < 0 and is_alone and part.tries >= self._attempts
 
     def _suspects(self, part: _Part, *, is_alive: bool) -> list[_Part]:
         """The halves of a part whose tries are used up: one of its users may be the reason, so look for who it is.

@@ -133,7 +133,7 @@ class TargetContract:
     * `secrets`: credentials in the form that the API gives them.
     * `names_users`: does an answer name the users whom it is about? False where a request carries one user, or where
       it is taken or refused as a whole.
-    * `status_alone`: is every 2xx to a request that carries users a success, whatever the body is?
+    * `status_alone`: is every 2xx to a request that carries users a success, be the body what it may, but a web page?
     * `own_statuses`: statuses that mean something of their own here, whatever the body is, such as a 404 for a user.
     * `unknown`: what becomes of a user whom the API doesn't know; None: it can't be told, or there is no such thing.
     * `overhead`: by how many bytes a request may be longer than `target.frame` foretells, for each user.
@@ -455,6 +455,13 @@ class TargetContract:
                     talk = self._talk_with(batch, at, Response(status, response.headers, body))
                     if status >= 300 or not self.status_alone or not good.requests[at].users:
                         self._check_no_success(batch, talk, at, f"HTTP {status} {body[:60]!r}")
+
+    def test_a_web_page_is_no_success(self) -> None:
+        """Whatever its status: something on the way answered, such as a sign-in. See `loader.verdict.is_page`."""
+        batch = self._batch()
+        for at in range(len(self._talk(batch).responses)):
+            talk = self._talk_with(batch, at, Response(200, {"content-type": "text/html"}, _PAGE))
+            self._check_no_success(batch, talk, at, f"HTTP 200 {_PAGE!r}")
 
     def test_an_odd_answer_does_no_harm(self) -> None:
         """Any part of it may be of another type, or not be text at all."""
@@ -779,6 +786,9 @@ _STATUSES: Mapping[int, tuple[Do, Mapping[str, str]]] = {
     504: (Do.AGAIN, {}),
 }
 
+#: What is on the way to an API may answer in its place.
+_PAGE = b"<!doctype html><title>Wi-Fi</title>"
+
 #: Answers that say nothing, at best.
 _GARBAGE = (
     b"",
@@ -796,7 +806,7 @@ _GARBAGE = (
     b"[{}]",
     b"[[]]",
     b'{"a":',
-    b"<!doctype html><title>Wi-Fi</title>",
+    _PAGE,
     b"\xff\xfe\x00",
     b'"\xc3"',
     b'"\\ud800"',

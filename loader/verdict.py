@@ -81,6 +81,11 @@ def by_status(response: Response) -> Do:
     return Do.STOP if 300 <= response.status < 500 else Do.AGAIN
 
 
+def is_page(response: Response) -> bool:
+    """Is it a web page? Then something on the way answered and not the API, be the status what it may."""
+    return response.body[:100].lstrip(b"\xef\xbb\xbf \t\r\n").lower().startswith((b"<!doctype html", b"<html"))
+
+
 def way_out(response: Response) -> str:
     """What the person who reads of this refusal can do about it, as the end of a message; "" if nobody knows."""
     if response.status == 401:

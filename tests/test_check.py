@@ -97,6 +97,21 @@ def test_the_first_request_is_shown_without_secrets(tmp_path: Path, monkeypatch:
         assert "s3cret" not in str(whole) + str(lines)
 
 
+@pytest.mark.parametrize("key", ["s3cret", "s3cret of several words"])
+def test_no_part_of_a_key_in_a_header_of_its_own_is_shown(tmp_path: Path, key: str) -> None:
+    """Only Authorization begins with a word that is no secret."""
+    target = ["target.api=http", "target.path=/users", "target.user=id", f"target.auth.token={key}"]
+    text = make.SETTINGS.partition("key_id")[0].replace('"hmac"', '"api-key"')
+    (tmp_path / "users.csv").write_text("email,d\na,1\n")
+    settings = make.settings(tmp_path, text, target)
+
+    shown = check.first_request(settings, inspect(settings, lambda _rows, _share: None))
+
+    assert shown is not None
+    assert shown["headers"]["X-API-Key"] == "***"
+    assert "s3cret" not in str(shown)
+
+
 def test_an_export_that_breaks_off_is_told_up_to_there(tmp_path: Path) -> None:
     """What was read before counts."""
     export = make.export(tmp_path, "email,d\n" + "".join(f"u{at},{at}\n" for at in range(50_000)), "users.csv.gz")

@@ -10,7 +10,7 @@ import anyio
 import orjson
 import pytest
 
-from loader.client import Credentials, Tempo, bearer, gate, pace
+from loader.client import Credentials, Tempo, bearer, gate, observe, pace
 from loader.concurrency import Concurrency
 from loader.errors import SettingsError, Stopped, TransportError
 from loader.lane import Abandoned, Lane
@@ -125,6 +125,18 @@ async def test_idle_time_is_not_saved_up_for_a_burst() -> None:
     await flood(send, 300)
 
     assert max(peak(target.arrivals, window_s) / window_s for window_s in WINDOWS) <= 50
+
+
+@virtual_time
+async def test_a_rate_that_was_found_comes_before_the_quota() -> None:
+    """Who waits for a rate pays after it, or goes together with the next, which pays while it waits."""
+    nothing_left = {"x-ratelimit-remaining": "0", "x-ratelimit-reset": "2"}
+    target = Target(0.1, lambda _: Response(200, nothing_left if len(target.requests) == 20 else {}))
+    tempo, lane = tempo_of(1.0), Lane(600)
+    await flood(gate(pace(observe(target, lane, tempo), lane, tempo), fixed(4)), 150)
+
+    assert target.arrivals[20] >= target.arrivals[19] + 2
+    assert peak(target.arrivals, 60.0) <= 60
 
 
 @virtual_time

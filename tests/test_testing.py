@@ -503,6 +503,7 @@ FAULTS: list[tuple[type[Acme], str, str]] = [
     ),
     (Trusting, "test_an_odd_answer_does_no_harm", "object is not subscriptable"),
     (Shallow, "test_no_garbage_is_a_success", "Exceeds the limit (4300 digits)"),
+    (SuccessByStatus, "test_a_web_page_is_no_success", "makes a success of"),
     (OddMessage, "test_no_garbage_is_a_success", "has no UTF-8"),
     (SaysSkipped, "test_an_unknown_user_costs_that_user_alone", "SKIPPED is not for an answer to say"),
     (Forgetful, "test_reading_changes_nothing", "it says something else now"),

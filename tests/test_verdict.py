@@ -2,7 +2,7 @@
 
 import pytest
 
-from loader.verdict import Do, by_status, way_out, words
+from loader.verdict import Do, by_status, is_page, way_out, words
 from tests import make
 
 
@@ -34,6 +34,23 @@ from tests import make
 def test_every_status_has_a_meaning(status: int, do: Do) -> None:
     """A 2xx gets here only if it could not be read."""
     assert by_status(make.response(status=status)) is do
+
+
+@pytest.mark.parametrize(
+    ("body", "expected"),
+    [
+        (b"<!doctype html><title>Welcome</title>", True),
+        (b"<!DOCTYPE HTML PUBLIC>", True),
+        (b"\xef\xbb\xbf \r\n<html lang=en>", True),
+        (b"", False),
+        (b"{}", False),
+        (b"<ok/>", False),
+        (b'{"page": "<html>"}', False),
+    ],
+)
+def test_a_web_page_is_told_from_an_answer(body: bytes, expected: bool) -> None:
+    """By how it begins: headers can't be relied on."""
+    assert is_page(make.response(body)) is expected
 
 
 def test_a_503_that_says_when_is_a_wait() -> None:

@@ -24,8 +24,16 @@ INFO = "/auth.info"
 
 SCOPE = "users:write"  # [D] DOC-3
 
-# [D] not_authed, invalid_auth, not_authorized, invalid_arguments; [DC] not_found; ours: rate_limited, internal_error.
-CODES = {401: "invalid_auth", 403: "not_authorized", 404: "not_found", 429: "rate_limited"}
+# [D] not_authed, invalid_auth, not_authorized, invalid_arguments; [DC] not_found; ours: the others.
+CODES = {
+    401: "invalid_auth",
+    403: "not_authorized",
+    404: "not_found",
+    408: "request_timeout",
+    409: "conflict",
+    425: "too_early",
+    429: "rate_limited",
+}
 
 
 class _Refused(Refused):

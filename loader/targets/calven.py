@@ -26,7 +26,7 @@ from loader.record import Frame
 from loader.request import Request, Response
 from loader.target import Defaults, Fault, Target, WholeTarget
 from loader.tokens import Scheme, basic_headers, bearer_headers
-from loader.verdict import Answer, Do, Verdict, by_status
+from loader.verdict import Answer, Do, Verdict, by_status, is_page
 
 FRAME = Frame("userAttributes", "userName", "attributes")
 HIERARCHY = Frame("groupRelationships", "group", None)
@@ -392,7 +392,7 @@ class CalvenHierarchy(_Calven, WholeTarget):
 
     def read(self, batch: Batch, responses: Sequence[Response]) -> Verdict:
         """The page lists 204, without a body, and 401. Either is about all groups."""
-        if 200 <= responses[-1].status < 300:
+        if 200 <= responses[-1].status < 300 and not is_page(responses[-1]):
             return Answer([Result(Code.SUCCESS)] * len(batch))
         return by_status(responses[-1])
 

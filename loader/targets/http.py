@@ -20,7 +20,7 @@ from loader.record import Frame
 from loader.request import Request, Response
 from loader.target import Defaults, OAuth2Target
 from loader.tokens import Scheme, basic_headers, bearer_headers
-from loader.verdict import Answer, Do, Verdict, by_status
+from loader.verdict import Answer, Do, Verdict, by_status, is_page
 
 #: Statuses whose body may say that a user is not known. Others are about the request, the token or the server.
 _REFUSED = (400, 404, 422)
@@ -146,7 +146,7 @@ class Http(OAuth2Target):
 
     def read(self, batch: Batch, responses: Sequence[Response]) -> Verdict:
         response = responses[-1]
-        is_taken = 200 <= response.status < 300
+        is_taken = 200 <= response.status < 300 and not is_page(response)
         if self.results is None:
             return Answer([_TAKEN] * len(batch)) if is_taken else by_status(response)
         if is_taken:

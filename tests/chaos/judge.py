@@ -4,6 +4,7 @@ A *life* is one process, or what stands for it: from its start to its end or its
 says of a row, by SQLite alone.
 """
 
+import re
 import shutil
 import sqlite3
 from collections import Counter
@@ -16,7 +17,7 @@ from typing import NamedTuple
 from loader.request import Request
 from loader.sandbox.ledger import Ledger, Write
 from loader.sandbox.sandbox import Sandbox
-from tests.chaos.scenario import Row, Scenario, carried, row_of
+from tests.chaos.scenario import BLAMING, Row, Scenario, carried, row_of
 
 CHECKPOINT = "users.ckpt"
 
@@ -97,7 +98,7 @@ class Judge:
         figures.kills += is_killed
         figures.requests += len(sent)
         if reason:
-            figures.stops[reason[:110]] += 1
+            figures.stops[re.split("[:(]| for ", reason)[0][:70]] += 1
         assert before.items() <= after.items(), "an outcome was changed, or lost"
         users = self._check_requests(sent, before, after)
         writes = ledger.journal[self._writes :]
@@ -185,8 +186,9 @@ class Judge:
             # FAILED and NO_RESULT: the API had as many attempts as the settings allow. Whether it had no other fault is
             # told by the tests that count attempts.
             expected = {self._right_code(row), "SUPERSEDED", *(["FAILED", "NO_RESULT"] if faults else [])}
-            if "400" in faults:  # it is about a user, for all that the loader can know
-                expected |= {"INVALID", "PARTIAL"}
+            # Made up by the API, but the loader can't know.
+            expected |= {"INVALID", "PARTIAL"} if faults.keys() & BLAMING else set()
+            expected |= {"USER_NOT_FOUND"} if "404" in faults and self._scenario.shape.api in ("dx", "scim") else set()
         assert code in expected, f"row {number} of {row.user} is {code}, not one of {expected}"
 
     def _right_code(self, row: Row) -> str:

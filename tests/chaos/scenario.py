@@ -15,7 +15,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 from loader.sandbox import (
     CalvenOptions,
@@ -41,6 +41,11 @@ NAMES = ("title", "nickName", "displayName")
 KEY_ID, SECRET, TOKEN = "chaos-key-id", "chaos-secret-0001", "chaos-token-0001"
 PROJECT = "P2chaos"
 
+#: Faults that end a run, or end it should they come twice: no request could succeed, for all that the loader can know.
+STOPPING: frozenset[Fault] = frozenset({"302", "401", "403", "404"})
+#: Faults that speak against the user.
+BLAMING: frozenset[Fault] = frozenset({"400", "413", "422"})
+
 #: What the settings point at.
 ENVIRONMENT = {
     "CHAOS_KEY_ID": KEY_ID,
@@ -56,15 +61,14 @@ _AUTH: Mapping[str, Mapping[str, str]] = {
     "project": {"token": "CHAOS_PROJECT_TOKEN"},
 }
 
-_RECORDS = {
+_RECORD = {
     "path": "/v1/records",
     "user": "id",
     "results": "results",
-    "result_user": "id",
     "result_code": "status",
     "success": ["ok"],
 }
-_WRAPPED = {**_RECORDS, "wrapper": "records", "not_found": ["not_found"]}
+_RECORDS = {**_RECORD, "wrapper": "records", "result_user": "id", "not_found": ["not_found"]}
 
 
 class Shape(NamedTuple):
@@ -92,7 +96,7 @@ def _shapes() -> dict[str, Shape]:
     }
     http = {
         f"http {scheme}": Shape(
-            "http", scheme, _WRAPPED, {**records, "schemes": {own}}, ("gone", "poison", "odd"), write=both, has_tokens=has
+            "http", scheme, _RECORDS, {**records, "schemes": {own}}, ("gone", "poison", "odd"), write=both, has_tokens=has
         )
         for scheme, own, has in (
             ("oauth2", "oauth", True),
@@ -104,7 +108,7 @@ def _shapes() -> dict[str, Shape]:
     return {
         **calven,
         **http,
-        "http one": Shape("http", "bearer", _RECORDS, {**records, "body": "one"}, ("poison", "odd"), 1, write=both),
+        "http one": Shape("http", "bearer", _RECORD, {**records, "body": "one"}, ("poison", "odd"), 1, write=both),
         "http status": Shape(
             "http",
             "oauth2",
@@ -244,7 +248,7 @@ def draw(seed: int, users: int = 2_000, *, is_real: bool = False) -> Scenario:
         limits["quota"] = [f"{quota.limit} {unit}/{quota.window_s:g}s"]
     elif shape.api in ("dx", "descope"):
         limits["quota"] = [f"{10**6}/60s"]  # they have one of their own
-    faults = _faults(dice, shape, is_real=is_real)
+    faults = _faults(dice, shape, requests, is_real=is_real)
     write = dice.choice(shape.write)
     options = Options.model_validate(
         {
@@ -256,7 +260,7 @@ def draw(seed: int, users: int = 2_000, *, is_real: bool = False) -> Scenario:
             "roster": RosterOptions(unknown=re.compile("^gone"), poison=re.compile("^poison")),
         }
     )
-    most = math.log(3 * requests + 10)
+    lives = dice.choice([1, 2, 3, 4, 6])
     return Scenario(
         seed,
         name,
@@ -266,7 +270,7 @@ def draw(seed: int, users: int = 2_000, *, is_real: bool = False) -> Scenario:
         options,
         limits,
         write,
-        [int(math.exp(dice.uniform(1.0, most))) for _ in range(dice.choice([0, 1, 2, 3, 5]))],
+        [int(dice.choice([15, 10 + 4 * requests / lives]) * dice.uniform(0.2, 1.0)) for _ in range(lives - 1)],
         dice.choice([4_000, 20_000, 1 << 20]),
         known == "known",
         faults.rates,
@@ -325,13 +329,17 @@ def _service(dice: random.Random, shape: Shape) -> dict[str, Any]:
             return RecordsOptions.model_validate(common).model_dump()
 
 
-def _faults(dice: random.Random, shape: Shape, *, is_real: bool) -> FaultOptions:
+def _faults(dice: random.Random, shape: Shape, requests: int, *, is_real: bool) -> FaultOptions:
     """Some kinds of fault or all, of up to half of the requests; outages, refused tokens, slow answers."""
-    chosen = dice.sample(FAULTS, dice.choice([0, 4, 8, len(FAULTS)]))
+    known = [fault for fault in FAULTS if fault != "portal" or shape.settings.get("results") or shape.api != "http"]
+    chosen = dice.sample(known, dice.choice([0, 5, 10, len(known)]))
     weights = {fault: dice.random() for fault in chosen}
     trouble = dice.uniform(0.05, 0.5) / (sum(weights.values()) or 1)
-    rates: dict[Fault, float] = {fault: weight * trouble for fault, weight in weights.items()}
-    forms: list[RetryAfter] = ["int", "decimal", "date", "none"]
+    rates = {fault: weight * trouble for fault, weight in weights.items()}
+    for fault in rates.keys() & STOPPING:
+        rates[fault] = min(rates[fault], 2 / requests, 0.01)  # or a load would need hundreds of lives
+    rates |= {fault: 0.03 * rates[fault] for fault in rates.keys() & {"huge"}}  # 32 MiB each
+    forms: list[RetryAfter] = ["decimal", "none", "words"] if is_real else list(get_args(RetryAfter))
     is_revoked, is_down, is_late = (dice.random() < 0.2 for _ in range(3))
     scale = 0.03 if is_real else 1.0
     return FaultOptions(
@@ -341,7 +349,8 @@ def _faults(dice: random.Random, shape: Shape, *, is_real: bool) -> FaultOptions
         rates=rates,
         on=dice.choice(["data", "all"]),
         slow_s=dice.choice([2.0, 40.0]) * scale,
-        retry_after=dice.choice(["decimal", "none"]) if is_real else dice.choice(forms),
+        refuses_at_once=dice.random() < 0.5,
+        retry_after=dice.choice(forms),
         retry_after_s=dice.choice([0.5, 5.0]) * scale,
         fail_first_n=dice.randrange(1, 30) if is_late else 0,
         down=((dice.uniform(0, 30) * scale, dice.uniform(1, 40) * scale),) if is_down else (),

@@ -136,8 +136,8 @@ class Rig:
     """One load. A `target` that is a Memory is gone on with.
 
     `api`: what the loader takes it for, by default Calven with `auth` and `settings`; `secrets` are what it believes.
-    `wrap` puts something between the loader and the target; `wire` takes the place of both. `users_of`: whom a request
-    carries. `clock`: that of the machine; the target has the true time, and its answers bear it.
+    `wrap` puts something between the loader and the target; `wire` takes the place of the target. `carries`: the users in a
+    request. `clock`: that of the machine; the target has the true time, and its answers bear it.
     """
 
     def __init__(
@@ -159,7 +159,7 @@ class Rig:
         checkpoint: Recorder | None = None,
         wrap: Callable[[Send], Send] = lambda send: send,
         wire: Send | None = None,
-        users_of: Callable[[Request], list[str]] | None = None,
+        carries: Callable[[Request], list[str]] | None = None,
         clock: Clock | None = None,
         uniform: Callable[[float, float], float] | None = None,
         seed: int = 0,
@@ -176,11 +176,9 @@ class Rig:
         self.stopped_at: float | None = None
         self.checkpoint = checkpoint or Recorder()
         self.tally = Tally()
-        self.in_flight = 0
-        self.peak_in_flight = 0
         known = dict(secrets or {"key_id": KEY_ID, "secret": SECRET, "token": TOKEN})
         self.api = api or Calven(auth=auth, **settings)
-        self._users_of = users_of or globals()["users_of"]
+        self._carries = carries or users_of
         self._timeout_s = timeout_s
         wire = wrap(self._noted(wire or self._in_memory))
         quotas = [Quota(rate, 1)] if rate else [Quota.parse(quota)] if quota else []
@@ -227,7 +225,7 @@ class Rig:
 
         async def noted(request: Request) -> Response:
             self.sent.append((asyncio.get_running_loop().time(), request))
-            self.carried.update(self._users_of(request))
+            self.carried.update(self._carries(request))
             return await send(request)
 
         return noted

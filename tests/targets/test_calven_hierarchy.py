@@ -136,12 +136,17 @@ def test_texts_are_sent_byte_for_byte() -> None:
 
 
 @pytest.mark.parametrize("status", [200, 202, 204])
-@pytest.mark.parametrize("body", [b"", b"<html>", b'{"ok":true}'])
+@pytest.mark.parametrize("body", [b"", b"OK", b'{"ok":true}'])
 def test_any_2xx_is_success_for_every_group(status: int, body: bytes) -> None:
     """The page lists 204, which has no body."""
     verdict = hierarchy().read(batch([Line("a"), Line("b")]), [make.response(body, status)])
 
     assert verdict == Answer([Result(Code.SUCCESS)] * 2)
+
+
+def test_a_web_page_is_no_answer() -> None:
+    """A proxy's or a sign-in's may come with 200, and nothing was taken."""
+    assert hierarchy().read(batch([Line("a")]), [make.response(b"<html>Welcome")]) is Do.AGAIN
 
 
 @pytest.mark.parametrize(

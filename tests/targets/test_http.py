@@ -90,10 +90,18 @@ def test_a_flat_record_keeps_its_key() -> None:
 
 
 @pytest.mark.parametrize("status", [200, 201, 202, 204, 299])
-@pytest.mark.parametrize("body", [b"", b"OK", b"{}", b"<html>"])
+@pytest.mark.parametrize("body", [b"", b"OK", b"{}", b"<ok/>"])
 def test_without_results_the_status_decides(status: int, body: bytes) -> None:
     """For all: that is what it means to leave them out."""
     assert said(http(wrapper="rows"), body, "ann", "bob", status=status) == Answer([SUCCESS, SUCCESS])
+
+
+@pytest.mark.parametrize("results", [None, "data"])
+def test_a_web_page_is_no_answer(results: str | None) -> None:
+    """A proxy's or a sign-in's may come with 200, and nothing was taken."""
+    target = http(wrapper="rows", **({"results": results, "result_user": "id"} if results else {}))
+
+    assert said(target, b"\n<!DOCTYPE html><title>Welcome</title>", "ann", "bob") is Do.AGAIN
 
 
 @pytest.mark.parametrize(("status", "do"), [(400, Do.SPLIT), (413, Do.SHRINK), (429, Do.WAIT), (500, Do.AGAIN)])

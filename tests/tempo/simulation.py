@@ -41,6 +41,7 @@ class Server(Strict):
     jitter: float = 0.0  # up to this share longer, evenly spread
     knee: int | None = None  # it works on so many at once; more wait
     most: int | None = None  # more at once are refused with 503
+    largest: int | None = None  # more users in a request are refused with 413
     failing: float = 0.0  # this share of requests gets no answer
     refusing: float = 0.0  # this share is refused with 429, whatever the pace
     down: bool = False
@@ -136,6 +137,8 @@ class Target:
             raise TransportError("connection reset")
         if server.most is not None and self._in_flight > server.most:
             return Response(503)
+        if server.largest is not None and request.users > server.largest:
+            return Response(413)
         if self._random.random() < server.refusing:
             return Response(429)
         if server.quota is not None and not self._admit(server, now):
