@@ -172,7 +172,8 @@ def _sandbox(folder: Path, seed: int) -> Iterator[tuple[str, dict[str, str]]]:
     """The sandbox as a process of its own; its address, and an environment with its credentials."""
     faults = [part for kind, rate in _FAULTS.items() for part in ("--fault", f"{kind}={rate}")]
     command = [*_LOADER, "sandbox", "--port", "0", "--token-lifetime", "3", "--unknown", _UNKNOWN]
-    command += ["--latency", "0.01", "--jitter", "0.02", "--retry-after-seconds", "0.2", "--seed", str(seed), *faults]
+    command += ["--latency", "0.01", "--jitter", "0.02", "--seed", str(seed), *faults]
+    command += ["--retry-after", "decimal", "--retry-after-seconds", "0.2"]
     with (folder / "sandbox.log").open("w") as log:
         process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True)
         try:
