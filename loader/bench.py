@@ -17,8 +17,8 @@ from collections.abc import Callable, Mapping, Sequence
 from copy import copy
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
-from statistics import linear_regression, median
-from typing import Any, NamedTuple
+from statistics import fmean, median
+from typing import Any, NamedTuple, Self
 
 import anyio
 from anyio import to_thread
@@ -30,10 +30,10 @@ from loader.ceiling import RequestSize
 from loader.client import Credentials, Tempo, layers
 from loader.concurrency import Concurrency
 from loader.errors import LoaderError, Refused, Stopped, TransportError
-from loader.findings import Course, Found, Held, Key, Report, Step, Visit
+from loader.findings import Course, Found, Key, Report, Step
 from loader.lane import Abandoned, Lane
 from loader.optimum import Caps, Choice
-from loader.outcome import GOOD, Code, Outcome
+from loader.outcome import Code
 from loader.probe import refuse_undeclared
 from loader.progress import Tally
 from loader.quota import Pace, Quota
@@ -45,19 +45,22 @@ from loader.settle import Settler
 from loader.target import Target
 from loader.transport import Send, Transport
 from loader.verdict import words
+from loader.visit import Held, Sent, Visit, Watched
 
 #: Each step that matters is visited so often.
 _VISITS = 3
 #: What is counted of a visit lasts so many times as long as a request alone, if there is time.
 _TIMES = 2
-#: How long a visit is, at least and at most, and one that waits for a quota to be found, as shares of the whole time.
-_LEAST, _MOST, _QUOTA = 1 / 60, 1 / 12, 1 / 10
+#: How long is counted on a visit at least, with one request at a time and with more; how long it lasts at most, and one
+#: that looks for a quota: as shares of the whole time.
+_ALONE, _LEAST, _MOST, _QUOTA = 1 / 120, 1 / 60, 1 / 12, 1 / 10
 #: What has to be over by which share of the time: single requests, the search for a rate, more and more at once.
 _ALONE_ENDS, _QUOTA_ENDS, _CLIMB_ENDS = 0.3, 0.8, 0.75
 #: Who uses so much of what a quota allows would use more.
 _NEAR = 0.9
-#: Two looks at a quota that differ by less have found it.
-_SAME = 0.05
+#: Two visits at which what it takes differs by less have found the rate that it is held to; by more than the second,
+#: they have not. The pace that is kept is that rate, if the two differ by less than the third.
+_SAME, _ALIKE, _NEARLY = 0.05, 0.25, 0.15
 #: If none of so many users is accepted, none will be.
 _HOPELESS = 1_000
 
@@ -142,77 +145,19 @@ class Bounds(NamedTuple):
     give_up_s: float = 600.0
     seconds: float = 60.0
 
-
-class _Watched:
-    """What happens on one visit. Times in seconds.
-
-    `places`: so many batches are on their way at once, when all have begun, at `begins`. From the first that is settled
-    then it is counted for `least_s`, and for as many as there are places; but not past `latest`, if there is any.
-    """
-
-    def __init__(self, places: int, now: float, begins: float, least_s: float, latest: float) -> None:
-        self.places = places
-        self.answers: list[tuple[float, int, int]] = []  # seconds, status (0: no answer), users carried
-        self.batches: list[float] = []  # what those without trouble spent on the wire, where one goes at a time
-        self.users = self.failed = 0
-        self._began = now
-        self._begins = begins
-        self._least_s = least_s
-        self._latest = latest
-        self._settled: list[float] = []  # when each batch was
-        self._counted: list[float] = []
-        self._is_over = False
-
-    def note(self, now: float, outcomes: Sequence[Outcome], answers: Sequence[tuple[float, int, int]]) -> None:
-        """A batch is settled; `answers` are all that came since it began."""
-        self._settled.append(now)
-        if now >= self._begins and not self._is_over:
-            self._counted.append(now)
-        self.users += len(outcomes)
-        self.failed += sum(outcome.code not in GOOD for outcome in outcomes)
-        if self.places == 1 and all(200 <= status < 300 or status == 429 for _, status, _ in answers):
-            self.batches.append(sum(seconds for seconds, status, _ in answers if status != 429))
-
-    def is_over(self, now: float) -> bool:
-        """May a place stop now?"""
-        if self._counted and not self._is_over:
-            is_done = len(self._counted) > self.places and now >= self._counted[0] + self._least_s
-            self._is_over = is_done or now >= self._latest
-        return self._is_over
-
-    @property
-    def _batches_per_s(self) -> float:
-        """Throughput while every place was at work: not from the beginning, when some have not begun, nor to the end,
-        when fewer and fewer are left.
-
-        The slope of a line through all that was counted. The first and the last alone would say more than is true where
-        answers come in waves, and less where they don't.
-        """
-        if len(self._counted) > 1 and self._counted[-1] > self._counted[0]:
-            return linear_regression(self._counted, range(len(self._counted))).slope
-        return len(self._settled) / (self._settled[-1] - self._began)
-
-    def visit(self, users: int, cpu_s: float) -> Visit | None:
-        """Its figures. None: it was broken off."""
-        if not self._is_over:
-            return None
-        batches_per_s = self._batches_per_s
-        times = sorted(seconds for seconds, status, carried in self.answers if carried and 200 <= status < 300)
-        return Visit(
-            users_per_s=users * batches_per_s,
-            requests_per_s=batches_per_s * len(self.answers) / len(self._settled),
-            request_s=median(self.batches) if self.batches else None,
-            p50_s=_quantile(times, 0.5),
-            p95_s=_quantile(times, 0.95),
-            sent=self.users,
-            failed=self.failed,
-            refused=sum(status == 429 for _, status, _ in self.answers),
-            cpu=cpu_s / (self._settled[-1] - self._began),
+    @classmethod
+    def of(cls, settings: Settings, seconds: float) -> Self:
+        """What `[limits]` allows."""
+        limits = settings.limits
+        return cls(
+            settings.batch_limits,
+            limits.concurrency,
+            settings.quotas,
+            settings.paces,
+            limits.attempts,
+            limits.give_up_s,
+            seconds,
         )
-
-
-def _quantile(ordered: Sequence[float], share: float) -> float | None:
-    return ordered[min(int(share * len(ordered)), len(ordered) - 1)] if ordered else None
 
 
 class Sweep:
@@ -231,7 +176,7 @@ class Sweep:
         warn: Callable[[str], None],
         uniform: Callable[[float, float], float] = random.uniform,
     ) -> None:
-        self.lane = Lane(min(bounds.give_up_s, bounds.seconds), uniform=uniform)
+        self.lane = Lane(bounds.give_up_s, uniform=uniform)
         self.bounds = bounds
         self.pool = pool
         self.steps: dict[Key, list[Visit]] = {}
@@ -249,10 +194,11 @@ class Sweep:
         most = bounds.concurrency
         self._tempo = Tempo(bounds.paces, concurrency=Concurrency(most, most, least=most))
         self._credentials = Credentials(
-            target.scheme, secrets, wire, self.lane, self._tempo, warn=warn, uniform=uniform
+            target.scheme, secrets, self._heard, self.lane, self._tempo, warn=warn, uniform=uniform
         )
-        self._watched = _Watched(1, self.began, self.began, 0.0, 0.0)
-        self._tried = 0
+        self._watched = Watched(1, self.began, self.began, 0.0, 0.0)
+        self._tried = 0  # users a request, with which more and more were sent at once
+        self._rate: float | None = None  # requests a second, beyond which it refuses
         self._last = "there was none"  # answer, in its own words
         self._connect()
 
@@ -301,7 +247,8 @@ class Sweep:
             for users in sizes if turn % 2 else reversed(sizes):
                 if turn and self._is_past(_ALONE_ENDS):
                     return
-                await self._visit((users, 1), _LEAST / 2)
+                self._forget()
+                await self._visit((users, 1), _ALONE)
 
     async def _climb(self) -> None:
         """More and more at once, until that brings nothing; then those again of which most depends."""
@@ -312,6 +259,7 @@ class Sweep:
             at_once = optimum.next_concurrency(found, most) or self._least_visited(found)
             if at_once is None:
                 return
+            self._forget()
             visit = await self._visit((users, at_once))
             if visit is not None and visit.held_by == "rate":
                 await self._find_rate(users, at_once)
@@ -319,14 +267,20 @@ class Sweep:
                 return
 
     async def _find_rate(self, users: int, at_once: int) -> None:
-        """The target refuses for the rate: go on until the pace that it takes is found, and found again."""
-        before = None
-        while not self._is_past(_QUOTA_ENDS):
-            visit = await self._visit((users, at_once), _QUOTA)
-            if self._tempo.rate.is_sure and (now := self._tempo.rate.limit):
-                if visit and visit.refused and before and abs(now / before - 1) < _SAME:
-                    return
-                before = now
+        """The target holds us to a rate: go on until it takes about the same twice."""
+        taken: list[float] = []
+        while len(taken) < 2 or (abs(taken[-1] / taken[-2] - 1) > _SAME and not self._is_past(_QUOTA_ENDS)):
+            began = self.lane.now()
+            if await self._visit((users, at_once), _QUOTA) is None:
+                return
+            # All of it, from beginning to end: pauses are what a window is about.
+            taken.append((len(self._watched.sent) - self._watched.refused) / (self.lane.now() - began))
+        if abs(taken[-1] / taken[-2] - 1) > _ALIKE:
+            return
+        self._rate, rate = fmean(taken[-2:]), self._tempo.rate
+        held_to = rate.limit if rate.is_sure else rate.pace(self.lane.now())
+        if held_to is not None and abs(held_to / self._rate - 1) < _NEARLY:
+            self._rate = held_to
 
     async def _prove(self) -> None:
         """What seems best and what comes close to it with less, in turn, as long as there is time."""
@@ -367,16 +321,14 @@ class Sweep:
         apart_s = alone_s / at_once
         least_s, most_s = (share * self.bounds.seconds if keep else 0.0 for share in (length, max(length, _MOST)))
         begins = now + apart_s * (at_once - 1)
-        watched = _Watched(at_once, now, begins, max(least_s, _TIMES * alone_s), now + most_s)
+        watched = Watched(at_once, now, begins, max(least_s, _TIMES * alone_s), now + most_s)
         self._watched = watched
         pieces = self.pool.pieces(users)
-        if self._tempo.rate.limit is None:
-            self._connect()  # should it refuse now, then for what is sent now, and not slowly before
         async with anyio.create_task_group() as tasks:
             for place in range(at_once):
                 tasks.start_soon(self._send_some, pieces, watched, apart_s * place)
         visit = watched.visit(users, time.process_time() - cpu)
-        self.refused += sum(status == 429 for _, status, _ in watched.answers)
+        self.refused += watched.refused
         if not self._is_anyone_taken and self.tally.rows >= min(_HOPELESS, len(self.pool)):
             self._give_up_hope()
         if visit is None or not keep or users > self._most_users:  # too large, it turned out: it went in parts
@@ -385,22 +337,27 @@ class Sweep:
         self.steps.setdefault(step, []).append(visit)
         return visit
 
-    async def _send_some(self, pieces: deque[Batch], watched: _Watched, after_s: float) -> None:
+    async def _send_some(self, pieces: deque[Batch], watched: Watched, after_s: float) -> None:
         """One place of a visit: one batch after the other."""
         lane, is_first = self.lane, True
         try:
             await lane.sleep(after_s)
             while is_first or not (lane.stopping.is_set() or watched.is_over(lane.now())):
-                batch, before = pieces.popleft(), len(watched.answers)
+                batch, began, before = pieces.popleft(), lane.now(), len(watched.sent)
                 outcomes = await self._settler.settle(batch)
                 pieces.append(batch)
                 self.tally.add(outcomes)
-                watched.note(lane.now(), outcomes, watched.answers[before:])
+                watched.note(began, lane.now(), outcomes, watched.sent[before:])
                 is_first = False
         except Abandoned:
             pass
         except Stopped as error:
             lane.stop(error)
+
+    def _forget(self) -> None:
+        """Should the target refuse soon, then it is for what is sent now, and not for what was sent slowly before."""
+        if self._tempo.rate.limit is None:
+            self._connect()
 
     def _connect(self) -> None:
         """Put the layers round the wire, with what was paid so far, but without a memory of what the target took."""
@@ -426,7 +383,7 @@ class Sweep:
             status = response.status
             return response
         finally:
-            self._watched.answers.append((self.lane.now() - sent_at, status, request.users))
+            self._watched.sent.append(Sent(self.lane.now() - sent_at, status, request.users))
 
     async def _heard(self, request: Request) -> Response:
         """The wire, and its last words are kept."""
@@ -440,11 +397,18 @@ class Sweep:
 
     def _held_by(self, visit: Visit) -> Held | None:
         """What kept it from sending more, if not the target's speed."""
-        rate = self._tempo.rate.pace(self.lane.now())
-        if visit.refused or (rate is not None and visit.requests_per_s >= _NEAR * rate):
+        rate, pace = self._tempo.rate, self._tempo.rate.pace(self.lane.now())
+        is_paced = pace is not None and visit.requests_per_s >= _NEAR * pace
+        if (visit.refused and (rate.limit is not None or self._watched.waits > 1 - _NEAR)) or is_paced:
             return "rate"
         used = {"users": visit.users_per_s, "requests": visit.requests_per_s, "carriers": visit.requests_per_s}
         return "quota" if any(used[pace.unit] >= _NEAR * pace.per_s for pace in self.bounds.paces) else None
+
+    @property
+    def _is_refusing(self) -> bool:
+        """Does the target refuse for the rate, and nobody knows beyond which?"""
+        held = any(visit.held_by == "rate" for visits in self.steps.values() for visit in visits)
+        return self._rate is None and (held or (not self._watched.is_whole and self._watched.refused > 0))
 
     # What is known
 
@@ -457,7 +421,9 @@ class Sweep:
         cost, spread = findings.line(self.steps) if self._is_anyone_taken else None, findings.noise(self.steps)
         climbed = findings.throughputs(self.steps, self._tried)
         choices = self.choices or findings.choices(self.steps, self.course)
-        best, recommended = (*findings.recommend(steps if cost else (), choices, spread), None, None)[:2]
+        if self._is_refusing:
+            choices = None
+        best, recommended = (*findings.recommend(steps if cost else (), choices, spread, self._caps), None, None)[:2]
         return Report(
             at=datetime.now(UTC).isoformat(timespec="seconds"),
             **described,
@@ -471,7 +437,7 @@ class Sweep:
                 **cost._asdict(),
                 knee=optimum.knee(climbed) if climbed else None,
                 most_at_once=max(climbed, default=1),
-                requests_per_s=self._tempo.rate.limit,
+                requests_per_s=self._rate,
                 largest_request=self._most_users if self._size.found != (None, None) else None,
                 noise=spread,
             )
@@ -483,6 +449,7 @@ class Sweep:
             failed=self.tally.failures,
             last_failure=self.tally.last_failure if self.tally.failures else "",
             refused=self.refused,
+            is_refusing=self._is_refusing,
         )
 
     def line(self) -> str:
@@ -508,8 +475,8 @@ class Sweep:
     def _caps(self) -> Caps:
         requests = [quota.amount / quota.window_s for quota in self.bounds.quotas if quota.unit == "requests"]
         users = [quota.amount / quota.window_s for quota in self.bounds.quotas if quota.unit == "users"]
-        if (found := self._tempo.rate.limit) is not None:
-            requests.append(found)
+        if self._rate is not None:
+            requests.append(self._rate)
         free = Caps()
         return Caps(min(requests, default=free.requests_per_s), min(users, default=free.users_per_s))
 
@@ -541,20 +508,11 @@ async def bench(
 
     `watch` is called once, with what shows the progress and what stops it.
     """
-    limits = settings.limits
-    bounds = Bounds(
-        settings.batch_limits,
-        limits.concurrency,
-        settings.quotas,
-        settings.paces,
-        limits.attempts,
-        limits.give_up_s,
-        seconds,
-    )
     way = await to_thread.run_sync(settings.way)
     described = await to_thread.run_sync(describe, settings)
+    limits = settings.limits
     async with Transport(settings.base_url, limits.concurrency, limits.timeout_s, network=way) as wire:
-        sweep = Sweep(settings.build_target(), wire, settings.secrets, pool, bounds, warn)
+        sweep = Sweep(settings.build_target(), wire, settings.secrets, pool, Bounds.of(settings, seconds), warn)
         watch(sweep)
         await sweep.run()
         return sweep.report(described), None if isinstance(sweep.reason, TimeIsOver) else sweep.reason

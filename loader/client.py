@@ -27,7 +27,7 @@ from loader.progress import Brake, Found
 from loader.quota import Pace
 from loader.rate import Rate
 from loader.request import Request, Response
-from loader.retry import allowance, backoff_s, retry_after_s
+from loader.retry import allowance, backoff_s, retry_after_s, unix_time
 from loader.tokens import Scheme, Token, is_refusal, read_token
 from loader.transport import Send
 from loader.verdict import Do, by_status, way_out, words
@@ -46,6 +46,9 @@ _OVERLOADED = frozenset({408, 502, 503, 504, 529})
 
 #: How much of the usual time of an answer is that of the last.
 _RECENT = 0.2
+
+#: Clocks that differ by less are nobody's trouble.
+_CLOCKS_S = 120.0
 
 #: A call that only makes things better is not waited for as long as one that is needed (Descope's SDKs: 5 s).
 _GREETING_S = 5.0
@@ -204,7 +207,7 @@ def pace(
     credentials: "Credentials | None" = None,
     users: Callable[[T], int] = lambda _: 0,
 ) -> Callable[[T], Awaitable[R]]:
-    """One call after the other waits for the lane, a token, the rate found and the quota, in this order, and goes at once.
+    """One call after the other waits for the lane, a token, the rate found and the quota, in this order, and goes.
 
     Paying comes last, and is repeated if the lane closed meanwhile: calls that had paid and then waited, for a token,
     the end of a pause or a rate that was just found, would go closer together than they paid, over the limit. Raises
@@ -360,7 +363,7 @@ class Credentials:
                 else:
                     reason = words(response)
                 if do in (Do.STOP, Do.RENEW, Do.SPLIT, Do.SHRINK) or is_refusal(response):
-                    raise Stopped(f"no token was given: {reason}{way_out(response)}")
+                    raise Stopped(f"no token was given: {reason}{way_out(response)}{_clocks(response, self._wall())}")
                 if do is Do.WAIT and (wait := retry_after_s(response.headers, self._wall())):
                     self._lane.hold(wait)
             failures += 1
@@ -399,6 +402,15 @@ class Credentials:
         wall, monotonic = self._wall(), self._monotonic()
         response = self.mask(await self._send(self._scheme.call(secrets, wall)))
         return response, read_token(response, wall, monotonic) if 200 <= response.status < 300 else None
+
+
+def _clocks(response: Response, now: float) -> str:
+    """How far this machine's clock is off, by the answer's own, as the end of a message: some calls bear the time."""
+    served = unix_time(response.headers.get("date", ""))
+    if served is None or abs(now - served) < _CLOCKS_S:
+        return ""
+    side = "ahead of" if now > served else "behind"
+    return f"; this machine's clock is {abs(now - served) / 60:.0f} min {side} the API's"
 
 
 def _checked(token: Token) -> Token:

@@ -14,12 +14,16 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from loader import optimum
 from loader.errors import Refused
 from loader.optimum import Caps, Change, Choice, Figure, Line
-
-#: What kept a visit from being faster, if not the target's speed: a quota declared, or its refusals for the rate.
-Held = Literal["quota", "rate"]
+from loader.visit import Visit
 
 #: With so much of a core in use, it is this machine that was measured.
 _BUSY = 0.85
+
+#: A throughput that a quota allows is at most so much more than it, as it is measured.
+_LASTING = 1.1
+
+#: Where no quota is known.
+_NONE = Caps()
 
 Key = tuple[int, int]
 """A step: users a request, requests at once."""
@@ -27,26 +31,6 @@ Key = tuple[int, int]
 
 class _Frozen(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class Visit(_Frozen):
-    """A step, measured once.
-
-    `users_per_s`: settled; `requests_per_s`: sent, whatever became of them; `request_s`: what a batch without trouble
-    spent on the wire, where it was alone; `sent`: users, of whom so many `failed`; `refused`: requests answered with
-    429; `cpu`: what this process used of a core.
-    """
-
-    users_per_s: float
-    requests_per_s: float
-    request_s: float | None
-    p50_s: float | None
-    p95_s: float | None
-    sent: int
-    failed: int
-    refused: int
-    cpu: float
-    held_by: Held | None = None
 
 
 class Pair(_Frozen):
@@ -120,7 +104,7 @@ class Report(_Frozen):
 
     `users`: so many, each sent again and again; `rejected`: rows among theirs that can't be sent; `ended`: why it did,
     "" if all was known. `recommended`: the smallest that comes close to the `best`. `last_failure`: of a user, in the
-    target's words.
+    target's words; `is_refusing`: it answered 429, and what it would have taken was not found.
     """
 
     form: Literal[1] = 1
@@ -140,6 +124,7 @@ class Report(_Frozen):
     failed: int
     last_failure: str
     refused: int
+    is_refusing: bool
 
 
 class Course(NamedTuple):
@@ -218,11 +203,15 @@ def _is_held(steps: Steps, users: int, beyond: int) -> bool:
     ) or (beyond == 1 and any(visit.held_by for visit in steps.get((users, 1), ())))
 
 
-def recommend(steps: Sequence[Step], found: tuple[Choice, Choice] | None, spread: float | None) -> tuple[Pair, ...]:
+def recommend(
+    steps: Sequence[Step], found: tuple[Choice, Choice] | None, spread: float | None, caps: Caps = _NONE
+) -> tuple[Pair, ...]:
     """What is best, and what is recommended: what was chosen for it, if it held what it promised where it was measured;
     else the smallest step that came close to the best. Empty: nothing is known; without the second: too little."""
+    # What was faster than a quota allows had the quota's window for itself: that does not last.
+    steps = [step for step in steps if step.users_per_s <= _LASTING * caps.users(step.users_per_request)]
     if not steps:
-        return ()
+        return tuple(map(_expected, found or ()))
     top = max(steps, key=lambda step: step.figure(spread).least)
     if found is None:
         return (top.pair,)
@@ -346,6 +335,13 @@ def lines(report: Report) -> Iterator[str]:
     found, best, chosen = report.found, report.best, report.recommended
     if found is not None:
         yield from _found_lines(report, found)
+    if report.rejected:
+        yield f"{report.rejected:,} rows among them can't be sent; loader check tells why"
+    if report.is_refusing:
+        yield (
+            f"It refused {report.refused:,} requests (429), and {report.took_s:.0f} s did not show beyond which rate; "
+            f"try --seconds {10 * report.seconds:g}, or ask who runs the API and set limits.quota"
+        )
     if report.failed:
         yield f"{report.failed:,} of {report.sent:,} users sent failed; the last: {report.last_failure}"
     if best is not None:
@@ -372,19 +368,15 @@ def _found_lines(report: Report, found: Found) -> Iterator[str]:
         yield f"Requests of over about {found.largest_request:,} users turned out to be too large"
     if found.knee is not None:
         yield f"It works on {found.knee:,} requests at once; more only wait"
-    elif found.most_at_once > 1 and found.requests_per_s is None and not _is_quota_used(report):
+    elif found.most_at_once > 1 and not any(visit.held_by for step in report.steps for visit in step.visits):
         bound = "limits.concurrency" if found.most_at_once >= limits["concurrency"] else "--users or --seconds"
         yield f"Up to {found.most_at_once:,} at once, each brought more; {bound} allowed no more"
     if found.requests_per_s is not None:
         yield f"It refuses more than {found.requests_per_s:,.3g} requests/s (429): {report.refused:,} were refused"
-    if _is_quota_used(report):
+    if any(visit.held_by == "quota" for step in report.steps for visit in step.visits):
         yield f"The quota that is set allows no more: {', '.join(limits['quota'])}"
     if found.noise is not None:
         yield f"Two visits of the same step differ by {found.noise:.1%}"
-
-
-def _is_quota_used(report: Report) -> bool:
-    return any(visit.held_by == "quota" for step in report.steps for visit in step.visits)
 
 
 def settings_lines(report: Report, most_users: int | None) -> Iterator[str]:

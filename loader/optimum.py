@@ -114,7 +114,7 @@ def next_concurrency(found: Mapping[int, float], most: int) -> int | None:
 def knee(found: Mapping[int, float]) -> int | None:
     """The concurrency beyond which throughput no longer rises, from throughput by concurrency. None: it still rises."""
     high = _high(found)
-    return high if high < max(found) else None
+    return high if high < ENOUGH * max(found) else None
 
 
 def _high(found: Mapping[int, float]) -> int:
@@ -153,6 +153,10 @@ class Caps(NamedTuple):
     requests_per_s: float = math.inf
     users_per_s: float = math.inf
 
+    def users(self, a_request: int) -> float:
+        """What it allows a second, in users, with so many a request."""
+        return min(self.requests_per_s * a_request, self.users_per_s)
+
 
 class Choice(NamedTuple):
     """A request size, a concurrency, and the throughput they should have."""
@@ -170,7 +174,7 @@ def choose(seconds: Mapping[int, float], gain: Mapping[int, float], caps: Caps =
     request counts as some more, or many tiny ones would be best.
     """
     all_of_them = [
-        Choice(users, at_once, min(factor * users / each_s, caps.requests_per_s * users, caps.users_per_s))
+        Choice(users, at_once, min(factor * users / each_s, caps.users(users)))
         for users, each_s in seconds.items()
         for at_once, factor in gain.items()
     ]

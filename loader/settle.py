@@ -4,6 +4,7 @@ The only loop that sends anything twice. A part of the batch is either settled, 
 meanwhile the other parts go on.
 """
 
+import math
 import random
 import time
 from collections.abc import Callable, Sequence
@@ -21,7 +22,7 @@ from loader.request import Request, Response
 from loader.retry import backoff_s, retry_after_s
 from loader.target import Target, WholeTarget
 from loader.transport import Send
-from loader.verdict import Answer, Do, Stop, Then, way_out, words
+from loader.verdict import Answer, Do, Stop, Then, is_page, way_out, words
 
 #: So many answers in a row, from the first on, that name none of the users sent: then the API lists no successes.
 _NAMELESS_ANSWERS = 3
@@ -100,6 +101,7 @@ class Settler:
         self._uniform = uniform
         self._wall = wall
         self._probing = anyio.Lock(fast_acquire=True)
+        self._is_proven = is_proven
         self._nameless = -1 if is_proven else 0
         self._is_whole = isinstance(target, WholeTarget)
         self.is_last = False
@@ -201,7 +203,7 @@ class Settler:
                 if not isinstance(found, Then):
                     break
                 if len(responses) > len(part.answers):  # and not one that came with an earlier attempt
-                    self._lane.succeeded(responses[-1].elapsed_s)
+                    self._passed(responses[-1])
                 requests += found.requests
         except TransportError as error:
             verdict: Answer | Do | Stop = Do.AGAIN
@@ -227,12 +229,17 @@ class Settler:
         """Send `requests` while the answers, which join `responses`, allow it."""
         for number, request in enumerate(requests):
             if number:
-                self._lane.succeeded(responses[-1].elapsed_s)
+                self._passed(responses[-1])
             part.carried += request.users > 0
             part.asked += request.users == 0
             responses.append(await self._send(request))
             if not self._target.goes_on(responses[-1]):
                 return
+
+    def _passed(self, response: Response) -> None:
+        """An answer behind which more was asked: the target is up, unless something on the way answered for it."""
+        if not is_page(response):
+            self._lane.succeeded(response.elapsed_s)
 
     def _keep(self, part: _Part, answers: Sequence[Response]) -> None:
         """Answers that stand, whatever becomes of the request behind them. With each, its trials begin anew."""
@@ -308,11 +315,12 @@ class Settler:
     def _is_in_the_way(self, part: _Part) -> bool:
         """Would this user keep the load from ever being finished?
 
-        Where all others are settled, nobody shows any more whether the target is up. If it was before, and the time to
-        give up has come, and the user's attempts are used up by then: so are they.
+        Earlier runs have settled the others, so nobody is left to show whether the target is up. It was then; in this
+        run it has answered nobody, it is time to give up, and the user's attempts are used up: then so are they.
         """
         is_alone = len(part.batch) == 1 and not self._is_whole
-        return self.is_last and self._nameless < 0 and is_alone and part.tries >= self._attempts
+        is_unanswered = self._lane.up_at == -math.inf
+        return self._is_proven and self.is_last and is_unanswered and is_alone and part.tries >= self._attempts
 
     def _suspects(self, part: _Part, *, is_alive: bool) -> list[_Part]:
         """The halves of a part whose tries are used up: one of its users may be the reason, so look for who it is.

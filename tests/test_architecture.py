@@ -19,7 +19,7 @@ LAYERS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("errors", ("errors",)),
     ("values", ("span", "record", "request", "outcome", "progress", "until", "keys")),
     ("decisions", ("batch", "ceiling", "retry", "tokens", "verdict", "target", "mapping")),
-    ("tempo", ("quota", "rate", "concurrency", "optimum")),
+    ("tempo", ("quota", "rate", "concurrency", "optimum", "visit")),
     ("plug-ins", ("targets.*",)),
     ("edges", ("export.*", "network", "transport", "checkpoint")),
     ("shell", ("lane", "reading", "resume", "client", "settle", "dispatch", "probe", "whole")),

@@ -9,6 +9,7 @@ import gc
 import json
 import os
 import resource
+from importlib import import_module
 from typing import Any
 
 import loader.check
@@ -22,6 +23,8 @@ import loader.targets.calven
 
 def main() -> None:
     assert len(os.listdir("/proc/self/task")) == 1, "a thread that is not there in a fork may hold a lock"
+    for late in ("uvloop", "encodings.idna", "anyio._core._signals"):
+        import_module(late)
     gc.freeze()
     order = _serve()
     if order is not None:

@@ -232,15 +232,15 @@ class Claim(NamedTuple):
     message: str
 
 
-def claims(folder: Path, scratch: Path) -> dict[int, Claim]:
+def claims(folder: Path, scratch: Path, name: str = CHECKPOINT) -> dict[int, Claim]:
     """What the checkpoint in `folder` says, if it says anything yet. Looks at a copy: to open it is to mend it."""
     copy = scratch / "copy"
     shutil.rmtree(copy, ignore_errors=True)
     copy.mkdir()
     for suffix in ("", "-wal", "-journal"):
-        if (file := folder / f"{CHECKPOINT}{suffix}").exists():
+        if (file := folder / f"{name}{suffix}").exists():
             shutil.copy(file, copy)
-    with closing(sqlite3.connect(copy / CHECKPOINT)) as db:
+    with closing(sqlite3.connect(copy / name)) as db:
         assert db.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
         if not db.execute("SELECT count(*) FROM sqlite_schema WHERE name = 'results'").fetchone()[0]:
             return {}

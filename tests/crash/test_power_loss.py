@@ -8,6 +8,7 @@ import random
 import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 import pytest
@@ -60,7 +61,8 @@ class Recording:
 
     def answered(self, at: int) -> list[Answer]:
         """What the API had answered for sure when so many steps were done."""
-        return [answer for answer in self.answers if at and answer.at_ns <= self.steps[at - 1].ended_ns]
+        end = self.steps[at - 1].ended_ns if at else self.steps[0].begun_ns
+        return [answer for answer in self.answers if answer.at_ns <= end]
 
     def taken(self, at: int) -> list[Answer]:
         """What it may have answered before the next step began."""
@@ -141,8 +143,8 @@ def test_power_lost_at_any_moment(runs: Runner, api: Directory, tmp_path: Path, 
             next_run = losses.lose(recording, at, disk, loss, seed=states)
             most = max(most, losses.most_resent)
             if states % 7 == 0 and next_run.steps:
-                moments = list(next_run.disks())
-                later, next_disk = moments[states % min(len(moments), 12)]
+                number = states % min(len(next_run.moments()), 12)  # recovery is in the first few
+                later, next_disk = next(islice(next_run.disks(), number, None))
                 losses.lose(next_run, later, next_disk, "any", seed=states, losses=2)
                 again += 1
     print(

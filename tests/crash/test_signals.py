@@ -3,14 +3,13 @@
 import os
 import signal
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
 
 from tests.crash.loads import (
-    CHECKPOINT,
     Directory,
     Expected,
     Load,
@@ -92,10 +91,7 @@ def wait_until(is_so: Callable[[], object]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("stage", "number"),
-    [
-        (stage, [signal.SIGTERM, signal.SIGINT][at % 2]) for at, stage in enumerate(STAGES)
-    ],
+    ("stage", "number"), [(stage, [signal.SIGTERM, signal.SIGINT][at % 2]) for at, stage in enumerate(STAGES)]
 )
 def test_a_run_is_interrupted(runs: Runner, api: Directory, tmp_path: Path, stage: str, number: signal.Signals) -> None:
     """Pauses are cut short; what is on the wire is left to finish and is settled, so that nothing is sent again."""
@@ -116,7 +112,7 @@ def test_a_run_is_interrupted(runs: Runner, api: Directory, tmp_path: Path, stag
 def test_a_second_signal_ends_a_run_at_once(runs: Runner, api: Directory, tmp_path: Path) -> None:
     """What is on the wire is not waited for, and is sent again."""
     load = Interruptions(runs, api, tmp_path)
-    api.set_faults(latency_s=2)
+    api.set_faults(latency_s=1)
     run = load.start()
     wait_until(lambda: api.stats.in_flight["data"])
     os.kill(run.pid, signal.SIGINT)
@@ -155,5 +151,23 @@ def test_an_export_that_does_not_come_holds_nobody_up(
     assert load.finish() == 0
 
 
-def signals_at(plans: Iterable[Plan], number: signal.Signals) -> list[Plan]:
-    return [plan._replace(action="signal", value=number) for plan in plans]
+@pytest.mark.soak
+@pytest.mark.timeout(0)
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_at_any_step(runs: Runner, api: Directory, tmp_path: Path, number: signal.Signals) -> None:
+    """Before the first request, during each commit, at the very end: once the load is finished, it stays so."""
+    load = Interruptions(runs, api, tmp_path)
+    plans = places(load.start(is_logged=True).wait().steps)
+    finished = resent = 0
+    for plan in plans:
+        api.begin()
+        ended = load.start(plan._replace(action="signal", value=number)).wait()
+        assert ended.status in (128 + number, FINISHED), (plan, ended.err)
+        assert "Traceback" not in ended.err
+        finished += ended.status == FINISHED
+        assert_claims_are_true(load.claims(), api.answers, load.expected)
+        resent = max(resent, load.finish())
+
+    print(f"\n{number.name}: {len(plans)} steps, {finished} too late to be heeded; at most {resent} users sent again")
+    assert finished <= 3
+    assert resent <= load.load.in_flight

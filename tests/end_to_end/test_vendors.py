@@ -107,7 +107,7 @@ def test_a_killed_load_loses_nothing(tmp_path: Path, name: str) -> None:
 @pytest.mark.parametrize("name", WAYS)
 def test_twenty_thousand_rows(tmp_path: Path, name: str) -> None:
     """Killed twice, by an API that refuses, breaks connections, and loses answers to what it has done."""
-    faults = {"500": 0.005, "503": 0.001, "reset": 0.003, "lost": 0.003, "shuffled": 0.05}
+    faults = {"500": 0.005, "503": 0.001, "429": 0.001, "reset": 0.003, "lost": 0.003, "shuffled": 0.05}
     flags = [flag for kind, rate in faults.items() for flag in ("--fault", f"{kind}={rate}")]
     resent = killed_load(WAYS[name], tmp_path, 20_000, (4_000, 12_000), "--retry-after-seconds", "0.1", *flags)
     what = "users sent again" if WAYS[name].writes_users else "more attributes written than rows taken"

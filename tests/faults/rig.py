@@ -136,8 +136,8 @@ class Rig:
     """One load. A `target` that is a Memory is gone on with.
 
     `api`: what the loader takes it for, by default Calven with `auth` and `settings`; `secrets` are what it believes.
-    `wrap` puts something between the loader and the target; `wire` takes the place of the target. `carries`: the users in a
-    request. `clock`: that of the machine; the target has the true time, and its answers bear it.
+    `wrap` puts something between the loader and the target; `wire` takes the place of the target. `carries`: the users
+    in a request. `clock`: that of the machine; the target has the true time, and its answers bear it.
     """
 
     def __init__(

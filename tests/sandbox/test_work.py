@@ -7,10 +7,10 @@ import pytest
 
 from loader.request import Request, Response
 from loader.sandbox import CalvenOptions, Memory, Options, QuotaOptions, WorkOptions
-from tests.sandbox.calls import JSON, KEY_ID, SECRET, TOKEN, post, write
+from tests.sandbox.calls import KEY_ID, SECRET, TOKEN, post, write
 from tests.virtual_time import virtual_time
 
-TOKEN_CALL = Request("POST", "/v1/auth/token", b'{"client_id":"%s","client_secret":"%s"}' % (b"K", b"S"), JSON)
+TOKEN_CALL = post("/v1/auth/token", {"client_id": KEY_ID, "client_secret": SECRET})
 
 
 def memory(quotas: tuple[QuotaOptions, ...] = (), **work: Any) -> Memory:

@@ -2,6 +2,8 @@
 
 import base64
 import json
+import re
+import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -382,3 +384,19 @@ def test_the_proxy_is_chosen_for_each_place(tmp_path: Path, monkeypatch: pytest.
 
     assert way.proxy is None
     assert way.elsewhere[url] is not None
+
+
+PAGE = (Path(__file__).parents[2] / "docs" / "http.md").read_text("utf-8")
+
+
+@pytest.mark.parametrize("block", re.findall(r"```toml\n(.*?)```", PAGE, re.DOTALL))
+def test_what_its_page_shows_is_valid(block: str) -> None:
+    """The last of them, which shows results alone, too."""
+    shown = tomllib.loads(block)
+    target = shown.get("target", {"wrapper": "rows", "user": "id", "path": "/users", **shown})
+    scheme = shown.get("target", {}).get("auth", {}).get("scheme", "bearer")
+    settings = {key: value for key, value in target.items() if key not in ("api", "base_url", "auth")}
+
+    built = Http.model_validate({"auth": scheme, **settings})
+
+    assert built.encode(batch(built, "ann"))
