@@ -55,12 +55,12 @@ _TIMES = 2
 #: that looks for a quota: as shares of the whole time.
 _ALONE, _LEAST, _MOST, _QUOTA = 1 / 120, 1 / 60, 1 / 12, 1 / 10
 #: What has to be over by which share of the time: single requests, the search for a rate, more and more at once.
-_ALONE_ENDS, _QUOTA_ENDS, _CLIMB_ENDS = 0.3, 0.8, 0.75
+_ALONE_ENDS, _QUOTA_ENDS, _CLIMB_ENDS = 0.3, 0.75, 0.75
 #: Who uses so much of what a quota allows would use more.
 _NEAR = 0.9
-#: Two visits at which what it takes differs by less have found the rate that it is held to; by more than the second,
-#: they have not. The pace that is kept is that rate, if the two differ by less than the third.
-_SAME, _ALIKE, _NEARLY = 0.05, 0.25, 0.15
+#: Two visits that look like rates that differ by less have found it. It is the pace that was kept, if what was taken
+#: differs by less than the second.
+_SAME, _NEARLY = 0.05, 0.15
 #: If none of so many users is accepted, none will be.
 _HOPELESS = 1_000
 
@@ -199,6 +199,7 @@ class Sweep:
         self._watched = Watched(1, self.began, self.began, 0.0, 0.0)
         self._tried = 0  # users a request, with which more and more were sent at once
         self._rate: float | None = None  # requests a second, beyond which it refuses
+        self._taken, self._refused = list[float](), list[float]()  # when requests went that were, for their rate
         self._last = "there was none"  # answer, in its own words
         self._connect()
 
@@ -262,25 +263,30 @@ class Sweep:
             self._forget()
             visit = await self._visit((users, at_once))
             if visit is not None and visit.held_by == "rate":
-                await self._find_rate(users, at_once)
+                await self._find_rate((users, at_once))
             if visit is None or visit.held_by is not None:
                 return
 
-    async def _find_rate(self, users: int, at_once: int) -> None:
-        """The target holds us to a rate: go on until it takes about the same twice."""
-        taken: list[float] = []
-        while len(taken) < 2 or (abs(taken[-1] / taken[-2] - 1) > _SAME and not self._is_past(_QUOTA_ENDS)):
+    async def _find_rate(self, step: Key) -> None:
+        """The target refuses for the rate: go on until it shows its quota, or until it looks about the same twice."""
+        cost = findings.line(self.steps)
+        if self._tempo.rate.pace(self.lane.now()) is None and cost is not None:
+            self._connect(Rate(step[1] / cost.seconds(step[0])))  # what would go if nobody refused
+        rate, looks = self._tempo.rate, list[float]()
+        while len(looks) < 2 or abs(looks[-1] / looks[-2] - 1) > _SAME or not rate.is_sure:
+            if self._is_past(_QUOTA_ENDS):
+                return
             began = self.lane.now()
-            if await self._visit((users, at_once), _QUOTA) is None:
+            if await self._visit(step, _QUOTA) is None:
+                return
+            if found := optimum.quota(sorted(self._taken), sorted(self._refused)):
+                self._rate = found[0] / found[1]
                 return
             # All of it, from beginning to end: pauses are what a window is about.
-            taken.append((len(self._watched.sent) - self._watched.refused) / (self.lane.now() - began))
-        if abs(taken[-1] / taken[-2] - 1) > _ALIKE:
-            return
-        self._rate, rate = fmean(taken[-2:]), self._tempo.rate
-        held_to = rate.limit if rate.is_sure else rate.pace(self.lane.now())
-        if held_to is not None and abs(held_to / self._rate - 1) < _NEARLY:
-            self._rate = held_to
+            taken = (len(self._watched.sent) - self._watched.refused) / (self.lane.now() - began)
+            pace = rate.limit or rate.pace(self.lane.now()) or taken
+            looks.append(pace if abs(taken / pace - 1) < _NEARLY else taken)
+        self._rate = fmean(looks[-2:])
 
     async def _prove(self) -> None:
         """What seems best and what comes close to it with less, in turn, as long as there is time."""
@@ -359,10 +365,10 @@ class Sweep:
         if self._tempo.rate.limit is None:
             self._connect()
 
-    def _connect(self) -> None:
+    def _connect(self, rate: Rate | None = None) -> None:
         """Put the layers round the wire, with what was paid so far, but without a memory of what the target took."""
         self._tempo = copy(self._tempo)
-        self._tempo.rate = Rate()
+        self._tempo.rate = rate or Rate()
         self._send = layers(self._noted, self.lane, self._tempo, self._credentials, self._target.refuses_token)
         self._settler = Settler(
             self._target,
@@ -383,6 +389,7 @@ class Sweep:
             status = response.status
             return response
         finally:
+            (self._refused if status == 429 else self._taken).append(sent_at)
             self._watched.sent.append(Sent(self.lane.now() - sent_at, status, request.users))
 
     async def _heard(self, request: Request) -> Response:

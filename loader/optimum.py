@@ -6,6 +6,7 @@ looked for among what was measured, and what is chosen is measured, too (bench.p
 """
 
 import math
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import pairwise
 from statistics import median
@@ -21,6 +22,13 @@ _EVEN = 0.10
 _REQUEST = 10
 #: A median of the size of a normal deviation, and the error of a median against that of a mean.
 _MEDIAN, _OF_MEDIAN = 0.6745, 1.2533
+#: Windows that quotas are known to have, in seconds.
+_WINDOWS = (1.0, 2.0, 5.0, 10.0, 15.0, 30.0, 60.0, 300.0, 3600.0)
+#: A window must have been full so often, with at least so many in it; its count may be off by this share, as clocks and
+#: networks are, and of what was taken so much may be at odds with it.
+_TIMES_FULL, _FEW, _SLACK, _ODD_ONES = 2, 3, 0.1, 0.01
+#: A quota allows at most so many times what was taken in the long run, as more was asked for.
+_LASTING = 1.3
 #: So many standard errors are no accident.
 _ERRORS = 2.0
 
@@ -142,6 +150,38 @@ def between(found: Mapping[int, float]) -> dict[int, float]:
     for at_once in sorted(filled):
         best = filled[at_once] = max(best, filled[at_once])
     return filled
+
+
+# A quota -------------------------------------------------------------------------------------------------------------
+
+
+def quota(taken: Sequence[float], refused: Sequence[float]) -> tuple[int, float] | None:
+    """The quota behind refusals: at most so many requests in any so many seconds. None: none explains them.
+
+    From the moments, in order, at which requests went that were taken, and that were refused. A refusal says that a
+    window is full: then it held as many as at any other refusal, no request was taken with more in it, and the target
+    took something again before all of it was over; and since the first refusal it took about as much as that allows.
+    One refusal, or several at once, fit any window.
+    """
+    times = {bisect_left(taken, moment) for moment in refused}  # how much was taken before: as often as it was full
+    if len(times) < _TIMES_FULL:
+        return None
+    since = len(taken) - bisect_left(taken, refused[0])
+    lasting = since / max(taken[-1] - refused[0], 1e-9)
+    pauses = [taken[at] - moment for moment in refused if (at := bisect_left(taken, moment)) < len(taken)]
+
+    def held(moment: float, window_s: float) -> int:
+        return bisect_left(taken, moment) - bisect_right(taken, moment - window_s)
+
+    for window_s in _WINDOWS:
+        full = [held(moment, window_s) for moment in refused]
+        most = median(full)
+        if max(pauses, default=0.0) > 1.2 * window_s or most < _FEW or min(full) < (1 - _SLACK) * most - 1:
+            continue
+        above = sum(held(moment, window_s) > (1 + _SLACK / 2) * most for moment in taken)
+        if above <= _ODD_ONES * len(taken) and most / window_s <= _LASTING * lasting:
+            return round(most), window_s
+    return None
 
 
 # The choice ----------------------------------------------------------------------------------------------------------

@@ -1,7 +1,9 @@
 """The layers: places, pace, tokens, and what each request carries."""
 
 import asyncio
+import contextlib
 from collections.abc import Awaitable, Callable, Mapping
+from email.utils import formatdate
 from itertools import pairwise
 from math import ceil
 from typing import Any
@@ -95,6 +97,71 @@ async def test_a_place_is_free_again_after_an_error() -> None:
     for _ in range(3):
         with pytest.raises(TransportError):
             await send(REQUEST)
+
+
+# What is told
+
+
+class Flaky(Target):
+    """Good answers take a second; after `good_s` it fails, nearly at once."""
+
+    def __init__(self, trouble: Response | TransportError, good_s: float) -> None:
+        super().__init__()
+        self._trouble = trouble
+        self._good_s = good_s
+
+    async def __call__(self, request: Request) -> Response:
+        self.arrivals.append(elapsed())
+        is_good = elapsed() < self._good_s
+        await anyio.sleep(1 if is_good else 0.01)
+        if not is_good and isinstance(self._trouble, TransportError):
+            raise self._trouble
+        return Response(200) if is_good or isinstance(self._trouble, TransportError) else self._trouble
+
+
+@pytest.mark.parametrize("trouble", [TransportError("reset"), Response(500), Response(503), Response(408)])
+@virtual_time
+async def test_quick_failures_make_no_more_requests_a_second(trouble: Response | TransportError) -> None:
+    """Each takes its place on the wire for as long as a good answer would."""
+    target, tempo = Flaky(trouble, 5), fixed(4)
+    send = gate(observe(target, Lane(600), tempo), tempo)
+
+    async def keep_sending() -> None:
+        while elapsed() < 15:
+            with contextlib.suppress(TransportError):
+                await send(REQUEST)
+
+    async with anyio.create_task_group() as tasks:
+        for _ in range(8):
+            tasks.start_soon(keep_sending)
+
+    assert len(target.arrivals) <= 4 * 17
+
+
+@pytest.mark.parametrize("response", [Response(400), Response(401), Response(429), Response(503, {"retry-after": "1"})])
+@virtual_time
+async def test_what_is_no_failure_is_told_at_once(response: Response) -> None:
+    """A pause that is asked for begins now."""
+    send = observe(Flaky(response, 0.5), Lane(600), fixed(4))
+    await send(REQUEST)
+
+    await send(REQUEST)
+
+    assert elapsed() == pytest.approx(1.01, abs=0.001)
+
+
+@virtual_time
+async def test_who_waits_to_be_told_of_a_failure_does_not_keep_a_run_from_stopping() -> None:
+    lane = Lane(600)
+    send = observe(Flaky(Response(500), 0.5), lane, fixed(4))
+    await send(REQUEST)
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(expect, Abandoned, send)
+        await anyio.sleep(0.1)
+        lane.stop(Stopped("enough"))
+
+    assert elapsed() == pytest.approx(1.1, abs=0.001)
 
 
 # Pace
@@ -457,6 +524,28 @@ async def test_a_token_endpoint_that_refuses_stops_the_run_at_once(status: int) 
     with pytest.raises(Stopped, match=f"no token was given: HTTP {status}: no such client"):
         await layers(issuer, Target(), Lane(600))(REQUEST)
     assert len(issuer.requests) == 1
+
+
+@pytest.mark.parametrize(
+    ("off_s", "words"),
+    [
+        (3600, "; this machine's clock is 60 min ahead of the API's"),
+        (-400, "; this machine's clock is 7 min behind the API's"),
+        (100, ""),
+        (None, ""),
+    ],
+)
+@virtual_time
+async def test_a_refusal_tells_if_the_clocks_disagree(off_s: float | None, words: str) -> None:
+    """An HMAC is made with the time, and is refused if that is wrong."""
+    served = 1.75e9 + asyncio.get_running_loop().time() - (off_s or 0)
+    issuer = Issuer()
+    issuer.answers = [Response(401, {} if off_s is None else {"date": formatdate(served, usegmt=True)}, b"no")]
+
+    with pytest.raises(Stopped) as stopped:
+        await layers(issuer, Target(), Lane(600))(REQUEST)
+
+    assert str(stopped.value).endswith(f"those of this API?{words}")
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 import anyio
+import anyio.lowlevel
 import orjson
 import pytest
 
@@ -642,10 +643,11 @@ class Paths:
 
 
 def stepwise(send: Send, **more: Any) -> Settler:
+    lane = Lane(600)
     return Settler(
         more.pop("target", Steps(auth="bearer")),
-        send,
-        Lane(600),
+        cleared(send, lane),
+        lane,
         RequestSize(BatchLimits(1, 1000)),
         more.pop("attempts", 8),
         print,
@@ -732,6 +734,8 @@ class Asking(Calven):
     def read(self, batch: Batch, responses: Sequence[Response]) -> Verdict:
         if responses[-1].status == 501:
             return Stop("buy the extended edition")
+        if responses[-1].status == 500:
+            return by_status(responses[-1])
         if responses[0].status == 204:
             return verdict.Answer([Result(Code.USER_NOT_FOUND)] * len(batch))
         if len(responses) == 1:
@@ -749,6 +753,32 @@ async def test_a_search_is_no_attempt_but_for_who_was_never_sent(found: int, ask
     assert outcome.attempts == 1
 
 
+@pytest.mark.parametrize(
+    ("found", "is_up"), [(Response(200), True), (Response(200, {}, b"<!doctype html><title>Sign in</title>"), False)]
+)
+@virtual_time
+async def test_an_answer_that_leads_to_more_shows_that_the_target_is_up(found: Response, is_up: bool) -> None:
+    """At once, so that the request behind it need not wait to ask whether it is. A page on the way shows nothing."""
+    send = Paths(look=[found], write=[Response(500), Response(200)])
+    made = stepwise(send, target=Asking(auth="bearer"))
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(made.settle, batch_of("a"))
+        while len(send.asked) < 2:
+            await anyio.lowlevel.checkpoint()
+        assert (made._lane.up_at > 0) is is_up
+
+
+@virtual_time
+async def test_it_does_not_show_it_again_with_each_attempt_of_what_follows() -> None:
+    """The answer to a search is kept, and the target may have gone down since."""
+    down: list[Answer] = [Response(500, {}, b"maintenance")] * 500
+    made = stepwise(Paths(look=[Response(200)], write=down), target=Asking(auth="bearer"), attempts=2)
+
+    with pytest.raises(Stopped, match="no usable answer for 6"):
+        await made.settle(batch_of("a"))
+
+
 @virtual_time
 async def test_a_target_may_say_what_to_do_where_it_stops() -> None:
     """In the target's words, behind those of the answer."""
@@ -756,3 +786,62 @@ async def test_a_target_may_say_what_to_do_where_it_stops() -> None:
 
     with pytest.raises(Stopped, match=r"HTTP 501: not for you; buy the extended edition$"):
         await stepwise(send, target=Asking(auth="bearer")).settle(batch_of("a"))
+
+
+# The last ones
+
+
+def last(send: Send, *, is_proven: bool = True, is_last: bool = True, attempts: int = 3) -> Settler:
+    """What a run has, whose batches are all in flight."""
+    made = settler(send, is_proven=is_proven, attempts=attempts)
+    made.is_last = is_last
+    return made
+
+
+@virtual_time
+async def test_a_user_that_alone_is_left_does_not_keep_a_load_from_being_finished() -> None:
+    """Earlier runs have settled all others: nobody else is left to show that the target is up."""
+    target = Target(lambda _: Response(500, {}, b"crash"))
+
+    (outcome,) = await last(target).settle(batch_of("evil"))
+
+    assert (outcome.code, outcome.message) == (Code.FAILED, "HTTP 500: crash")
+    assert outcome.attempts == len(target.requests) >= 3
+    assert 600 <= elapsed() < 640
+
+
+@virtual_time
+async def test_nor_does_one_whom_the_target_can_not_serve_now() -> None:
+    """Where it says so in words of its own."""
+    target = Target(lambda users: results(users, evil=7))
+
+    (outcome,) = await last(target).settle(batch_of("evil"))
+
+    assert (outcome.code, outcome.target_code) == (Code.FAILED, "7")
+
+
+@pytest.mark.parametrize(
+    ("more", "users"),
+    [
+        ({"is_proven": False}, ["a"]),  # the target may never have been up
+        ({"is_last": False}, ["a"]),  # others will show whether it is
+        ({"attempts": 1000}, ["a"]),
+        ({"attempts": 1000}, ["a", "b"]),
+    ],
+)
+@virtual_time
+async def test_else_the_run_stops(more: dict[str, Any], users: list[str]) -> None:
+    """And the users stay unsettled."""
+    with pytest.raises(Stopped, match="no usable answer"):
+        await last(Target(lambda _: Response(500)), **more).settle(batch_of(*users))
+
+
+@virtual_time
+async def test_a_run_that_had_an_answer_stops_too() -> None:
+    """The target was up a moment ago: the next run may find it up again."""
+    target = Target(lambda users: results(users) if "good" in users else Response(500))
+    made = last(target)
+    await made.settle(batch_of("good"))
+
+    with pytest.raises(Stopped, match="no usable answer"):
+        await made.settle(batch_of("evil"))

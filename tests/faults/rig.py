@@ -137,7 +137,8 @@ class Rig:
 
     `api`: what the loader takes it for, by default Calven with `auth` and `settings`; `secrets` are what it believes.
     `wrap` puts something between the loader and the target; `wire` takes the place of the target. `carries`: the users
-    in a request. `clock`: that of the machine; the target has the true time, and its answers bear it.
+    in a request. `clock`: that of the machine; the target has the true time, and its answers bear it. `is_proven`: an
+    earlier run has settled users.
     """
 
     def __init__(
@@ -162,6 +163,7 @@ class Rig:
         carries: Callable[[Request], list[str]] | None = None,
         clock: Clock | None = None,
         uniform: Callable[[float, float], float] | None = None,
+        is_proven: bool = False,
         seed: int = 0,
         **settings: Any,
     ) -> None:
@@ -208,6 +210,7 @@ class Rig:
             RequestSize(limits),
             attempts,
             self.warnings.append,
+            is_proven=is_proven,
             uniform=uniform,
             wall=self.clock.wall,
         )

@@ -1,17 +1,19 @@
 """429 and 5xx storms, outages, and quotas: nobody fails for the target's troubles."""
 
 import re
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from typing import get_args
 
+import anyio
 import pytest
 
 from loader.outcome import Code
+from loader.record import Rows
 from loader.request import Request, Response
 from loader.sandbox import FaultOptions, QuotaOptions, RosterOptions
 from loader.sandbox.options import RetryAfter
 from loader.transport import Send
-from tests.faults.rig import Rig, options, users
+from tests.faults.rig import Rig, blocks, options, users
 from tests.virtual_time import START_S, virtual_time
 
 
@@ -119,10 +121,8 @@ def with_retry_after(seconds: str) -> Callable[[Send], Send]:
     return wrap
 
 
-@virtual_time
-async def test_a_bad_spell_of_5xx_fails_only_who_always_fails() -> None:
-    """A third of all answers are 5xx, and one user is a 5xx each time: it alone is FAILED."""
-    culprit = users(1, 777)[0][0]
+def crashes_for(culprit: str) -> Callable[[Send], Send]:
+    """A target that can't bear one user."""
 
     def wrap(send: Send) -> Send:
         async def crash(request: Request) -> Response:
@@ -130,9 +130,45 @@ async def test_a_bad_spell_of_5xx_fails_only_who_always_fails() -> None:
 
         return crash
 
+    return wrap
+
+
+@virtual_time
+async def test_one_who_always_fails_and_comes_last_does_not_keep_a_load_from_its_end() -> None:
+    """The first run can't tell it from an outage, and stops. The next one, which has nobody else to send, can't either,
+    and says so of the user: a third would be no wiser."""
+    rows = users(30)
+    wrap = crashes_for(rows[-1][0])
+    first = Rig(options(FaultOptions(latency_s=0.1)), users_per_request=1, wrap=wrap)
+    found = await first.run(rows)
+    second = Rig(first.memory, users_per_request=1, wrap=wrap, is_proven=True)
+    left = await second.run(rows[-1:])
+
+    assert (first.exit_status, len(found), first.codes()) == (3, 29, {Code.SUCCESS: 29})
+    assert (second.exit_status, second.lane.reason) == (1, None)
+    assert (left[1].outcome.code, left[1].outcome.message) == (Code.FAILED, "HTTP 500: crash")
+
+
+@virtual_time
+async def test_while_there_may_be_others_it_is_taken_for_an_outage() -> None:
+    """Whoever reads the export has not said that this was the last."""
+
+    async def slow() -> AsyncIterator[Rows]:
+        yield blocks(users(1))[0]
+        await anyio.sleep(7200)
+
+    rig = Rig(users_per_request=1, wrap=crashes_for(users(1)[0][0]), is_proven=True)
+    found = await rig.run(slow())
+
+    assert (rig.exit_status, found) == (3, {})
+
+
+@virtual_time
+async def test_a_bad_spell_of_5xx_fails_only_who_always_fails() -> None:
+    """A third of all answers are 5xx, and one user is a 5xx each time: it alone is FAILED."""
     rig = Rig(
         options(FaultOptions(latency_s=0.1, rates={"500": 0.15, "502": 0.1, "503": 0.1})),
-        wrap=wrap,
+        wrap=crashes_for(users(1, 777)[0][0]),
         concurrency=8,
         users_per_request=25,
     )

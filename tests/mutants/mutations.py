@@ -1,0 +1,269 @@
+"""Deliberate mistakes: each a small change to the loader that breaks a promise, and the test that notices it.
+
+`caught_by` are tests as pytest names them (without a parameter: any of its cases will do); the mistake must make each of
+them fail. They are of the normal run, but where no test of it could notice: those are told by `is_soak`.
+"""
+
+from typing import NamedTuple
+
+
+class Mutation(NamedTuple):
+    """A mistake. `old` stands once in the file, and becomes `new`."""
+
+    name: str
+    file: str
+    old: str
+    new: str
+    caught_by: tuple[str, ...]
+    is_soak: bool = False
+
+
+MUTATIONS = (
+    # Nothing lost ---------------------------------------------------------------------------------------------------
+    Mutation(
+        "a split loses the odd user",
+        "loader/settle.py",
+        "cuts = ((0, middle), (middle, len(self.batch)))",
+        "cuts = ((0, middle), (middle, 2 * middle))",
+        ("tests/test_settle.py::test_a_refused_batch_is_split_until_the_culprit_stands_alone",),
+    ),
+    Mutation(
+        "rejected rows vanish",
+        "loader/dispatch.py",
+        "Entry(settled=rows.settled, mark=rows.end,",
+        "Entry(settled=(), mark=rows.end,",
+        ("tests/test_dispatch.py::test_rows_never_sent_are_settled_with_the_rest",),
+    ),
+    Mutation(
+        "a resume begins behind the first hole",
+        "loader/span.py",
+        "return self._lasts[0] + 1 if",
+        "return self._lasts[0] + 2 if",
+        ("tests/test_span.py::test_a_span_set_is_the_set_of_its_rows", "tests/chaos/test_chaos.py::test_a_story"),
+    ),
+    Mutation(
+        "a resume goes on where the last run was, not at the first hole",
+        "loader/span.py",
+        "return self._lasts[0] + 1 if",
+        "return self._lasts[-1] + 1 if",
+        ("tests/test_resume.py::test_a_run_goes_on_before_the_first_row_that_is_not_settled",),
+    ),
+    Mutation(
+        "the last batches are dropped on SIGTERM",
+        "loader/dispatch.py",
+        "            outcomes = await self._settler.settle(batch)\n",
+        "            outcomes = await self._settler.settle(batch)\n            if self._lane.stopping.is_set():\n"
+        "                raise Abandoned\n",
+        ("tests/test_dispatch.py::test_a_stop_lets_the_wire_finish_and_sends_nothing_more",),
+    ),
+    Mutation(
+        "merged rows keep the last row's attributes alone",
+        "loader/batch.py",
+        "return later if self._replace else",
+        "return later if not self._replace else",
+        ("tests/test_batch.py::test_rows_of_one_user_in_one_batch_are_merged",),
+    ),
+    # At least once, and never ahead of the API -------------------------------------------------------------------------
+    Mutation(
+        "an outcome is committed before the answer",
+        "loader/dispatch.py",
+        "            outcomes = await self._settler.settle(batch)\n",
+        "            await self._entries.send(Entry(batch, [Outcome(Code.SUCCESS)] * len(batch)))\n"
+        "            await self._settler.settle(batch)\n            return\n",
+        ("tests/chaos/test_chaos.py::test_a_story",),
+    ),
+    Mutation(
+        "a place is free before the commit",
+        "loader/dispatch.py",
+        "            await self._entries.send(Entry(batch, outcomes))\n",
+        "            self._window.release()\n            await self._entries.send(Entry(batch, outcomes))\n",
+        ("tests/test_dispatch.py::test_no_more_than_twice_the_concurrency_is_in_flight",),
+    ),
+    Mutation(
+        "a checkpoint without fsync",
+        "loader/checkpoint.py",
+        "PRAGMA synchronous=FULL",
+        "PRAGMA synchronous=OFF",
+        ("tests/crash/test_power_loss.py::test_what_is_left_by_a_power_loss_is_gone_on_with",),
+    ),
+    Mutation(
+        "a commit that fails is claimed",
+        "loader/dispatch.py",
+        "            self._lane.stop(error)\n            return False\n",
+        "            self._lane.stop(error)\n            return True\n",
+        ("tests/test_dispatch.py::test_a_commit_that_fails_stops_the_run_and_claims_nothing",),
+    ),
+    Mutation(
+        "a changed export of the same size is the same",
+        "loader/resume.py",
+        'return "" if export.is_same_up_to(marks, mapping) else "its size is the same, its content is not"',
+        'return ""',
+        ("tests/test_resume.py::test_an_export_of_the_same_size_with_other_content_is_refused",),
+    ),
+    Mutation(
+        "two runs hold one checkpoint",
+        "loader/checkpoint.py",
+        "fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)",
+        "fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)",
+        ("tests/test_checkpoint.py::test_a_lock_keeps_others_out_until_its_holder_is_gone",),
+    ),
+    # Order per user ----------------------------------------------------------------------------------------------------
+    Mutation(
+        "two rows of a user overtake",
+        "loader/batch.py",
+        "            elif user in self._busy:\n",
+        "            elif user in self._held:\n",
+        ("tests/test_batch.py::test_a_row_of_a_user_in_flight_waits_for_its_release",),
+    ),
+    Mutation(
+        "rows that were held back are given before the answer is durable",
+        "loader/dispatch.py",
+        "            outcomes = await self._settler.settle(batch)\n",
+        "            outcomes = await self._settler.settle(batch)\n            self._batcher.release(batch)\n",
+        ("tests/test_dispatch.py::test_no_row_of_a_user_is_overtaken",),
+    ),
+    # Never over the limit ----------------------------------------------------------------------------------------------
+    Mutation(
+        "a retry goes without paying",
+        "loader/client.py",
+        "                if tempo.toll:\n",
+        "                if tempo.toll and lane._trouble_since is None:\n",
+        ("tests/faults/test_storm.py",),
+    ),
+    Mutation(
+        "a token call goes without paying",
+        "loader/client.py",
+        "        self._ask = pace(self._call, lane, tempo)\n",
+        "        self._ask = self._call\n",
+        ("tests/faults/test_quota.py::test_three_windows_and_a_resume",),
+    ),
+    Mutation(
+        "a run begins with a burst",
+        "loader/client.py",
+        "await limiter.acquire(pace.burst)",
+        "pass",
+        ("tests/test_client.py::test_the_rate_holds_in_every_window_and_is_used",),
+    ),
+    Mutation(
+        "who has paid waits for the rate",
+        "loader/client.py",
+        "is_clear = lane.is_clear and rate.wait_s(lane.now()) <= 0",
+        "is_clear = lane.is_clear\n                if rate.wait_s(lane.now()) > 0:\n"
+        "                    await lane.sleep(rate.wait_s(lane.now()))",
+        ("tests/test_client.py::test_a_rate_that_was_found_comes_before_the_quota",),
+    ),
+    Mutation(
+        "Retry-After is ignored",
+        "loader/settle.py",
+        "seconds = retry_after_s(response.headers, self._wall()) if response else None",
+        "seconds = None",
+        ("tests/test_settle.py::test_retry_after_holds_the_whole_lane",),
+    ),
+    Mutation(
+        "a retry holds its place on the wire",
+        "loader/client.py",
+        "            places.give_back()\n            places.resize",
+        "            await anyio.sleep(1)\n            places.give_back()\n            places.resize",
+        ("tests/test_client.py::test_no_more_than_concurrency_on_the_wire",),
+    ),
+    # One bad user costs one user ---------------------------------------------------------------------------------------
+    Mutation(
+        "a 429 costs an attempt",
+        "loader/settle.py",
+        "                await self._wait(part, response, reason)\n                return (part,)\n",
+        "                await self._wait(part, response, reason)\n                part.failures += 1\n"
+        "                if part.failures >= self._attempts:\n"
+        "                    _fill(outcomes, part, Code.FAILED, reason, response)\n                    return ()\n"
+        "                return (part,)\n",
+        ("tests/test_settle.py::test_slowing_down_never_uses_up_attempts",),
+    ),
+    Mutation(
+        "a refused batch is not split",
+        "loader/settle.py",
+        "                if not is_alone:\n                    return part.halves()\n                _fill",
+        "                _fill",
+        ("tests/test_settle.py::test_a_refused_batch_is_split_until_the_culprit_stands_alone",),
+    ),
+    Mutation(
+        "a target that is down uses attempts up",
+        "loader/settle.py",
+        "        part.failures += is_alive\n",
+        "        part.failures += 1\n",
+        ("tests/test_settle.py::test_failures_of_an_outage_do_not_count_later",),
+    ),
+    # Answers are matched by user ----------------------------------------------------------------------------------------
+    Mutation(
+        "answers are matched by position",
+        "loader/targets/calven.py",
+        "        results = [by_user.get(user) for user in batch.users]\n",
+        "        results = [*said, *[None] * len(batch)][: len(batch)]\n",
+        ("tests/targets/test_contract.py", "tests/targets/test_calven.py"),
+    ),
+    Mutation(
+        "an answer that can't be read is a success",
+        "loader/targets/calven.py",
+        "        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):\n            return Do.AGAIN\n"
+        "        seen: dict",
+        "        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):\n"
+        "            return Answer([Result(Code.SUCCESS)] * len(batch))\n        seen: dict",
+        ("tests/targets/test_contract.py",),
+    ),
+    Mutation(
+        "who is left out is a success",
+        "loader/settle.py",
+        '_UNNAMED = Result(Code.NO_RESULT, "",',
+        '_UNNAMED = Result(Code.SUCCESS, "",',
+        ("tests/test_settle.py::test_left_out_in_every_attempt_is_no_result",),
+    ),
+    # Tokens and secrets ------------------------------------------------------------------------------------------------
+    Mutation(
+        "each who waits fetches a token",
+        "loader/client.py",
+        "            if (token := self.current) is None or self._is_due(token):  # nobody fetched it while we waited\n"
+        "                token = self.current = await self._fetch()\n                self._is_accepted = False\n",
+        "            token = self.current = await self._fetch()\n            self._is_accepted = False\n",
+        ("tests/test_client.py",),
+    ),
+    Mutation(
+        "a refused token is used for ever",
+        "loader/client.py",
+        "        self.current = None\n        self._after_refusal = True\n",
+        "        self._after_refusal = True\n",
+        ("tests/faults/test_token.py::test_tokens_revoked_under_32_requests",),
+    ),
+    Mutation(
+        "a secret that the API repeats is kept",
+        "loader/client.py",
+        "            if len(secret) >= _SECRET_LENGTH:\n",
+        "            if len(secret) >= 1 << 20:\n",
+        ("tests/test_client.py",),
+    ),
+    Mutation(
+        "a redirect is followed",
+        "loader/transport.py",
+        "allow_redirects=False",
+        "allow_redirects=True",
+        ("tests/test_transport.py::test_a_redirect_is_not_followed",),
+    ),
+    Mutation(
+        "a certificate is not looked at",
+        "loader/transport.py",
+        "ssl=True if tls is None else tls",
+        "ssl=False",
+        ("tests/test_transport.py::test_a_certificate_that_nobody_vouches_for_is_refused",),
+    ),
+    Mutation(
+        "an answer may be of any length",
+        "loader/transport.py",
+        "            if size > self._max_answer_bytes:\n",
+        "            if size > 1 << 60:\n",
+        ("tests/test_transport.py::test_an_answer_without_end_does_not_fill_the_memory",),
+    ),
+    Mutation(
+        "anybody may read the checkpoint",
+        "loader/checkpoint.py",
+        "os.close(os.open(path, os.O_CREAT | os.O_WRONLY, 0o600))",
+        "os.close(os.open(path, os.O_CREAT | os.O_WRONLY, 0o644))",
+        ("tests/test_checkpoint.py::test_all_its_files_are_the_owners_alone",),
+    ),
+)
