@@ -4,10 +4,8 @@ import sys
 from collections.abc import Callable, Iterable, Sequence
 
 import anyio
-from rich import box
 from rich.console import Console
 from rich.live import Live
-from rich.table import Table
 from rich.text import Text
 
 from loader.lane import Lane
@@ -69,6 +67,9 @@ async def show_line(console: Console, line: Callable[[], str]) -> None:
 
 def print_table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     """A table on stdout, numbers to the right, remarks in the last column; without lines where that is no terminal."""
+    from rich import box  # late: a load draws no tables
+    from rich.table import Table
+
     is_plain = not sys.stdout.isatty()
     table = Table(box=None if is_plain else box.SIMPLE_HEAD, pad_edge=False)
     for place, heading in enumerate(headings, 1):

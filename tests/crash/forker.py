@@ -13,7 +13,10 @@ from importlib import import_module
 from typing import Any
 
 import loader.check
-import loader.cli
+import loader.cli.check
+import loader.cli.results
+import loader.cli.retry
+import loader.cli.run
 import loader.corrections
 import loader.load
 import loader.results

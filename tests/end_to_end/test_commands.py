@@ -222,6 +222,24 @@ def test_results_can_be_filtered_and_piped(tmp_path: Path, url: str) -> None:
     assert "USER_NOT_FOUND" in wrong[2]
 
 
+def test_results_are_safe_to_open_in_a_spreadsheet_if_that_is_asked_for(tmp_path: Path, url: str) -> None:
+    """Keys are what they are, unless --formula-safe says otherwise; where it can't hold, it is refused."""
+    key = '=HYPERLINK("http://evil.example","open me")'
+    doubled = key.replace('"', '""')
+    oracle.run("run", settings(tmp_path, url, f'{USERS}"{doubled}",Sales,1,Wien,1\n'))
+    path = tmp_path / "users.ckpt"
+
+    _, exact, _ = oracle.run("results", path)
+    _, safe, _ = oracle.run("results", path, "--formula-safe")
+    ndjson = oracle.run("results", path, "--formula-safe", "--format", "ndjson")
+    rows = oracle.run("results", path, "--formula-safe", "--rows")
+
+    assert exact.splitlines()[4] == f'4,"{doubled}",SUCCESS,OK,0,200,1'
+    assert safe.splitlines()[4] == f'4,"\'{doubled}","SUCCESS","OK","0",200,1'
+    assert (ndjson[0], "--formula-safe is for CSV" in ndjson[2]) == (2, True)
+    assert (rows[0], "to be loaded again" in rows[2]) == (2, True)
+
+
 def test_results_never_overwrite_what_they_are_made_of(tmp_path: Path, url: str) -> None:
     """Not the checkpoint, not the export; a folder that isn't there and a full disk are no internal errors."""
     oracle.run("run", settings(tmp_path, url))

@@ -1,0 +1,71 @@
+"""What several commands are given, and what it means."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from loader.cli.importing import QuickImports
+from loader.cli.messages import say
+from loader.errors import Refused
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    from loader.settings import Settings
+
+settings_file = click.argument("settings", type=click.Path(path_type=Path, dir_okay=False))
+checkpoint_file = click.argument("checkpoint", type=click.Path(path_type=Path, dir_okay=False))
+overriding = click.option(
+    "--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a setting: --set limits.concurrency=4."
+)
+ending = click.option(
+    "--until",
+    metavar="TIME",
+    help="At that time, finish what is in flight and stop: 06:00 (the next) or 2026-01-31T06:00.",
+)
+quietly = click.option("--quiet", is_flag=True, help="Say nothing, unless something is wrong.")
+summarizing = click.option(
+    "--summary-json",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="At the end, write there how it went, as JSON.",
+)
+quietly = click.option("--quiet", is_flag=True, help="Say nothing, unless something is wrong.")
+summarizing = click.option(
+    "--summary-json",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="At the end, write there how it went, as JSON.",
+)
+text_or_json = click.option("--format", "form", type=click.Choice(["text", "json"]), default="text", show_default=True)
+
+
+def settings_of(path: Path, overrides: tuple[str, ...]) -> "Settings":
+    """The settings, with all secrets there and a warning of those that stand in the file."""
+    with QuickImports():
+        import pyarrow as pa
+
+        from loader.settings import load_settings
+
+    # Arrow's own allocator keeps what it was given: 188 MiB at the peak of a load with the system's, 232 with that.
+    pa.set_memory_pool(pa.system_memory_pool())
+    loaded = load_settings(path, overrides)
+    for key in loaded.literal_secrets():
+        say(f"loader: {key} is given as plain text; env:NAME or file:PATH keeps it out of files and logs")
+    loaded.secrets()
+    return loaded
+
+
+def moment_of(until: str | None) -> "datetime | None":
+    """When --until is. Raises Refused for what is no time, or has passed."""
+    if until is None:
+        return None
+    from datetime import datetime
+
+    from loader.until import moment
+
+    try:
+        found = moment(until, datetime.now().astimezone())
+    except ValueError as error:
+        raise Refused(f"--until: {error}") from error
+    say(f"loader: this run ends by {found:%A %Y-%m-%d %H:%M %Z}")
+    return found

@@ -1,0 +1,71 @@
+"""How a command ends: whatever it raises becomes a message and an exit status."""
+
+import os
+import sys
+import time
+import traceback
+from collections.abc import Callable
+from functools import wraps
+from pathlib import Path
+from typing import Any, NoReturn
+
+import click
+
+from loader import __version__
+from loader.cli.messages import say
+from loader.cli.output import discard_stdout
+from loader.errors import LoaderError
+
+
+def ends(command: Callable[..., int | None]) -> Callable[..., NoReturn]:
+    """Turn what a command raises into a message and an exit status; a traceback goes to a file, never to a person."""
+
+    @wraps(command)
+    def ended(*args: Any, **kwargs: Any) -> NoReturn:
+        try:
+            status = command(*args, **kwargs) or 0
+        except click.ClickException:
+            raise
+        except BaseExceptionGroup as group:
+            status = _explain(telling(group))
+        except KeyboardInterrupt:
+            status = 130
+        except BrokenPipeError:  # the reader of our results went away
+            discard_stdout()
+            status = 141
+        except Exception as error:  # noqa: BLE001  # the last resort: a person gets a line, the crash file the rest
+            status = _explain(error)
+        sys.exit(status)
+
+    return ended
+
+
+def telling(group: BaseExceptionGroup[BaseException]) -> BaseException:
+    """The error in a task group's wrapping that says most."""
+    leaves: list[BaseException] = []
+    todo: list[BaseException] = [group]
+    while todo:
+        error = todo.pop()
+        if isinstance(error, BaseExceptionGroup):
+            todo += error.exceptions
+        else:
+            leaves.append(error)
+    return min(leaves, key=lambda error: isinstance(error, LoaderError))
+
+
+def _explain(error: BaseException) -> int:
+    if isinstance(error, LoaderError):
+        say(f"loader: {error}")
+        return error.exit_status
+    path = Path(f"loader-crash-{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}.txt")
+    text = f"directory-loader {__version__}, Python {sys.version}\n\n{''.join(traceback.format_exception(error))}"
+    try:
+        with os.fdopen(os.open(path, os.O_CREAT | os.O_WRONLY | os.O_EXCL, 0o600), "w") as file:
+            file.write(text)
+        where = f"details are in {path}"
+    except OSError:
+        where = "its details could not be written to the working directory"
+    say(
+        f"loader: internal error, please report it: {type(error).__name__}: {error} ({where}). What was settled is kept"
+    )
+    return 3

@@ -1,0 +1,135 @@
+"""A load, as `run` and `retry` run it: with its progress on the screen, signals and the clock heeded, and an end."""
+
+import shlex
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from loader.cli.importing import QuickImports
+from loader.cli.loop import heed_signals, on_loop
+from loader.cli.messages import Warnings, say
+from loader.errors import LoaderError, Refused, Stopped
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    from loader.checkpoint import Checkpoint
+    from loader.lane import Lane
+    from loader.progress import Meter
+    from loader.refresh import Refresh
+    from loader.resume import Resume
+    from loader.settings import Settings
+    from loader.whole import Whole
+
+_KEPT = "what was settled is kept"
+
+
+def prepare_whole(settings: "Settings", path: Path, **how: bool) -> "Whole | None":
+    """The export of a target that takes it in one request, fit to be sent. None: it goes in parts, or is done."""
+    from loader.whole import prepare
+
+    if settings.store is None:
+        return None
+    return prepare(
+        settings.store,
+        settings.source,
+        settings.row_mapping(),
+        settings.identity(),
+        path,
+        lambda message: say(f"loader: {message}"),
+        **how,
+    )
+
+
+def go(
+    settings: "Settings",
+    checkpoint: "Checkpoint",
+    resume: "Resume",
+    again: str,
+    until: "datetime | None",
+    first: int | None = None,
+    whole: "Whole | None" = None,
+    *,
+    quiet: bool = False,
+) -> int:
+    """Run the load, and tell how it ended. `again` is the command to go on with."""
+    try:
+        _run(settings, checkpoint, resume, until, first, whole, quiet=quiet)
+    except Refused:
+        raise
+    except LoaderError as error:
+        ended = LoaderError(f"{error}\nGo on with: {again}")
+        ended.exit_status = error.exit_status
+        raise ended from error
+    status = summarize(checkpoint)
+    if checkpoint.get("finished_at") is None:
+        say(f"The load is not finished: this run ended after {first:,} rows. Go on with: {again}")
+    return status
+
+
+def _run(
+    settings: "Settings",
+    checkpoint: "Checkpoint",
+    resume: "Resume",
+    until: "datetime | None",
+    first: int | None,
+    whole: "Whole | None",
+    *,
+    quiet: bool,
+) -> None:
+    with QuickImports():
+        import anyio
+        from rich.console import Console
+
+        from loader.load import load
+        from loader.screen import show_progress
+
+    async def run_load() -> None:
+        async with anyio.create_task_group() as tasks:
+
+            def watch(meter: "Meter", lane: "Lane") -> None:
+                tasks.start_soon(show_progress, Console(stderr=True, quiet=quiet), meter, lane)
+                tasks.start_soon(heed_signals, lane, _KEPT)
+                if until is not None:
+                    tasks.start_soon(_heed_the_clock, lane, until)
+
+            await load(settings, checkpoint, resume, watch, Warnings(), first, whole)
+            tasks.cancel_scope.cancel()
+
+    on_loop(run_load)
+
+
+async def _heed_the_clock(lane: "Lane", until: "datetime") -> None:
+    import anyio
+
+    while (left := until.timestamp() - time.time()) > 0:  # noqa: ASYNC110
+        await anyio.sleep(min(left, 10))  # in steps: a suspended machine's clock goes on, a timer's doesn't
+    lane.stop(Stopped(f"it is {until:%H:%M}, as --until says; {_KEPT}"))
+
+
+def refresh_of(settings: "Settings") -> "Refresh | None":
+    """The refresh that the settings ask for; None: all users are sent each time."""
+    from loader.refresh import Refresh, set_state_aside
+
+    rules, identity = settings.refresh_rules, settings.identity()
+    if rules is not None:
+        return Refresh(
+            rules, identity, settings.source, settings.row_mapping(), lambda message: say(f"loader: {message}")
+        )
+    if settings.store is None and (aside := set_state_aside(settings.stale_state, identity)):
+        say(f"loader: this load sends all, and no state is kept of it: that of the last refresh is now {aside.name}")
+    return None
+
+
+def summarize(checkpoint: "Checkpoint") -> int:
+    """Tell the outcomes of all rows; returns the exit status that they mean."""
+    from loader.progress import Tally
+    from loader.results import outcome_lines
+
+    tally = Tally(checkpoint.counts())
+    for line in outcome_lines(dict(tally.counts)):
+        say(line)
+    if tally.failures:
+        rows = f"{tally.failures:,} row{'s' if tally.failures > 1 else ''}"
+        say(f"{rows} failed; see them with: {shlex.join(['loader', 'results', str(checkpoint.path)])}")
+    return tally.exit_status

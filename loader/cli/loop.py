@@ -1,0 +1,51 @@
+"""The event loop of a command that talks for long, and the signals that end it."""
+
+import os
+import signal
+import sys
+from collections.abc import Awaitable, Callable
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, TypeVar
+
+from loader.cli.endings import telling
+from loader.cli.messages import say
+from loader.errors import LoaderError
+
+if TYPE_CHECKING:
+    from loader.lane import Lane
+
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+_Result = TypeVar("_Result")
+
+
+class Interrupted(LoaderError):
+    """A signal ended the run; `kept` says what is left of it."""
+
+    def __init__(self, number: int, kept: str) -> None:
+        super().__init__(f"interrupted by {signal.Signals(number).name}; {kept}")
+        self.exit_status = 128 + number
+
+
+def on_loop(work: Callable[[], Awaitable[_Result]]) -> _Result:
+    """Run it to its end, on uvloop where there is one. Of errors that come together, raises the one that says most."""
+    import anyio
+
+    try:
+        return anyio.run(work, backend_options={"use_uvloop": find_spec("uvloop") is not None})
+    except BaseExceptionGroup as group:
+        raise telling(group) from group
+
+
+async def heed_signals(lane: "Lane", kept: str) -> None:
+    """Stop the lane when a signal comes, and this process when another does. `kept`: what is left then."""
+    import anyio
+
+    with anyio.open_signal_receiver(*_SIGNALS) as received:
+        async for number in received:
+            if lane.stopping.is_set():
+                say("loader: stopped at once")
+                os._exit(128 + number)  # the checkpoint is made for being killed
+            mark = "\n" if sys.stderr.isatty() else ""  # behind the ^C that the terminal shows
+            say(f"{mark}loader: stopping; what is in flight may finish (again to stop at once)")
+            lane.stop(Interrupted(number, kept))

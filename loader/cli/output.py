@@ -1,0 +1,58 @@
+"""Where results go: stdout, or a file for its owner alone."""
+
+import os
+import sys
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO
+
+from loader.errors import Refused
+
+if TYPE_CHECKING:
+    from loader.checkpoint import Checkpoint
+
+
+@contextmanager
+def writing_to(path: Path | None, checkpoint: "Checkpoint", kept: Iterable[Path] = ()) -> Iterator[BinaryIO]:
+    """Stdout, or the file at `path`, as results hold users.
+
+    Raises Refused if it can't be written, or if it is the checkpoint or the export.
+    """
+    if path is None:
+        try:
+            yield sys.stdout.buffer
+            sys.stdout.flush()
+        except BrokenPipeError:
+            raise
+        except OSError as error:
+            discard_stdout()
+            raise Refused(f"can't write to stdout: {error.strerror}") from error
+        return
+    ours = [checkpoint.path.with_name(checkpoint.path.name + suffix) for suffix in ("", "-wal", "-shm", ".lock")]
+    if path.resolve() in [each.resolve() for each in (*ours, *kept, *map(Path, checkpoint.get("files") or ()))]:
+        raise Refused(f"-o {path} would overwrite the checkpoint or the export; name another file")
+    with written(path) as file:
+        yield file
+
+
+@contextmanager
+def written(path: Path, flag: str = "-o") -> Iterator[BinaryIO]:
+    """A file for its owner alone; whole, or not at all. Raises Refused if it can't be written."""
+    is_plain = path.is_file() or not path.exists()  # not a pipe or a device
+    draft = path.with_name(path.name + ".part") if is_plain else path
+    try:
+        with open(os.open(draft, os.O_CREAT | os.O_WRONLY | os.O_TRUNC, 0o600), "wb") as file:
+            yield file
+        if is_plain:
+            draft.replace(path)
+    except OSError as error:
+        raise Refused(f"{flag} {path}: can't write it: {error.strerror}") from error
+    finally:
+        if is_plain:
+            draft.unlink(missing_ok=True)
+
+
+def discard_stdout() -> None:
+    """Nobody takes it any more: what is still to be flushed goes nowhere."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -1,0 +1,89 @@
+"""`loader results`: write a line per settled row, or the export's own rows, to correct and load again."""
+
+import io
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from loader.cli.arguments import checkpoint_file
+from loader.cli.endings import ends
+from loader.cli.messages import say
+from loader.cli.output import writing_to
+from loader.errors import Refused
+
+if TYPE_CHECKING:
+    from loader.checkpoint import Checkpoint
+
+
+@click.command()
+@checkpoint_file
+@click.option("--code", "codes", multiple=True, metavar="CODE", help="Only rows with this outcome; repeats.")
+@click.option("--format", "form", type=click.Choice(["csv", "ndjson"]), help="Of the results; csv if not given.")
+@click.option("-o", "output", type=click.Path(path_type=Path, dir_okay=False), help="A file instead of stdout.")
+@click.option("--rows", is_flag=True, help="The export's own rows and columns, to correct and load again.")
+@click.option("--formula-safe", is_flag=True, help="For a spreadsheet: an apostrophe before what it would calculate.")
+@click.option("--export", metavar="PATH", help="With --rows: where the export is now, if it was moved.")
+@ends
+def results(
+    checkpoint: Path,
+    codes: tuple[str, ...],
+    form: str | None,
+    output: Path | None,
+    rows: bool,
+    formula_safe: bool,
+    export: str | None,
+) -> None:
+    """Write a line per settled row, in order of row.
+
+    \b
+    loader results users.ckpt -o results.csv
+    loader results users.ckpt --code USER_NOT_FOUND --code INVALID --format ndjson
+    loader results users.ckpt --rows --code REJECTED --code INVALID -o corrected.csv
+
+    With --rows the export's rows come out as they stand in it, as CSV or NDJSON, with the columns loader_code and
+    loader_message behind. Correct them and load that file: these two columns are never sent.
+    """
+    from loader.checkpoint import Checkpoint
+    from loader.outcome import Code
+
+    codes = tuple(code.upper() for code in codes)
+    for code in codes:
+        if code not in Code.__members__:
+            raise Refused(f"--code {code!r} is not an outcome; known: {', '.join(Code)}")
+    if rows and form:
+        raise Refused("--format: with --rows it is the export's own: CSV, TSV, or else NDJSON")
+    if formula_safe and rows:
+        raise Refused("--formula-safe: with --rows keys and values come out as they are, to be loaded again")
+    if formula_safe and form == "ndjson":
+        raise Refused("--formula-safe is for CSV: in NDJSON nothing is calculated")
+    if export and not rows:
+        raise Refused("--export is for --rows")
+    with Checkpoint.read(checkpoint) as opened:
+        if rows:
+            _write_rows(opened, codes, output, export)
+        else:
+            _write_results(opened, codes, output, form or "csv", formula_safe=formula_safe)
+
+
+def _write_results(
+    checkpoint: "Checkpoint", codes: tuple[str, ...], output: Path | None, form: str, *, formula_safe: bool
+) -> None:
+    from loader.results import write_results
+
+    with writing_to(output, checkpoint) as file:
+        text = io.TextIOWrapper(file, encoding="utf-8", newline="\n")
+        write_results(checkpoint, text, form, codes, formula_safe=formula_safe)
+        text.detach()  # flushes; the file stays open
+
+
+def _write_rows(checkpoint: "Checkpoint", codes: tuple[str, ...], output: Path | None, path: str | None) -> None:
+    from loader.corrections import export_of, write_rows
+
+    export = export_of(checkpoint, path)
+    with writing_to(output, checkpoint, export.paths) as file:
+        written = write_rows(checkpoint, export, file, codes)
+    if output is not None:
+        say(f"loader: {written.rows:,} rows in {output}; correct them, and load that file as it is")
+    if written.too_long:
+        say(f"loader: {written.too_long:,} rows are left out, as they are too long (export.max_row_bytes)")
