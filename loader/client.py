@@ -28,7 +28,7 @@ from loader.quota import Pace
 from loader.rate import Rate
 from loader.request import Request, Response
 from loader.retry import allowance, backoff_s, retry_after_s, unix_time
-from loader.tokens import Scheme, Token, is_refusal, read_token
+from loader.tokens import SECRET_LENGTH, Scheme, Token, disguises, is_refusal, read_token
 from loader.transport import Send
 from loader.verdict import Do, by_status, way_out, words
 
@@ -37,9 +37,6 @@ _UNLIMITED = 100_000
 
 T = TypeVar("T")
 R = TypeVar("R")
-
-#: Shorter ones are not looked for in answers: they would be found in users' names, too.
-_SECRET_LENGTH = 8
 
 #: Statuses of a target, or of a gateway before it, that is given more than it can do. A 500 may be about one user.
 _OVERLOADED = frozenset({408, 502, 503, 504, 529})
@@ -248,7 +245,8 @@ def bearer(send: Send, credentials: "Credentials", refuses: Callable[[Response],
     async def authorized(request: Request) -> Response:
         token = credentials.current or await credentials.token()
         headers = {**request.headers, **token.headers}
-        response = credentials.mask(await send(replace(request, headers=headers)), token)
+        request = replace(request, headers=headers)
+        response = credentials.mask(await credentials.masked(send, request), request)
         if refuses(response):
             credentials.refused(token, f"{words(response)}{way_out(response)}")
         elif 200 <= response.status < 300:  # what fails may have failed before anybody looked at the token
@@ -292,6 +290,7 @@ class Credentials:
         self._is_accepted = False
         self._after_refusal = False
         self._hidden: list[str] = []
+        self._disguises: dict[str, list[bytes]] = {}
         self.current: Token | None = None
 
     @property
@@ -327,14 +326,35 @@ class Credentials:
         self.current = None
         self._after_refusal = True
 
-    def mask(self, response: Response, token: Token | None = None) -> Response:
-        """The response without our secrets, should it repeat them: its words go into messages and the checkpoint."""
+    async def masked(self, send: Send, request: Request) -> Response:
+        """`send`, but no refusal and no error repeats our secrets: their words go into messages and the checkpoint."""
+        sent = _credentials_in(request)
+        try:
+            response = await send(request)
+        except (TransportError, Stopped) as error:
+            error.args = (self._hide(str(error), sent),)
+            raise
+        if 200 <= response.status < 300:
+            return response
+        headers = {name: self._hide(text, sent) for name, text in response.headers.items()}
         body = response.body
-        authorization = token.headers.get("Authorization", "") if token else ""
-        for secret in [*self._hidden, authorization.rpartition(" ")[2]]:
-            if len(secret) >= _SECRET_LENGTH:
+        for disguise in disguises([*self._hidden, sent]):
+            body = body.replace(disguise, b"***")
+        return replace(response, headers=headers, body=body)
+
+    def mask(self, response: Response, request: Request) -> Response:
+        """An answer without our secrets, of which each is looked for in one form: good answers are many, and repeat
+        nothing, as a rule."""
+        body = response.body
+        for secret in (*self._hidden, _credentials_in(request)):
+            if len(secret) >= SECRET_LENGTH:
                 body = body.replace(secret.encode(), b"***")
         return response if body == response.body else replace(response, body=body)
+
+    def _hide(self, text: str, sent: str) -> str:
+        for disguise in disguises([*self._hidden, sent]):
+            text = text.replace(disguise.decode(), "***")
+        return text
 
     def _is_due(self, token: Token) -> bool:
         return token.is_due(self._wall(), self._monotonic())
@@ -377,7 +397,7 @@ class Credentials:
             return headers
         request = self._scheme.greet(secrets)
         try:
-            response = self.mask(await self._say_hello(replace(request, headers={**request.headers, **headers})))
+            response = await self._say_hello(replace(request, headers={**request.headers, **headers}))
         except TransportError as error:
             reason = str(error)
         else:
@@ -393,15 +413,20 @@ class Credentials:
 
     async def _hello(self, request: Request) -> Response:
         with anyio.move_on_after(_GREETING_S):
-            return await self._send(request)
+            return await self.masked(self._send, request)
         raise TransportError(f"no answer within {_GREETING_S:g} s")
 
     async def _call(self, secrets: Mapping[str, str]) -> tuple[Response, Token | None]:
         """The token call. Made when it goes and not before: it may carry the time, and a token's age counts from it."""
         assert self._scheme.call is not None
         wall, monotonic = self._wall(), self._monotonic()
-        response = self.mask(await self._send(self._scheme.call(secrets, wall)))
+        response = await self.masked(self._send, self._scheme.call(secrets, wall))
         return response, read_token(response, wall, monotonic) if 200 <= response.status < 300 else None
+
+
+def _credentials_in(request: Request) -> str:
+    """What of a request says who we are: the token, or a user and a password in base64."""
+    return request.headers.get("Authorization", "").rpartition(" ")[2]
 
 
 def _clocks(response: Response, now: float) -> str:

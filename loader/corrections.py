@@ -3,6 +3,7 @@
 import itertools
 import json
 import re
+import sys
 from collections.abc import Collection
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
@@ -60,9 +61,11 @@ def export_of(checkpoint: Checkpoint, path: str | None = None) -> Export:
 
 def write_rows(checkpoint: Checkpoint, export: Export, out: BinaryIO, codes: Collection[str] = ()) -> Written:
     """Write the settled rows, or those with one of `codes`, in order of row: CSV for CSV and its like, else NDJSON."""
-    found, again = itertools.tee(checkpoint.results(codes))
+    # Behind them stand those who are gone from the export: a refresh clears them, and they have no row of their own.
+    rows = (checkpoint.get("refresh") or {}).get("rows", sys.maxsize)
+    found, again = itertools.tee(itertools.takewhile(lambda result: result.row <= rows, checkpoint.results(codes)))
     key = RowMapping.from_json(checkpoint.get("mapping")).user
-    rows = originals(export, (result.row for result in found), key)
+    texts = originals(export, (result.row for result in found), key)
     is_delimited = export.format in ("csv", "tsv")
     delimiter = delimiter_of(export)
     is_second = False
@@ -73,7 +76,7 @@ def write_rows(checkpoint: Checkpoint, export: Export, out: BinaryIO, codes: Col
             (first if is_second else delimiter.encode().join([first, *(name.encode() for name in ADDED)])) + b"\n"
         )
     written = too_long = 0
-    for (_, text), result in zip(rows, again, strict=True):
+    for (_, text), result in zip(texts, again, strict=True):
         if text is None:
             too_long += 1
             continue

@@ -13,8 +13,17 @@ from loader.progress import Found, duration
 COLUMNS = ("row", "user", "code", "message", "target_code", "http_status", "attempts")
 
 
-def write_results(checkpoint: Checkpoint, out: TextIO, form: str, codes: Collection[str] = ()) -> int:
-    """Write the settled rows in order of row, as `csv` or `ndjson`; with `codes`, those alone. Returns how many."""
+#: What a spreadsheet takes for the beginning of a formula, or passes over before one (OWASP: CSV injection).
+_FORMULA = ("=", "+", "-", "@", "＝", "＋", "－", "＠", "\t", "\r", "\n", "\0")
+
+
+def write_results(
+    checkpoint: Checkpoint, out: TextIO, form: str, codes: Collection[str] = (), *, formula_safe: bool = False
+) -> int:
+    """Write the settled rows in order of row, as `csv` or `ndjson`; with `codes`, those alone. Returns how many.
+
+    `formula_safe`: in CSV, what could be a formula begins with an apostrophe, so that a spreadsheet shows it as it is.
+    """
     rows = checkpoint.results(codes)
     count = 0
     if form == "csv":
@@ -24,13 +33,17 @@ def write_results(checkpoint: Checkpoint, out: TextIO, form: str, codes: Collect
         for count, row in enumerate(rows, 1):  # noqa: B007  # the count is the result
             # A lone CR ends a line for those who read this, and Python before 3.13 does not quote it by itself.
             has_return = "\r" in row.user or "\r" in row.message or "\r" in row.target_code
-            (quoting if has_return else plain).writerow(row)
+            (quoting if has_return or formula_safe else plain).writerow(map(_harmless, row) if formula_safe else row)
     else:
         for count, row in enumerate(rows, 1):  # noqa: B007
             out.write(
                 json.dumps(dict(zip(COLUMNS, row, strict=True)), ensure_ascii=False, separators=(",", ":")) + "\n"
             )
     return count
+
+
+def _harmless(cell: object) -> object:
+    return f"'{cell}" if isinstance(cell, str) and cell.startswith(_FORMULA) else cell
 
 
 def status(checkpoint: Checkpoint) -> dict[str, Any]:

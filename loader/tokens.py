@@ -5,9 +5,10 @@ lifetime; its own SDK takes the first for milliseconds), so any of these forms i
 """
 
 import base64
-from collections.abc import Callable, Mapping
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from urllib.parse import quote_plus, urlencode
+from urllib.parse import quote, quote_plus, urlencode
 
 import orjson
 
@@ -21,6 +22,9 @@ _ABSOLUTE = 1e9
 #: No API of this kind hands out tokens for over a month: a longer "lifetime" is in milliseconds. Should that be wrong,
 #: the token is renewed early, which costs a call and no user.
 _LONGEST_S = 31 * 86_400
+
+#: Shorter ones are not looked for in answers: they would be found in users' names, too.
+SECRET_LENGTH = 8
 
 RENEW_AT = 0.8
 """A token is renewed at this share of its lifetime."""
@@ -99,6 +103,29 @@ def client_credentials(token_url: str, scope: str | None = None, *, in_body: boo
         return Request("POST", token_url, urlencode(form).encode(), headers)
 
     return Scheme(("key_id", "secret"), call=call, elsewhere="" if token_url.startswith("/") else token_url)
+
+
+def disguises(secrets: Iterable[str]) -> list[bytes]:
+    """What a secret may look like in an answer that repeats what we sent: the longest first, as one may hold another.
+
+    As it is, in a URL or a form, in JSON, and in base64, alone or behind something else, as a password is in Basic.
+    """
+    found = set[bytes]()
+    for secret in secrets:
+        if len(secret) >= SECRET_LENGTH:
+            quoted = [json.dumps(secret, ensure_ascii=is_ascii)[1:-1] for is_ascii in (True, False)]
+            quoted += [text.replace("/", "\\/") for text in quoted]
+            texts = (secret, quote(secret, safe=""), quote_plus(secret), *quoted)
+            found |= {*(text.encode() for text in texts), *_in_base64(secret.encode())}
+    return sorted(found, key=len, reverse=True)
+
+
+def _in_base64(data: bytes) -> Iterator[bytes]:
+    """The characters that `data` alone decides, wherever among three bytes it begins; in both alphabets."""
+    for shift, first in enumerate((0, 2, 3)):
+        last = 8 * (shift + len(data)) // 6
+        for encode in (base64.b64encode, base64.urlsafe_b64encode):
+            yield encode(bytes(shift) + data)[first:last]
 
 
 def is_refusal(response: Response) -> bool:

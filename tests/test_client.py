@@ -2,11 +2,14 @@
 
 import asyncio
 import contextlib
+import re
+from base64 import b64encode
 from collections.abc import Awaitable, Callable, Mapping
 from email.utils import formatdate
 from itertools import pairwise
 from math import ceil
 from typing import Any
+from urllib.parse import quote_plus
 
 import anyio
 import orjson
@@ -179,6 +182,7 @@ async def test_the_rate_holds_in_every_window_and_is_used(rate: float) -> None:
     for window_s in WINDOWS:
         assert peak(target.arrivals, window_s) <= ceil(rate * window_s)
     assert peak(target.arrivals[: int(2 * rate)], 1.0) <= ceil(1.02 * rate), "no burst at the start"
+    assert target.arrivals[0] >= 1 / rate, "the first pays as well"
     assert count / target.arrivals[-1] >= 0.97 * rate
 
 
@@ -635,17 +639,53 @@ async def test_a_line_break_in_a_token_stops_the_run() -> None:
     assert "sekret" not in str(stopped.value)
 
 
+@pytest.mark.parametrize("status", [200, 400])
 @pytest.mark.parametrize("by", [None, STATIC])
 @virtual_time
-async def test_an_answer_that_repeats_our_secrets_is_masked(by: Scheme | None) -> None:
+async def test_an_answer_that_repeats_our_secrets_is_masked(by: Scheme | None, status: int) -> None:
     """Its words go into messages and the checkpoint."""
 
     def echo(request: Request) -> Response:
-        return Response(400, {}, f"bad: {request.headers['Authorization']}, and more".encode())
+        return Response(status, {}, f"bad: {request.headers['Authorization']}, and more".encode())
 
     response = await layers(Issuer(), Target(answer=echo), Lane(600), by)(REQUEST)
 
     assert response.body == b"bad: Bearer ***, and more"
+
+
+@virtual_time
+async def test_nor_does_a_refusal_repeat_them_in_another_form_or_place() -> None:
+    """Headers are shown where a redirect leads; and an error of the transport may quote what was read."""
+    token = "a/token+of=ours"
+    secrets = {"token": token}
+    refusal = Response(302, {"location": f"/login?t={quote_plus(token)}"}, b64encode(f"Bearer {token}".encode()))
+    errors = [TransportError(f"not HTTP: b'Authorization: Bearer {token}'"), Stopped(f"no: {token}")]
+
+    response = await layers(Issuer(), Target(answer=lambda _: refusal), Lane(600), STATIC, secrets=lambda: secrets)(
+        REQUEST
+    )
+
+    assert response.headers == {"location": "/login?t=***"}
+    assert re.fullmatch(rb"QmVhcmVyI.?\*\*\*.?=*", response.body), "“Bearer ” is left of it"
+    for error in errors:
+
+        def fail(_: Request, error: Exception = error) -> Response:
+            raise error
+
+        with pytest.raises(type(error), match=r": (b'Authorization: Bearer )?\*\*\*'?$"):
+            await layers(Issuer(), Target(answer=fail), Lane(600), STATIC, secrets=lambda: secrets)(REQUEST)
+
+
+@virtual_time
+async def test_a_token_that_holds_the_keys_id_is_sent_as_it_is() -> None:
+    """As a JWT does: nothing is taken out of a token before it is used."""
+    token = f"the-key-id.{b64encode(b'{sub:the-key-id}').decode()}"
+    issuer, target = Issuer(), Target()
+    issuer.answers = [Response(200, {}, orjson.dumps({"token": token}))]
+
+    await layers(issuer, target, Lane(600), secrets=lambda: {"key_id": "the-key-id", "secret": "S"})(REQUEST)
+
+    assert carried(target) == [token]
 
 
 @virtual_time

@@ -44,6 +44,29 @@ def test_csv_can_be_read_back(checkpoint: Checkpoint) -> None:
     assert text.startswith("row,user,code,message,target_code,http_status,attempts\n1,ann,SUCCESS,,0,200,1\n")
 
 
+FORMULAS = ["=1+1", "+1", "-1", "@SUM(A1)", "\t=1", "\r=1", "\n=1", "\0=1", "＝1", "＋1", "－1", "＠1"]
+TEXTS = ["", "'=1", "a=1", "1-2", " x", "ann@example.com", 'say "=1", twice']
+
+
+def test_no_cell_is_a_formula_where_that_is_asked_for(tmp_path: Path) -> None:
+    """In key, message and the target's own code; all other texts, and without the option all, come out as they are."""
+    texts = FORMULAS + TEXTS
+    with Checkpoint.open(tmp_path / "users.ckpt", create=True) as opened:
+        outcomes = [Outcome(Code.INVALID, text, text, 400, 1) for text in texts]
+        rows = [Settled(row, *pair) for row, pair in enumerate(zip(texts, outcomes, strict=True), 1)]
+        opened.commit([Entry(settled=rows)])
+        plain, safe = io.StringIO(newline=""), io.StringIO(newline="")
+        write_results(opened, plain, "csv")
+        write_results(opened, safe, "csv", formula_safe=True)
+
+    def cells(text: str) -> list[list[str]]:
+        return [[row[1], row[3], row[4]] for row in csv.reader(io.StringIO(text, newline=""))][1:]
+
+    assert cells(plain.getvalue()) == [[text] * 3 for text in texts]
+    assert cells(safe.getvalue()) == [[f"'{text}"] * 3 for text in FORMULAS] + [[text] * 3 for text in TEXTS]
+    assert safe.getvalue().split("\n")[1] == '1,"\'=1+1","INVALID","\'=1+1","\'=1+1",400,1'
+
+
 def test_ndjson_can_be_read_back(checkpoint: Checkpoint) -> None:
     """One object a line; what was not sent has no status."""
     count, text = written(checkpoint, "ndjson")

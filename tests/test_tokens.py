@@ -1,10 +1,15 @@
 """Tokens are read from whatever an API answers, and renewed in time by whichever clock is further on."""
 
+import base64
+import json
 from typing import Any
+from urllib.parse import quote, urlencode
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from loader.tokens import RENEW_AT, Token, is_refusal, read_token
+from loader.tokens import RENEW_AT, SECRET_LENGTH, Token, disguises, is_refusal, read_token
 from tests import make
 
 WALL, MONOTONIC = 1_683_257_792.0, 50.0
@@ -120,3 +125,42 @@ def test_a_refusal_may_come_with_any_status() -> None:
     assert is_refusal(make.response({"authenticated": False, "message": "no"}))
     assert not is_refusal(make.response({"authenticated": True}))
     assert not is_refusal(make.response(b"[]"))
+
+
+secrets = st.text(st.characters(min_codepoint=33, max_codepoint=383), min_size=SECRET_LENGTH)
+
+
+def hidden(text: str | bytes, *secrets: str) -> bytes:
+    found = text.encode() if isinstance(text, str) else text
+    for disguise in disguises(secrets):
+        found = found.replace(disguise, b"*")
+    return found
+
+
+@given(secrets, st.binary(max_size=5), st.binary(max_size=5))
+def test_a_secret_is_found_in_every_disguise(secret: str, before: bytes, after: bytes) -> None:
+    """In URLs, forms and JSON nothing of it is left; in base64 no more than the letters that its neighbours share."""
+    for text in (
+        secret,
+        quote(secret, safe=""),
+        urlencode({"": secret})[1:],
+        json.dumps(secret)[1:-1],
+        json.dumps(secret, ensure_ascii=False)[1:-1],
+        json.dumps(secret, ensure_ascii=False)[1:-1].replace("/", "\\/"),
+    ):
+        assert hidden(f"{{ {text} }}", secret) == b"{ * }"
+    for encode in (base64.b64encode, base64.urlsafe_b64encode):
+        text64 = encode(before + secret.encode() + after).rstrip(b"=")
+        left = hidden(text64, secret).replace(b"*", b"")
+        assert len(left) <= len(encode(before)) + len(encode(after)) + 4
+        assert len(left) < len(text64)
+
+
+def test_one_secret_may_hold_another() -> None:
+    """The longest goes first, or the rest of it would be left."""
+    assert hidden("P2project:K2management", "K2management", "P2project:K2management") == b"*"
+
+
+def test_what_is_short_is_not_looked_for() -> None:
+    """It would be found in users' names."""
+    assert disguises(["a" * (SECRET_LENGTH - 1), ""]) == []

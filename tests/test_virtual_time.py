@@ -208,3 +208,22 @@ def test_errors_come_out() -> None:
 
     with pytest.raises(LookupError, match="as it was"):
         run_virtual(fails())
+
+
+@virtual_time
+async def test_a_timer_of_no_time_does_not_stop_the_clock() -> None:
+    """A limiter that lacked a rounding error asked for the time that this takes to leak, for ever: less than the clock
+    can show."""
+    loop = asyncio.get_running_loop()
+    start, done = loop.time(), loop.create_future()
+
+    def wait_for_the_rest() -> None:
+        if loop.time() - start > 1e-9:
+            done.set_result(None)
+        else:
+            loop.call_later(1e-13, wait_for_the_rest)
+
+    wait_for_the_rest()
+    await done
+
+    assert loop.time() - start < 1e-5

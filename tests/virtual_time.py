@@ -36,6 +36,10 @@ START_S = 100_000.0
 # timer the level may lack a rounding error, the next timer is now, and it spins for ever.
 PAST_TIMER_S = 1e-6
 
+# A timer may be due in so little time that adding it to the clock doesn't change that: then it is due at once, again
+# and again. A real clock moves meanwhile; this one does so after so many turns of the loop without a jump.
+TURNS = 10_000
+
 # A job of a thread takes milliseconds. One that takes this long will not end by itself.
 PATIENCE_S = 20.0
 
@@ -107,11 +111,16 @@ class _JumpingSelector(selectors.DefaultSelector):
     def __init__(self, loop: VirtualTimeLoop) -> None:
         super().__init__()
         self._loop = loop
+        self._turns = 0
 
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
         loop = self._loop
         if timeout is not None and timeout <= 0:
+            self._turns += 1
+            if self._turns % TURNS == 0:
+                loop._virtual_now += PAST_TIMER_S
             return super().select(0)
+        self._turns = 0
         # Said here and not in register(): asyncio logs what its callbacks raise, and goes on.
         if len(self.get_map()) > 1:  # the first is the loop's own pipe to itself, through which threads wake it
             raise VirtualTimeError("sockets and pipes need real time: use the memory transport, or test in real time")

@@ -17,7 +17,7 @@ from typing import NamedTuple
 from loader.request import Request
 from loader.sandbox.ledger import Ledger, Write
 from loader.sandbox.sandbox import Sandbox
-from tests.chaos.scenario import BLAMING, Row, Scenario, carried, row_of
+from tests.chaos.scenario import BLAMING, SECRET, TOKEN, Row, Scenario, carried, row_of
 
 CHECKPOINT = "users.ckpt"
 
@@ -41,6 +41,8 @@ def claims(folder: Path) -> Claims:
         for path in folder.glob(f"{CHECKPOINT}*"):
             if not path.name.endswith((".lock", "-shm")):
                 shutil.copy(path, copy)
+                content = path.read_bytes()
+                assert not any(secret.encode() in content for secret in (SECRET, TOKEN)), f"{path.name} holds a secret"
         if not (copy / CHECKPOINT).exists():
             return {}
         with closing(sqlite3.connect(copy / CHECKPOINT)) as db:

@@ -16,7 +16,7 @@ from anyio.from_thread import start_blocking_portal
 from loader.request import Request, Response
 from loader.sandbox import FaultOptions, Sandbox, serve
 from tests.chaos.judge import Figures, Judge, claims
-from tests.chaos.scenario import ENVIRONMENT, Scenario
+from tests.chaos.scenario import ENVIRONMENT, SECRET, TOKEN, Scenario
 
 #: Lives after which the API's bad days are over, and lives that a load may need in all.
 BAD_LIVES, MOST_LIVES = 8, 16
@@ -88,6 +88,7 @@ def _run(folder: Path, settings: Path, sent: list[Request], requests: int, delay
         said = err.read()
     assert "Traceback" not in said, said
     assert "internal error" not in said, said
+    assert not any(secret in said for secret in (SECRET, TOKEN)), said
     is_stopped = process.returncode == 3
     return process.returncode, said.splitlines()[-2].removeprefix("loader: ") if is_stopped else ""
 

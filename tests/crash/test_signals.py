@@ -158,16 +158,16 @@ def test_a_signal_at_any_step(runs: Runner, api: Directory, tmp_path: Path, numb
     """Before the first request, during each commit, at the very end: once the load is finished, it stays so."""
     load = Interruptions(runs, api, tmp_path)
     plans = places(load.start(is_logged=True).wait().steps)
-    finished = resent = 0
-    for plan in plans:
+    late, resent = list[int](), 0
+    for at, plan in enumerate(plans):
         api.begin()
         ended = load.start(plan._replace(action="signal", value=number)).wait()
         assert ended.status in (128 + number, FINISHED), (plan, ended.err)
         assert "Traceback" not in ended.err
-        finished += ended.status == FINISHED
+        late += [at] * (ended.status == FINISHED)
         assert_claims_are_true(load.claims(), api.answers, load.expected)
         resent = max(resent, load.finish())
 
-    print(f"\n{number.name}: {len(plans)} steps, {finished} too late to be heeded; at most {resent} users sent again")
-    assert finished <= 3
+    print(f"\n{number.name}: {len(plans)} steps, {len(late)} too late to be heeded; at most {resent} users sent again")
+    assert min(late, default=len(plans)) > len(plans) * 2 / 3, "all is on the wire by then, but not before"
     assert resent <= load.load.in_flight

@@ -58,7 +58,7 @@ async def test_three_windows_and_a_resume(
 async def test_of_ten_windows_hardly_anything_is_left(kind: Literal["sliding", "fixed"]) -> None:
     """98 % of a declared quota is used, token calls counted, none is refused; with a resume in the fourth."""
     quota = QuotaOptions(requests=REQUESTS, window_s=WINDOW_S, kind=kind, penalty_s=60)
-    served = Memory(options(calven=calven(token_lifetime_s=45.0), quotas=(quota,)), clock=wall)
+    served = Memory(options(calven=calven(token_lifetime_s=5.0), quotas=(quota,)), clock=wall)
     (witness,) = served.sandbox.quotas
     rows = users(11 * REQUESTS)
     start, carried = wall(), 0
