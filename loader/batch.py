@@ -1,17 +1,18 @@
 """Rows into batches: as full as the limits allow, and never two rows of one user out of order.
 
-The common case (nobody twice, nobody in flight) costs two set operations a batch. Only a batch in which a user comes
-again is walked row by row: a row of a user in the same batch is merged into it, a row of a user in flight is held back
-until that user's answer is durable. Held-back rows of one user are merged too, so a hot key costs one record.
+The common case (nobody twice, nobody in flight) costs three set operations a batch, and the batch is a piece of the
+block that was read. Only a batch in which a user comes again is walked row by row: a row of a user in the same batch is
+merged into it, a row of a user in flight is held back until that user's answer is durable. Held-back rows of one user
+are merged too, so a hot key costs one record.
 """
 
+from bisect import bisect_right
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from itertools import accumulate, takewhile
 from typing import NamedTuple
 
-from loader.record import Frame, Rows
+from loader.record import Frame, Records, Rows
 
 #: Rows held back at most; reading waits when there are more. They are merged, so this bounds row numbers, not records.
 MAX_HELD_ROWS = 50_000
@@ -68,6 +69,17 @@ class _Entry:
         self.record = joined
 
 
+class _Run(NamedTuple):
+    """Rows that wait, in order: a block that was read, or what is left of it."""
+
+    numbers: Sequence[int]
+    users: list[str]
+    records: Records
+
+    def part(self, first: int, last: int) -> "_Run":
+        return _Run(self.numbers[first:last], self.users[first:last], self.records[first:last])
+
+
 class Batcher:
     """Cuts mapped rows into batches and keeps the order of each user's rows.
 
@@ -82,10 +94,9 @@ class Batcher:
         self._limits = limits
         self._replace = replace
         self._rows_are_users = rows_are_users
-        self._numbers: list[int] = []
-        self._users: list[str] = []
-        self._records: list[bytes] = []
-        self._at = 0
+        self._runs: deque[_Run] = deque()
+        self._at = 0  # in the first run
+        self._waiting = 0  # rows, in all runs
         self._busy: set[str] = set()  # users in flight or held back
         self._held: dict[str, deque[_Entry]] = {}
         self._ready: deque[str] = deque()  # users whose first held entry may go now
@@ -99,14 +110,14 @@ class Batcher:
     @property
     def is_empty(self) -> bool:
         """Neither rows waiting nor rows held back."""
-        return self._at == len(self._users) and not self._held
+        return not self._waiting and not self._held
 
     def feed(self, rows: Rows) -> None:
         """Take the records of one block, in order of row."""
-        self._numbers = self._numbers[self._at :] + rows.numbers
-        self._users = self._users[self._at :] + rows.users
-        self._records = self._records[self._at :] + rows.records
-        self._at = 0
+        if rows.users:
+            records = rows.records if isinstance(rows.records, Records) else Records.of(rows.records)
+            self._runs.append(_Run(rows.numbers, rows.users, records))
+            self._waiting += len(rows.users)
 
     def next(self, limits: BatchLimits | None = None, *, final: bool = False) -> Batch | None:
         """The next batch: a full one, or with `final` whatever is left. None: nothing to send for now.
@@ -114,19 +125,15 @@ class Batcher:
         `limits` below those given at the start hold for this batch, as when the target turned out to take less.
         """
         limits = limits or self._limits
-        waiting = len(self._users) - self._at
         if not self._ready:
-            if waiting == 0 or (waiting < limits.users and not final and not self._fills_bytes(limits)):
+            count = self._fitting(limits)
+            if count == 0 or (count == self._waiting and count < limits.users and not final):
                 return None
-            last = self._slice_end(limits)
-            users = self._users[self._at : last]
-            unique = set(users)
-            if not self._rows_are_users or (len(unique) == len(users) and self._busy.isdisjoint(unique)):
-                batch = Batch(self._numbers[self._at : last], users, self._records[self._at : last])
-                self._at = last
-                self._busy |= unique
-                return batch
-        elif waiting < limits.users - len(self._ready) and not final:
+            run = self._runs[0].part(self._at, self._at + count)
+            if not self._rows_are_users or self._are_free(run.users):
+                self._pass(count)
+                return Batch(*run)
+        elif self._waiting < limits.users - len(self._ready) and not final:
             return None
         return self._walk(limits)
 
@@ -141,18 +148,55 @@ class Batcher:
             else:
                 self._busy.discard(user)
 
-    def _slice_end(self, limits: BatchLimits) -> int:
-        """The end of the longest run of waiting rows that fits, at least one."""
-        last = min(self._at + limits.users, len(self._users))
-        sizes = list(map(len, self._records[self._at : last]))
-        if self._frame.body_bytes(len(sizes), sum(sizes)) <= limits.body_bytes:
-            return last
-        totals = enumerate(accumulate(sizes), 1)
-        fitting = sum(1 for _ in takewhile(lambda nt: self._frame.body_bytes(*nt) <= limits.body_bytes, totals))
-        return self._at + max(fitting, 1)
+    def _are_free(self, users: list[str]) -> bool:
+        """Is each of them there once, and nowhere else? Then they are busy from now on."""
+        before = len(self._busy)
+        if not self._busy.isdisjoint(users):
+            return False
+        self._busy.update(users)
+        if len(self._busy) - before == len(users):
+            return True
+        self._busy.difference_update(users)
+        return False
 
-    def _fills_bytes(self, limits: BatchLimits) -> bool:
-        return self._slice_end(limits) < len(self._users)
+    def _fitting(self, limits: BatchLimits) -> int:
+        """How many of the rows that wait fit into one request, at least one; they are in one run then."""
+        if len(self._runs) > 1 and len(self._runs[0].users) - self._at < limits.users:
+            self._splice(limits.users)
+        if not self._runs:
+            return 0
+        run, at = self._runs[0], self._at
+        count = min(limits.users, len(run.users) - at)
+        sizes = run.records[at : at + count]
+
+        def body_bytes(n: int) -> int:
+            return self._frame.body_bytes(n, sizes.n_bytes(n))
+
+        if body_bytes(count) <= limits.body_bytes:
+            return count
+        return max(bisect_right(range(1, count + 1), limits.body_bytes, key=body_bytes), 1)
+
+    def _splice(self, count: int) -> None:
+        """Put the first `count` rows that wait, which stand in several runs, into one."""
+        numbers, users, records = list[int](), list[str](), list[bytes]()
+        while self._runs and len(users) < count:
+            run = self._runs.popleft()
+            last = min(self._at + count - len(users), len(run.users))
+            numbers += run.numbers[self._at : last]
+            users += run.users[self._at : last]
+            records += run.records[self._at : last]
+            self._at = 0
+            if last < len(run.users):
+                self._runs.appendleft(run.part(last, len(run.users)))
+        self._runs.appendleft(_Run(numbers, users, Records.of(records)))
+
+    def _pass(self, count: int) -> None:
+        """So many rows of the first run wait no more."""
+        self._at += count
+        self._waiting -= count
+        if self._at == len(self._runs[0].users):
+            self._runs.popleft()
+            self._at = 0
 
     def _walk(self, limits: BatchLimits) -> Batch | None:
         """A batch by row, for when users come again: ready entries first, then waiting rows, until it is full."""
@@ -173,8 +217,9 @@ class Batcher:
             self._unhold(user)
             chosen[user] = entry
             size += len(entry.record)
-        while self._at < len(self._users) and len(chosen) <= limits.users:
-            row, user, record = self._numbers[self._at], self._users[self._at], self._records[self._at]
+        while self._waiting and len(chosen) <= limits.users:
+            run, at = self._runs[0], self._at
+            row, user, record = run.numbers[at], run.users[at], run.records[at]
             before = chosen.get(user)
             if before is not None and user not in self._held:
                 joined = self._join(user, before.record, record)
@@ -190,7 +235,7 @@ class Batcher:
                 # Not yet in `busy`: while the batch is open, a later row of the user is merged, not held.
             else:
                 break
-            self._at += 1
+            self._pass(1)
             if self.is_full:
                 break
         self._busy.update(chosen)

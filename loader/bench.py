@@ -272,13 +272,11 @@ class Sweep:
         cost = findings.line(self.steps)
         if self._tempo.rate.pace(self.lane.now()) is None and cost is not None:
             self._connect(Rate(step[1] / cost.seconds(step[0])))  # what would go if nobody refused
-        rate, looks = self._tempo.rate, list[float]()
-        while len(looks) < 2 or abs(looks[-1] / looks[-2] - 1) > _SAME or not rate.is_sure:
-            if self._is_past(_QUOTA_ENDS):
-                return
+        rate, looks, is_steady = self._tempo.rate, list[float](), False
+        while not (is_steady and rate.is_sure) and not self._is_past(_QUOTA_ENDS):
             began = self.lane.now()
             if await self._visit(step, _QUOTA) is None:
-                return
+                break
             if found := optimum.quota(sorted(self._taken), sorted(self._refused)):
                 self._rate = found[0] / found[1]
                 return
@@ -286,7 +284,9 @@ class Sweep:
             taken = (len(self._watched.sent) - self._watched.refused) / (self.lane.now() - began)
             pace = rate.limit or rate.pace(self.lane.now()) or taken
             looks.append(pace if abs(taken / pace - 1) < _NEARLY else taken)
-        self._rate = fmean(looks[-2:])
+            is_steady = len(looks) > 1 and abs(looks[-1] / looks[-2] - 1) <= _SAME
+        if is_steady:
+            self._rate = fmean(looks[-2:])
 
     async def _prove(self) -> None:
         """What seems best and what comes close to it with less, in turn, as long as there is time."""

@@ -1,6 +1,7 @@
 """Batches out, outcomes in: a bounded window of batches in flight, each freed only when its outcomes are durable."""
 
 from collections.abc import AsyncIterable, AsyncIterator, Callable
+from contextlib import suppress
 
 import anyio
 from anyio import to_thread
@@ -19,6 +20,9 @@ WINDOW = 2
 
 #: Entries that one commit takes at most, so that no commit takes long.
 _GROUP = 256
+
+#: A commit waits so long for more to go into it. The other half of the window is on the wire meanwhile.
+_PATIENCE_S = 0.02
 
 
 class Dispatcher:
@@ -44,6 +48,7 @@ class Dispatcher:
         self._window = anyio.Semaphore(WINDOW * concurrency, fast_acquire=True)
         self._committed = committed
         self._found = found
+        self._enough = (WINDOW * concurrency + 1) // 2
         self._freed = anyio.Event()
         self._in_flight = 0
         self._entries, self._to_commit = anyio.create_memory_object_stream[Entry](WINDOW * concurrency + 8)
@@ -120,15 +125,10 @@ class Dispatcher:
         self._freed = anyio.Event()
 
     async def _commit(self) -> None:
-        """Whatever is settled by the time the commit before is done goes into the next, together."""
+        """Whatever is settled goes into one commit together, as each costs a wait for the disk."""
         async with self._to_commit:
             async for entry in self._to_commit:
-                group = [entry]
-                while len(group) < _GROUP:
-                    try:
-                        group.append(self._to_commit.receive_nowait())
-                    except (anyio.WouldBlock, anyio.EndOfStream):
-                        break
+                group = await self._gather(entry)
                 is_durable = await self._try_commit(group)
                 for done in group:
                     if is_durable:
@@ -137,6 +137,22 @@ class Dispatcher:
                         if is_durable:
                             self._batcher.release(done.batch)
                         self._free()
+
+    async def _gather(self, entry: Entry) -> list[Entry]:
+        """The entries of one commit: until half of what may be in flight is settled, or no more is, or for a moment."""
+        group = [entry]
+        batches = int(entry.batch is not None)
+        with anyio.move_on_after(_PATIENCE_S), suppress(anyio.EndOfStream):
+            while len(group) < _GROUP:
+                try:
+                    more = self._to_commit.receive_nowait()
+                except anyio.WouldBlock:
+                    if batches >= min(self._enough, self._in_flight):
+                        break
+                    more = await self._to_commit.receive()
+                group.append(more)
+                batches += more.batch is not None
+        return group
 
     async def _try_commit(self, group: list[Entry]) -> bool:
         """False: it failed, so the run stops, and nothing is claimed of these rows; the next run sends them again."""

@@ -1,7 +1,7 @@
 """How far a load is: counters, a snapshot for the screen, and the rules for stopping early."""
 
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Literal, NamedTuple
 
 from loader.outcome import GOOD, Code, Outcome
@@ -20,9 +20,10 @@ class Tally:
         self.last_failure = "none of this run"
         self._is_judged = self._sent >= _HOPELESS  # whoever runs it again after that has decided to go on
 
-    def add(self, outcomes: Iterable[Outcome], superseded: int = 0) -> None:
+    def add(self, outcomes: Sequence[Outcome], superseded: int = 0) -> None:
         """Count outcomes that became durable."""
-        for outcome, count in Counter(outcomes).items():
+        same = outcomes.count(outcomes[0]) if outcomes else 0  # quicker than to hash each
+        for outcome, count in [(outcomes[0], same)] if same == len(outcomes) > 0 else Counter(outcomes).items():
             self.counts[outcome.code] += count
             if outcome.code not in GOOD:
                 self.last_failure = f"{outcome.code}: {outcome.message}" if outcome.message else str(outcome.code)

@@ -5,11 +5,13 @@ A body is the frame's head, the records with commas between, and its tail: nothi
 body is known before it exists.
 """
 
-from collections.abc import Iterable, Sequence
+from array import array
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from functools import cached_property
-from typing import NamedTuple
+from itertools import accumulate, pairwise
+from typing import NamedTuple, overload
 
 import msgspec
 import orjson
@@ -111,7 +113,8 @@ class Frame:
         return self.record(user, b"{" + b",".join(pairs) + b"}")
 
     def body(self, records: Sequence[bytes]) -> bytes:
-        return self.head + b",".join(records) + self.tail
+        inside = records.inside if isinstance(records, Records) else b",".join(records)
+        return b"".join((self.head, inside, self.tail))
 
     def body_bytes(self, n_records: int, record_bytes: int) -> int:
         """The length of `body(records)` for records of `record_bytes` bytes in all; exact without `overhead`."""
@@ -134,18 +137,88 @@ class Mark(NamedTuple):
     file: int = 0
 
 
+class Records(Sequence[bytes]):
+    """Records in one piece of memory, a comma behind each: any run of them is the inside of a body as it lies there.
+
+    `starts`: where each begins, and where one behind the last would. A slice is a view, and costs nothing.
+    """
+
+    __slots__ = ("_data", "_first", "_last", "_starts")
+
+    def __init__(self, data: memoryview, starts: Sequence[int], first: int = 0, last: int | None = None) -> None:
+        self._data = data
+        self._starts = starts
+        self._first = first
+        self._last = len(starts) - 1 if last is None else last
+
+    @classmethod
+    def of(cls, records: Sequence[bytes]) -> "Records":
+        """Records that were made one by one."""
+        starts = array("q", accumulate((len(record) + 1 for record in records), initial=0))
+        return cls(memoryview(b",".join(records) + b","), starts)
+
+    @property
+    def inside(self) -> memoryview:
+        """All of them, with commas between."""
+        return self._data[self._starts[self._first] : max(self._starts[self._last] - 1, 0)]
+
+    def n_bytes(self, count: int) -> int:
+        """What the first `count` take, without the commas."""
+        return self._starts[self._first + count] - self._starts[self._first] - count
+
+    def without(self, positions: Collection[int]) -> "Records":
+        """The others, in one piece again."""
+        starts, first = self._starts, self._first
+        pieces: list[memoryview] = []
+        begin = 0
+        for at in [*sorted(positions), len(self)]:
+            pieces.append(self._data[starts[first + begin] : starts[first + at]])
+            begin = at + 1
+        gone = set(positions)
+        sizes = (b - a for at, (a, b) in enumerate(pairwise(starts[first : self._last + 1])) if at not in gone)
+        return Records(memoryview(b"".join(pieces)), array("q", accumulate(sizes, initial=0)))
+
+    def __len__(self) -> int:
+        return self._last - self._first
+
+    @overload
+    def __getitem__(self, at: int) -> bytes: ...
+    @overload
+    def __getitem__(self, at: slice) -> "Records": ...
+    def __getitem__(self, at: int | slice) -> "bytes | Records":
+        if isinstance(at, slice):
+            first, last, step = at.indices(len(self))
+            if step != 1:
+                return Records.of(list(self)[at])
+            return Records(self._data, self._starts, self._first + first, self._first + max(first, last))
+        place = range(self._first, self._last)[at]
+        return bytes(self._data[self._starts[place] : self._starts[place + 1] - 1])
+
+    def __iter__(self) -> Iterator[bytes]:
+        data = self._data
+        return (bytes(data[a : b - 1]) for a, b in pairwise(self._starts[self._first : self._last + 1]))
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Sequence) and list(self) == list(other)
+
+    __hash__ = None  # type: ignore[assignment]  # compared by value, and never a key
+
+    def __repr__(self) -> str:
+        return f"Records.of({list(self)!r})"
+
+
 @dataclass(slots=True)
 class Rows:
     """One mapped block: records to send and rows that are settled already, in order of row.
 
-    `numbers`, `users` and `records` go together; `settled` are the rows never sent (REJECTED, SKIPPED).
-    `end` is the mark behind the block (None: reading can't begin there), `position` how many bytes of the export, as it
-    is stored, are read.
+    `numbers`, `users` and `records` go together, the numbers a range where no row is missing; `settled` are the rows
+    never sent (REJECTED, SKIPPED). `end` is the mark behind the block (None: reading can't begin there), `position` how
+    many bytes of the export, as it is stored, are read.
     """
 
-    numbers: list[int]
+    numbers: Sequence[int]
     users: list[str]
-    records: list[bytes]
+    records: Sequence[bytes]
     settled: list[Settled] = field(default_factory=list)
     end: Mark | None = None
     position: int = 0

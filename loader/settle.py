@@ -212,7 +212,7 @@ class Settler:
             self._keep(part, responses)
         else:
             verdict = found
-            reason = words(responses[-1])
+            reason = "" if isinstance(verdict, Answer) else words(responses[-1])
             if isinstance(verdict, Do):
                 self._keep(part, responses[:-1])
             if verdict is Do.AGAIN and 200 <= responses[-1].status < 300:
@@ -266,8 +266,7 @@ class Settler:
         if first is not None and first.code is not Code.FAILED and results.count(first) == len(results):
             self._nameless = -1
             outcome = Outcome(first.code, first.message, first.target_code, status, part.attempts)
-            for at in part.positions:
-                outcomes[at] = outcome
+            _set(outcomes, part, outcome)
             return None
         missing: list[int] = []
         made: dict[Result, Outcome] = {}
@@ -369,6 +368,13 @@ def _is_down(answer: Answer) -> bool:
 
 
 def _fill(outcomes: list[Outcome], part: _Part, code: Code, reason: str, response: Response | None) -> None:
-    outcome = Outcome(code, reason, "", response.status if response else 0, part.attempts)
-    for at in part.positions:
-        outcomes[at] = outcome
+    _set(outcomes, part, Outcome(code, reason, "", response.status if response else 0, part.attempts))
+
+
+def _set(outcomes: list[Outcome], part: _Part, outcome: Outcome) -> None:
+    """The same for all users of a part, which is often all of the batch."""
+    if len(part.positions) == len(outcomes):
+        outcomes[:] = [outcome] * len(outcomes)
+    else:
+        for at in part.positions:
+            outcomes[at] = outcome

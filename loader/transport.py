@@ -25,6 +25,8 @@ Send = Callable[[Request], Awaitable[Response]]
 #: An answer longer than this is no answer of these APIs; it must not fill the memory.
 MAX_ANSWER_BYTES = 64 << 20
 
+_ONE_PIECE_BYTES = 1 << 20
+
 USER_AGENT = "directory-loader"
 
 
@@ -76,7 +78,7 @@ class Transport(AbstractAsyncContextManager["Transport"]):
             async with self._session.request(
                 request.method,
                 place if place == request.path else place + request.path,
-                data=io.BytesIO(request.body) if request.body else None,  # bytes of over 1 MiB make aiohttp warn
+                data=_data(request.body),
                 headers=request.headers,
                 allow_redirects=False,
                 proxy=proxy.url if proxy else None,
@@ -129,6 +131,11 @@ class Transport(AbstractAsyncContextManager["Transport"]):
                 raise TransportError(f"the answer does not end after {size:,} bytes")
             pieces.append(piece)
         return b"".join(pieces)
+
+
+def _data(body: bytes) -> bytes | io.BytesIO | None:
+    """A body as aiohttp takes it. Bytes go out in one piece, but over 1 MiB of them make it warn."""
+    return (body if len(body) <= _ONE_PIECE_BYTES else io.BytesIO(body)) or None
 
 
 def _plain(error: Exception) -> str:

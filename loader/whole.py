@@ -95,13 +95,13 @@ def prepare(
 def gather(store: "Store", export: Export, mapping: RowMapping) -> Whole:
     """Read a whole export. Raises ExportError if it can't be read at all, or changes meanwhile."""
     found = export.fingerprint()
-    rows = Rows([], [], [])
+    rows = Rows(numbers := list[int](), [], records := list[bytes]())
     broke_off = ""
     try:
         for block in export.rows(mapping):
-            rows.numbers += block.numbers
+            numbers += block.numbers
             rows.users += block.users
-            rows.records += block.records
+            records += block.records
             rows.settled += block.settled
             rows.end, rows.position = block.end or rows.end, block.position
     except Stopped as error:

@@ -45,12 +45,12 @@ class Watch:
 
     def feed(self, values: list[tuple[str, dict[str, int]]]) -> None:
         first = len(self.rows) + 1
-        rows = Rows([], [], [])
+        rows = Rows(numbers := list[int](), [], records := list[bytes]())
         for row, (user, attributes) in enumerate(values, first):
             self.rows[row] = (user, attributes)
-            rows.numbers.append(row)
+            numbers.append(row)
             rows.users.append(user)
-            rows.records.append(make.record(user, FRAME, **attributes))
+            records.append(make.record(user, FRAME, **attributes))
         self.batcher.feed(rows)
 
     def next(self, limits: BatchLimits | None = None, *, final: bool = False) -> bool:

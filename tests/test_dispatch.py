@@ -84,9 +84,9 @@ async def test_rows_never_sent_are_settled_with_the_rest() -> None:
     """REJECTED and SKIPPED rows have their outcome too, and their blocks' marks are kept."""
     rows = blocks(users(50), 10)
     for block in rows:
-        row = block.numbers.pop(3)
-        user = block.users.pop(3)
-        del block.records[3]
+        row, user = block.numbers[3], block.users.pop(3)
+        block.numbers = [*block.numbers[:3], *block.numbers[4:]]
+        block.records = [*block.records[:3], *block.records[4:]]
         block.settled.append(Settled(row, user, Outcome(Code.REJECTED, "ragged")))
     rig = Rig()
     found = await rig.run(stream(rows))

@@ -18,9 +18,10 @@ from typing import Annotated, Any, ClassVar, Literal, NamedTuple
 
 import msgspec
 import orjson
-from pydantic import Field
+from pydantic import Field, PrivateAttr
 
 from loader.batch import Batch
+from loader.echo import Echo
 from loader.outcome import Code, Result
 from loader.record import Frame
 from loader.request import Request, Response
@@ -137,6 +138,7 @@ class Calven(_Calven):
     endpoint: ClassVar[str] = "/v1/directory/user-attributes"
 
     result_codes: Mapping[str, _Answered] = Field(default_factory=dict)
+    _echo: Echo = PrivateAttr(default_factory=Echo)
 
     @property
     def frame(self) -> Frame:
@@ -153,6 +155,8 @@ class Calven(_Calven):
         response = responses[-1]
         if not 200 <= response.status < 300:
             return by_status(response)
+        if result := self._echo.read(batch.users, response.body):
+            return Answer([result] * len(batch))
         try:
             answered = _decode(response.body).results if response.body.strip() else []
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
@@ -161,6 +165,8 @@ class Calven(_Calven):
         said = [self._result(item, seen) for item in answered]
         names = [item.userName for item in answered]
         if names == batch.users:  # each once, in the order sent
+            if said.count(said[0]) == len(said):
+                self._echo.learn(batch.users, response.body, said[0])
             return Answer(said)
         by_user: dict[str, Result] = {}
         for name, result in zip(names, said, strict=True):
