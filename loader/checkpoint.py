@@ -66,7 +66,7 @@ CREATE VIEW results AS
 _MERGED_INTO = "merged into row "
 
 # What reopen() asks. A user's first row to send again is the first of those with such an outcome and those that were
-# merged into one of them. Rejected and skipped rows stay: nothing was sent for them, and nothing would be.
+# merged into one of them. Rejected, skipped and unchanged rows stay: nothing was sent for them, and nothing would be.
 _AGAIN = """
 CREATE TEMP TABLE bad (row INTEGER PRIMARY KEY, user TEXT NOT NULL);
 CREATE TEMP TABLE since (user TEXT PRIMARY KEY, row INTEGER NOT NULL) WITHOUT ROWID;
@@ -80,7 +80,7 @@ INSERT INTO since SELECT user, min(row) FROM (
     WHERE outcome.code = 'SUPERSEDED'
 ) GROUP BY user
 """
-_NEVER_SENT = (Code.REJECTED.value, Code.SKIPPED.value)
+_NEVER_SENT = (Code.REJECTED.value, Code.SKIPPED.value, Code.UNCHANGED.value)
 
 #: A batch of 100 users takes some 3 kB: on SQLite's own pages of 4 kB, a third of the file would be air.
 _PAGE_BYTES = 16_384
@@ -115,6 +115,15 @@ class Entry(NamedTuple):
     settled: Sequence[Settled] = ()
     mark: Mark | None = None
     position: tuple[int, int] | None = None
+
+
+class Span(NamedTuple):
+    """Rows next to each other that were never sent, and share an outcome. `own`, `users`: as `batch` has them."""
+
+    first: int
+    last: int
+    own: int
+    users: str
 
 
 class ResultRow(NamedTuple):
@@ -241,6 +250,46 @@ class Checkpoint:
             if found is not None:
                 self._db.execute("INSERT OR REPLACE INTO load VALUES ('found', ?)", (json.dumps(found._asdict()),))
 
+    def begin_with(
+        self, code: Code, spans: Iterable[Span], cleared: Iterable[tuple[int, str, Sequence[str]]], **facts: Any
+    ) -> None:
+        """What is settled before anything is sent, all of it or nothing: spans with one outcome, and facts of the load.
+
+        `cleared`: rows with which attributes are to be removed, as row, user and names.
+        """
+        now = time.time()
+        same = (*_columns(Outcome(code)), now)
+        with self._transaction():
+            for table in ("batch", "outcome"):
+                self._db.execute(f"DELETE FROM {table}")
+            self._db.executemany("INSERT INTO batch VALUES (NULL,?,?,?,?,?,?,?,?,?,?)", (span + same for span in spans))
+            self._db.execute("CREATE TABLE IF NOT EXISTS cleared (row INTEGER PRIMARY KEY, user TEXT, names TEXT)")
+            self._db.execute("DELETE FROM cleared")
+            self._db.executemany(
+                "INSERT INTO cleared VALUES (?, ?, ?)", ((row, user, json.dumps(names)) for row, user, names in cleared)
+            )
+            self._db.executemany(
+                "INSERT OR REPLACE INTO load VALUES (?, ?)", [(key, json.dumps(value)) for key, value in facts.items()]
+            )
+
+    def cleared(self, first: int, last: int, most: int = -1) -> list[tuple[int, str, list[str]]]:
+        """The rows from `first` to `last` with which attributes are removed, in order: row, user and names."""
+        found = self._db.execute(
+            "SELECT row, user, names FROM cleared WHERE row BETWEEN ? AND ? ORDER BY row LIMIT ?", (first, last, most)
+        ).fetchall()
+        return [(row, user, json.loads(names)) for row, user, names in found]
+
+    def users(self, codes: Collection[str]) -> Iterator[tuple[int, list[str | None]]]:
+        """The users of rows with one of `codes`, many at a time, in no order: the first one's row, and one a row.
+
+        None: a row that has another outcome.
+        """
+        where = f"WHERE code IN ({', '.join('?' * len(codes))})"
+        for first, users in self._db.execute(f"SELECT first, users FROM batch {where}", tuple(codes)):
+            yield first, orjson.loads(users)
+        for row, user in self._db.execute(f"SELECT row, user FROM outcome {where}", tuple(codes)):
+            yield row, [user]
+
     def reopen(self, codes: Collection[str]) -> int:
         """Take the rows whose outcome is one of `codes` back out, so that the load is unfinished. Returns how many.
 
@@ -255,14 +304,14 @@ class Checkpoint:
             self._db.execute(_SINCE)
             self._db.execute(
                 "INSERT INTO again SELECT outcome.row, NULL FROM outcome JOIN since USING (user)"
-                " WHERE outcome.row >= since.row AND code NOT IN (?, ?)",
+                " WHERE outcome.row >= since.row AND code NOT IN (?, ?, ?)",
                 _NEVER_SENT,
             )
             self._db.executemany(
                 "INSERT INTO again SELECT ?1, ?2 FROM since WHERE user = ?3 AND row <= ?1",
                 (
                     (found.row, batch, found.user)
-                    for (batch,) in self._db.execute("SELECT id FROM batch WHERE code NOT IN (?, ?)", _NEVER_SENT)
+                    for (batch,) in self._db.execute("SELECT id FROM batch WHERE code NOT IN (?, ?, ?)", _NEVER_SENT)
                     for found in self._rows(batch)
                 ),
             )
@@ -331,7 +380,7 @@ class Checkpoint:
         """Rows settled a second, of late: over the last minute in which any were."""
         count, first, last = self._db.execute(
             "SELECT sum(count), min(settled_at), max(settled_at) FROM batch"
-            " WHERE settled_at > (SELECT max(settled_at) FROM batch) - 60"
+            " WHERE settled_at > (SELECT max(settled_at) FROM batch) - 60 AND code <> 'UNCHANGED'"
         ).fetchone()
         return count / (last - first) if count and last > first else 0.0
 
@@ -427,7 +476,9 @@ def _runs(first: int, last: int, users: str | None) -> list[tuple[int, int]]:
     """The rows of a batch's span that are its own, as spans. `users` None: all of them."""
     if users is None:
         return [(first, last)]
-    return list(SpanSet((row, row) for row, user in enumerate(orjson.loads(users), first) if user is not None))
+    holes = [row for row, user in enumerate(orjson.loads(users), first) if user is None]
+    edges = zip([first - 1, *holes], [*holes, last + 1], strict=True)
+    return [(before + 1, behind - 1) for before, behind in edges if behind - before > 1]
 
 
 def _columns(outcome: Outcome) -> tuple[str, str, str, int, int]:
@@ -445,6 +496,12 @@ def _users(own: dict[int, str]) -> str:
     return orjson.dumps([own.get(row) for row in range(min(own), max(own) + 1)]).decode()
 
 
+def _are_consecutive(numbers: Sequence[int]) -> bool:
+    """Not by their ends alone: in 10, 13, 12, where row 11 was merged into 13, the last less the first fits, too."""
+    whole = range(numbers[0], numbers[0] + len(numbers))
+    return numbers == whole or list(numbers) == list(whole)
+
+
 def _spread(
     batch: Batch,
     outcomes: Sequence[Outcome],
@@ -455,10 +512,8 @@ def _spread(
     """A batch as one span with one outcome, as far as it is one, and single rows for the rest."""
     numbers, users = batch.numbers, batch.users
     common = outcomes[0]
-    last = numbers[-1]
-    # Not only by its ends: in 10, 13, 12, where row 11 was merged into 13, the last less the first is as many, too.
-    if outcomes.count(common) == len(outcomes) and list(numbers) == list(range(numbers[0], last + 1)):
-        batches.append((numbers[0], last, len(users), orjson.dumps(users).decode(), *_columns(common), now))
+    if outcomes.count(common) == len(outcomes) and _are_consecutive(numbers):
+        batches.append((numbers[0], numbers[-1], len(users), orjson.dumps(users).decode(), *_columns(common), now))
     else:
         common = Counter(outcomes).most_common(1)[0][0]
         own = {n: u for n, u, o in zip(numbers, users, outcomes, strict=True) if o == common}

@@ -62,11 +62,12 @@ async def load(
     kept = Found(**await to_thread.run_sync(checkpoint.get, "found") or {})
     lane = Lane(limits.give_up_s)
     if whole is None:
-        blocks = export.rows(settings.row_mapping(), resume.start, resume.settled)
+        blocks = resume.amend(export.rows(settings.row_mapping(), resume.start, resume.settled))
     else:
         blocks = whole.blocks(resume.settled, await to_thread.run_sync(checkpoint.get, "export"))
     rows = Head(blocks, first)
     reading = Reading(rows)
+    way = await to_thread.run_sync(settings.way)
     await reading.begin()
 
     def committed(entry: Entry) -> None:
@@ -86,14 +87,13 @@ async def load(
     meter = Meter(
         tally,
         fingerprint.size,
-        lambda: reading.position * tally.rows // max(reading.row, 1),
+        lambda: min(reading.position * tally.rows // max(reading.row, 1), fingerprint.size),
         time.monotonic,
         lambda: tempo.found(*size.found),
     )
-    way = await to_thread.run_sync(settings.way)
     async with (
-        Transport(settings.base_url, limits.concurrency, limits.timeout_s, network=way) as wire,
         aclosing(reading),
+        Transport(settings.base_url, limits.concurrency, limits.timeout_s, network=way) as wire,
         create_task_group() as tasks,
     ):
         credentials = Credentials(target.scheme, settings.secrets, wire, lane, tempo, warn=warn)

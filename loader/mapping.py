@@ -5,19 +5,21 @@ with values kept as the bytes they came in. Either way a row that isn't valid be
 """
 
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from itertools import accumulate
 from typing import Any, Literal, NamedTuple
 
 import msgspec
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from numpy.typing import NDArray
 
 from loader.errors import ExportError
 from loader.outcome import Code, Outcome
-from loader.record import Frame, Names, json_string
+from loader.record import Frame, Names, Records, json_string
 
 Type = Literal["string", "number", "boolean", "json"]
 Empty = Literal["omit", "null", "keep"]
@@ -29,7 +31,7 @@ NESTED_USER, NESTED_ATTRIBUTES = "userName", "attributes"
 ADDED = ("loader_code", "loader_message")
 
 _NUMBER = r"\A-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?\z"
-_SPECIAL = bytes([*range(0x20), 0x22, 0x5C])  # what a JSON string must escape
+_SPACE = 0x20  # what is below it, a JSON string must escape
 _STRINGS = re.compile(rb'"(?:[^"\\]++|\\.)*+"', re.DOTALL)
 
 #: Values may be nested so deep. Parsers give up at about a thousand (ours at what is left of Python's stack), and a
@@ -54,8 +56,29 @@ class Mapped(NamedTuple):
     """A block's rows in order: a key and a record each, or where a row has a problem, that (by position)."""
 
     users: list[str]
-    records: list[bytes]
+    records: Records
     problems: dict[int, Problem]
+
+
+class Column(NamedTuple):
+    """The values of one attribute. `rows`: positions of the rows that have one; None: all, null where it isn't sent."""
+
+    rows: NDArray[np.int64] | None
+    values: pa.Array
+
+
+class Values(NamedTuple):
+    """A block's rows as keys and values that are not put together yet: what is compared with the night before.
+
+    Two rows with equal values give equal records. `invalid`: by position, rows that are never sent as they stand.
+    """
+
+    keys: pa.StringArray
+    columns: Mapping[str, Column]
+    invalid: NDArray[np.int64]
+
+
+NO_VALUES = Values(pa.array([], pa.string()), {}, np.empty(0, np.int64))
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,35 +135,77 @@ def _too_large(size: int, limit: int) -> str:
 # Columns -------------------------------------------------------------------------------------------------------------
 
 
+class Part(NamedTuple):
+    """One attribute of a block's rows: what stands before each value, the values (null: not sent), what stands behind.
+
+    Together they are JSON, `"name":value`.
+    """
+
+    before: str
+    values: pa.StringArray
+    after: str
+
+
 class Joiner:
-    """Puts keys and attributes together as records, a block at a time."""
+    """Puts keys and attributes together as records, a block at a time, and each byte is copied once."""
 
     def __init__(self, mapping: RowMapping) -> None:
         self._limit = mapping.max_record_bytes
-        self._before_user = pa.scalar(mapping.frame.before_user.decode())
-        self._before_attributes = pa.scalar(mapping.frame.before_attributes.decode())
-        self._after = pa.scalar("}" + mapping.frame.after_record.decode())
+        self._frame = mapping.frame
 
-    def join(self, keys: pa.StringArray, parts: Sequence[pa.StringArray], problems: dict[int, Problem]) -> Mapped:
-        """Records from keys and, for each attribute, `"name":value` or null where it is not sent.
-
-        `problems` gets those that show here, and ends up in what is returned.
-        """
+    def join(self, keys: pa.StringArray, parts: Sequence[Part], problems: dict[int, Problem]) -> Mapped:
+        """Records from keys and attributes. `problems` gets those that show here, and ends up in what is returned."""
         nothing = _all_null(parts, len(keys))
         for at in where(nothing) if nothing.true_count else ():
             problems.setdefault(at, Problem(Code.SKIPPED, SKIPPED))
-        if nothing.true_count:
-            # Arrow 26 leaves a row out of the joined array when skipping leaves it nothing to join.
-            parts = [pc.if_else(nothing, "", parts[0]) if parts else _empty(len(keys)), *parts[1:]]
-        attributes = pc.binary_join_element_wise(*parts, ",", null_handling="skip")
-        records = pc.binary_join_element_wise(
-            self._before_user, json_strings(keys), self._before_attributes, attributes, self._after, ""
+        frame = self._frame
+        before = (frame.before_user.decode() + '"', escaped(keys), '"' + frame.before_attributes.decode())
+        pieces = _dense((*before, *_members(parts), "}" + frame.after_record.decode(), ","))
+        joined = pc.binary_join_element_wise(*pieces, "", null_handling="replace", null_replacement="")
+        _, starts, data = joined.buffers()
+        assert joined.offset == 0, "what was just made begins at its beginning"
+        records = Records(memoryview(data) if data else memoryview(b""), memoryview(starts).cast("i")[: len(keys) + 1])
+        sizes = pc.binary_length(joined)
+        if len(sizes) and pc.max(sizes).as_py() - 1 > self._limit:
+            for at in where(pc.greater(sizes, self._limit + 1)):
+                problems.setdefault(at, Problem(Code.REJECTED, _too_large(sizes[at].as_py() - 1, self._limit)))
+        return Mapped(keys.to_pylist(), records, problems)
+
+
+def _members(parts: Sequence[Part]) -> list[str | pa.StringArray]:
+    """The attributes with commas between them, as pieces to be joined.
+
+    Where some values are not sent, their commas must go, too: those of the attributes before one that is always sent
+    stand behind theirs, those behind it before. Where there is none, the attributes are joined first.
+    """
+    always = next((at for at, part in enumerate(parts) if not part.values.null_count), None)
+    if always is None:
+        pairs = [pc.binary_join_element_wise(*part, "") for part in parts]
+        if not pairs:
+            return []
+        # Arrow 26 leaves a row out of the joined array when skipping leaves it nothing to join.
+        pairs[0] = pc.if_else(_all_null(parts, len(pairs[0])), "", pairs[0])
+        return [pc.binary_join_element_wise(*pairs, ",", null_handling="skip")]
+    pieces: list[str | pa.StringArray] = []
+    for at, (name, values, end) in enumerate(parts):
+        before, after = "," * (at > always) + name, end + "," * (at < always)
+        pieces += (
+            [pc.binary_join_element_wise(before, values, after, "")] if values.null_count else [before, values, after]
         )
-        sizes = pc.binary_length(records)
-        if len(sizes) and pc.max(sizes).as_py() > self._limit:
-            for at in where(pc.greater(sizes, self._limit)):
-                problems.setdefault(at, Problem(Code.REJECTED, _too_large(sizes[at].as_py(), self._limit)))
-        return Mapped(keys.to_pylist(), records.cast(pa.binary()).to_pylist(), problems)
+    return pieces
+
+
+def _dense(pieces: Iterable[str | pa.StringArray]) -> Iterator[str | pa.StringArray]:
+    """The same with texts that stand side by side made one."""
+    text = ""
+    for piece in pieces:
+        if isinstance(piece, str):
+            text += piece
+        else:
+            yield text
+            yield piece
+            text = ""
+    yield text
 
 
 class ColumnMapper:
@@ -159,8 +224,7 @@ class ColumnMapper:
             self._attributes = dict(mapping.attributes)
         check_columns(mapping, columns)
         check_names(mapping, self._attributes)
-        self._frame = Joiner(mapping)
-        self._prefixes = {name: pa.scalar(json_string(name).decode() + ":") for name in self._attributes}
+        self._joiner = Joiner(mapping)
 
     @property
     def columns(self) -> list[str]:
@@ -168,36 +232,66 @@ class ColumnMapper:
         return list(dict.fromkeys([self._user, *self._attributes.values()]))
 
     def map(self, block: pa.Table | pa.RecordBatch) -> Mapped:
-        """One block; its columns are binary, so that what is not UTF-8 is seen here and named."""
+        """One block; its columns are text, or binary where one is not UTF-8: which that is, is seen here."""
         problems: dict[int, Problem] = {}
-        texts = {name: text_of(block.column(name), name, problems) for name in self.columns}
+        texts = self._texts(block, problems)
         keys = texts[self._user]
-        blank = pc.equal(pc.binary_length(pc.utf8_trim_whitespace(keys)), 0)
-        if blank.true_count:
-            reject(problems, blank, f"{self._mapping.key} is empty (column {self._user!r})")
         parts = [self._part(name, column, texts[column], problems) for name, column in self._attributes.items()]
-        mapped = self._frame.join(keys, parts, problems)
+        mapped = self._joiner.join(keys, parts, problems)
         if problems:
             raw = block.column(self._user)
             for at, problem in problems.items():
-                problems[at] = problem._replace(user=raw[at].as_py().decode("utf-8", "replace"))
+                key = raw[at].as_py()
+                problems[at] = problem._replace(user=key if isinstance(key, str) else key.decode("utf-8", "replace"))
         return mapped
 
-    def _part(self, name: str, column: str, text: pa.StringArray, problems: dict[int, Problem]) -> pa.StringArray:
-        """`"name":value` for each row, or null where the attribute is not sent."""
+    def values(self, block: pa.Table | pa.RecordBatch) -> Values:
+        """The same block, not put together. An empty cell stands for what `mapping.empty` makes of it."""
+        problems: dict[int, Problem] = {}
+        texts = self._texts(block, problems)
+        columns = {}
+        for name, column in self._attributes.items():
+            text = texts[column]
+            empty = _empties(text)
+            value = self._checked(name, column, text, empty, problems)
+            if self._mapping.empty == "omit" and empty is not None:
+                value = pc.if_else(empty, pa.scalar(None, pa.string()), value)
+            columns[name] = Column(None, value)
+        return Values(texts[self._user], columns, np.array(sorted(problems), np.int64))
+
+    def _texts(self, block: pa.Table | pa.RecordBatch, problems: dict[int, Problem]) -> dict[str, pa.StringArray]:
+        """The columns that are read, as text."""
+        texts = {name: text_of(block.column(name), name, problems) for name in self.columns}
+        reject_blank(problems, texts[self._user], f"{self._mapping.key} is empty (column {self._user!r})")
+        return texts
+
+    def _checked(
+        self, name: str, column: str, text: pa.StringArray, empty: pa.BooleanArray | None, problems: dict[int, Problem]
+    ) -> pa.StringArray:
+        """The cells of a column that is not text, as JSON; text stays as it is."""
         kind = self._mapping.types.get(name, "string")
-        empty = pc.equal(pc.binary_length(text), 0)
         if kind == "string":
-            value = json_strings(text)
-        else:
-            value = pc.utf8_lower(text) if kind == "boolean" else text
-            bad = pc.and_not(_invalid(kind, value), empty) if self._mapping.empty != "keep" else _invalid(kind, value)
-            for at in where(bad) if bad.true_count else ():
-                cell = text[at].as_py()
-                problems.setdefault(at, Problem(Code.REJECTED, f"column {column!r}: {_short(cell)} is not {_A[kind]}"))
-        if empty.true_count and self._mapping.empty != "keep":
-            value = pc.if_else(empty, pa.scalar(None if self._mapping.empty == "omit" else "null", pa.string()), value)
-        return pc.binary_join_element_wise(self._prefixes[name], value, "")
+            return text
+        value = pc.utf8_lower(text) if kind == "boolean" else text
+        bad = _invalid(kind, value)
+        if empty is not None and self._mapping.empty != "keep":
+            bad = pc.and_not(bad, empty)
+        for at in where(bad) if bad.true_count else ():
+            cell = text[at].as_py()
+            problems.setdefault(at, Problem(Code.REJECTED, f"column {column!r}: {_short(cell)} is not {_A[kind]}"))
+        return value
+
+    def _part(self, name: str, column: str, text: pa.StringArray, problems: dict[int, Problem]) -> Part:
+        """The attribute `name`; its values are null where it is not sent."""
+        empty = _empties(text)
+        quote, value = "", self._checked(name, column, text, empty, problems)
+        if self._mapping.types.get(name, "string") == "string":
+            quote, value = '"', escaped(value)
+        if empty is not None and self._mapping.empty == "omit":
+            value = pc.if_else(empty, pa.scalar(None, pa.string()), value)
+        elif empty is not None and self._mapping.empty == "null":
+            quote, value = "", pc.if_else(empty, "null", pc.binary_join_element_wise(quote, value, quote, ""))
+        return Part(json_string(name).decode() + ":" + quote, value, quote)
 
 
 _A: Mapping[Type, str] = {"string": "text", "number": "a JSON number", "boolean": "true or false", "json": "JSON"}
@@ -262,19 +356,30 @@ def _empty(length: int) -> pa.StringArray:
     return pa.repeat(pa.scalar("", pa.string()), length)
 
 
-def _all_null(parts: Sequence[pa.StringArray], length: int) -> pa.BooleanArray:
-    """Where none of `parts` has a value."""
-    if any(not part.null_count for part in parts):
+def _all_null(parts: Sequence[Part], length: int) -> pa.BooleanArray:
+    """Where no part has a value."""
+    if any(not part.values.null_count for part in parts):
         return pa.repeat(pa.scalar(False), length)
     mask = pa.repeat(pa.scalar(True), length)
     for part in parts:
-        mask = pc.and_(mask, pc.is_null(part))
+        mask = pc.and_(mask, pc.is_null(part.values))
     return mask
 
 
+def reject_blank(problems: dict[int, Problem], keys: pa.StringArray, reason: str) -> None:
+    """Keys that are empty, or nothing but white space, are none."""
+    text = _bytes_of(keys)
+    if _empties(keys) is not None or not text.isascii() or _lowest(text) <= _SPACE:
+        blank = pc.equal(pc.binary_length(pc.utf8_trim_whitespace(keys)), 0)
+        if blank.true_count:
+            reject(problems, blank, reason)
+
+
 def text_of(column: pa.Array | pa.ChunkedArray, name: str, problems: dict[int, Problem]) -> pa.StringArray:
-    """A binary column as text; rows that are not UTF-8 become a problem and an empty text."""
-    array = pa.concat_arrays(column.chunks) if isinstance(column, pa.ChunkedArray) else column
+    """A column as text; rows that are not UTF-8 become a problem and an empty text."""
+    array = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
+    if pa.types.is_string(array.type):
+        return array
     try:
         return array.cast(pa.string())
     except pa.ArrowInvalid:
@@ -290,20 +395,39 @@ def text_of(column: pa.Array | pa.ChunkedArray, name: str, problems: dict[int, P
 
 
 def json_strings(text: pa.StringArray) -> pa.StringArray:
-    """Each value as a JSON string. Most columns hold nothing that needs an escape, and one pass in C tells."""
-    if _needs_escape(text):
-        plain = text.to_pylist()
-        text = pa.array([json_string(value)[1:-1].decode() for value in plain], pa.string())
-    return pc.binary_join_element_wise('"', text, '"', "")
+    """Each value as a JSON string."""
+    return pc.binary_join_element_wise('"', escaped(text), '"', "")
 
 
-def _needs_escape(text: pa.StringArray) -> bool:
-    _, offsets, data = text.buffers()
+def escaped(text: pa.StringArray) -> pa.StringArray:
+    """Each value as it stands between the quotes of a JSON string. Most columns hold nothing that needs an escape."""
+    used = _bytes_of(text)
+    if used and (b'"' in used or b"\\" in used or _lowest(used) < _SPACE):
+        return pa.array([json_string(value)[1:-1].decode() for value in text.to_pylist()], pa.string())
+    return text
+
+
+def _empties(text: pa.StringArray) -> pa.BooleanArray | None:
+    """Which values are empty; None: none is."""
+    has_some = len(text) > 0 and np.diff(_offsets(text)).min() == 0
+    return pc.equal(pc.binary_length(text), 0) if has_some else None
+
+
+def _offsets(text: pa.StringArray) -> "np.ndarray[Any, np.dtype[np.int32]]":
+    return np.frombuffer(text.buffers()[1], np.int32, len(text) + 1, 4 * text.offset)
+
+
+def _bytes_of(text: pa.StringArray) -> bytes:
+    """All values in one; none is null."""
+    data = text.buffers()[2]
     if data is None or len(text) == 0:
-        return False
-    ends = memoryview(offsets).cast("i")
-    used = memoryview(data)[ends[text.offset] : ends[text.offset + len(text)]].tobytes()
-    return len(used.translate(None, _SPECIAL)) != len(used)
+        return b""
+    ends = _offsets(text)
+    return bytes(memoryview(data)[ends[0] : ends[-1]])
+
+
+def _lowest(text: bytes) -> int:
+    return int(np.frombuffer(text, np.uint8).min()) if text else _SPACE + 1
 
 
 def _invalid(kind: Type, text: pa.StringArray) -> pa.BooleanArray:
@@ -408,7 +532,32 @@ class LineMapper:
                 problems[at] = Problem(Code.REJECTED, _reason(error), user)
             users.append(user)
             records.append(record)
-        return Mapped(users, records, problems)
+        return Mapped(users, Records.of(records), problems)
+
+    def values(self, lines: Sequence[bytes]) -> Values:
+        """The same lines, not put together."""
+        users: list[str] = []
+        invalid: list[int] = []
+        found: dict[str, tuple[list[int], list[bytes]]] = {}
+        for at, line in enumerate(lines):
+            try:
+                if len(line) > _SHALLOW or not line.isascii():
+                    _check_line(line)
+                user, attributes = self._nested(line) if self._mapping.user is None else self._flat(line)
+                json_string(user)
+                for name, raw in _decode_fields(attributes).items():
+                    rows, values = found.setdefault(name, ([], []))
+                    rows.append(at)
+                    values.append(bytes(raw))
+            except _NOT_A_ROW as error:
+                user = error.user if isinstance(error, _Invalid) else self._guess_user(line)
+                invalid.append(at)
+            users.append(user.encode("utf-8", "replace").decode())
+        columns = {
+            name: Column(np.array(rows, np.int64), pa.array(values, pa.binary()))
+            for name, (rows, values) in found.items()
+        }
+        return Values(pa.array(users, pa.string()), columns, np.array(invalid, np.int64))
 
     def _nested(self, line: bytes) -> tuple[str, bytes]:
         row = _decode_nested(line)

@@ -2,7 +2,8 @@
 
 import contextlib
 import time
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -12,17 +13,21 @@ from loader.export import Export, Fingerprint
 from loader.export.source import REPLAYED_BYTES
 from loader.mapping import RowMapping
 from loader.outcome import WORTH_RETRYING
-from loader.record import Mark
+from loader.record import Mark, Rows
 from loader.span import SpanSet
 
 
 @dataclass
 class Resume:
-    """`settled` rows are done already; reading goes on at `start` (None: from the first row)."""
+    """`settled` rows are done already; reading goes on at `start` (None: from the first row).
+
+    `amend`: what becomes of the blocks that are read, before they are sent.
+    """
 
     settled: SpanSet
     start: Mark | None
     is_finished: bool = False
+    amend: Callable[[Iterator[Rows]], Iterator[Rows]] = iter
 
 
 def begin(checkpoint: Checkpoint, identity: dict[str, Any], export: Export, mapping: RowMapping) -> Resume:
@@ -87,7 +92,9 @@ def reopen(checkpoint: Checkpoint, resume: Resume) -> Resume:
             raise CheckpointError(
                 f"{checkpoint.path} holds a load that is not finished; finish it first, with loader run"
             )
-        return _go_on(checkpoint) if resume.is_finished and checkpoint.reopen(WORTH_RETRYING) else resume
+        if not resume.is_finished or not checkpoint.reopen(WORTH_RETRYING):
+            return resume
+        return replace(_go_on(checkpoint), amend=resume.amend)
 
 
 def set_aside(path: Path, *, even_unfinished: bool) -> Path | None:
@@ -115,16 +122,21 @@ def set_aside(path: Path, *, even_unfinished: bool) -> Path | None:
     return aside
 
 
+def differing(known: Mapping[str, Any], identity: Mapping[str, Any]) -> list[str]:
+    """What two loads differ in, as lines for people."""
+    names = _differing(known, identity)
+    return [f"  {name}: was {_show(known.get(name))}, is {_show(identity.get(name))}" for name in names]
+
+
 def _same_load(path: Path, known: dict[str, Any], identity: dict[str, Any]) -> None:
-    if differ := _differing(known, identity):
-        lines = (f"  {name}: was {_show(known.get(name))}, is {_show(identity.get(name))}" for name in differ)
+    if lines := differing(known, identity):
         raise CheckpointError(
             f"{path} belongs to another load:\n" + "\n".join(lines) + "\n"
             "Undo the change to go on with that load, or start over with --fresh (--fresh --yes if it isn't finished)"
         )
 
 
-def _differing(known: dict[str, Any], identity: dict[str, Any]) -> list[str]:
+def _differing(known: Mapping[str, Any], identity: Mapping[str, Any]) -> list[str]:
     return sorted(name for name in known.keys() | identity.keys() if known.get(name) != identity.get(name))
 
 

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
 from ipaddress import ip_address
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 from urllib.request import getproxies_environment, proxy_bypass_environment  # type: ignore[attr-defined]  # typeshed
 
@@ -24,6 +24,7 @@ from loader.export import Export, Format, files, stem
 from loader.mapping import Empty, RowMapping, Type
 from loader.network import Network, Proxy, tls_of
 from loader.quota import Pace, Quota, fitting, pace_of
+from loader.refresh import Missing, Rules
 from loader.target import Target, WholeTarget
 from loader.targets import find, known
 from loader.whole import Store
@@ -105,9 +106,46 @@ class LimitsTable(_Table):
 
 
 class CheckpointTable(_Table):
-    """`[checkpoint]`"""
+    """`[checkpoint]`. `keep`: of a refresh, the checkpoints of so many nights before."""
 
     path: _Path | None = None
+    keep: Annotated[int, Field(ge=0)] = 7
+
+
+def _most(value: object) -> str | int:
+    if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
+        return value
+    if isinstance(value, str) and re.fullmatch(r"[0-9]+(\.[0-9]+)?%", value):
+        return value
+    raise ValueError('a number of users, or a share of them such as "5%"')
+
+
+_UNITS = {"s": 1, "min": 60, "h": 3600, "d": 86_400, "w": 604_800}
+
+
+def _seconds(value: object) -> float:
+    found = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?) *(s|min|h|d|w)", value) if isinstance(value, str) else None
+    if found is None:
+        raise ValueError('a time such as "30d": a number and s, min, h, d or w')
+    return float(found[1]) * _UNITS[found[2]]
+
+
+class RefreshTable(_Table):
+    """`[refresh]`"""
+
+    mode: Literal["all", "changed"] = "all"
+    state: _Path | None = None
+    missing: Missing = "ignore"
+    max_missing: Annotated[str | int, PlainValidator(_most)] = "5%"
+    max_changed: Annotated[str | int, PlainValidator(_most)] | None = None
+    full_every: Annotated[float, PlainValidator(_seconds)] | None = None
+
+
+class NotifyTable(_Table):
+    """`[notify]`. `command`: with its arguments; as one text it is split as a shell would, and no shell runs it."""
+
+    command: Annotated[list[str], Field(min_length=1)] | Annotated[str, Field(min_length=1)] | None = None
+    timeout_s: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 60.0
 
 
 class NetworkTable(_Table):
@@ -127,6 +165,8 @@ class Settings(_Table):
     target: dict[str, Any] = Field(repr=False)  # it may hold secrets
     limits: LimitsTable = LimitsTable()
     checkpoint: CheckpointTable = CheckpointTable()
+    refresh: RefreshTable = RefreshTable()
+    notify: NotifyTable = NotifyTable()
     network: NetworkTable = NetworkTable()
     _folder: Path = PrivateAttr(default=Path())
 
@@ -156,12 +196,50 @@ class Settings(_Table):
         target = self.build_target()
         if not isinstance(target, WholeTarget):
             return None
+        return Store(self._beside(".state", f"what {target.api} accepted last"), target, self.base_url)
+
+    @property
+    def state_path(self) -> Path:
+        """Where a refresh keeps what the target acknowledged last."""
+        if self.refresh.state is None:
+            return self._beside(".state", "what the target acknowledged last")
+        path = self._folder / self.refresh.state
+        if path == self.checkpoint_path:
+            raise SettingsError("refresh.state: the checkpoint has that name; choose another")
+        return path
+
+    @property
+    def stale_state(self) -> Path | None:
+        """Where a refresh of this export would have left a state; None: nowhere."""
+        try:
+            return self.state_path
+        except SettingsError:
+            return None
+
+    @property
+    def refresh_rules(self) -> Rules | None:
+        """How a refresh goes; None: all users are sent each time."""
+        table = self.refresh
+        if table.mode == "all":
+            return None
+        return Rules(
+            self.state_path,
+            table.missing,
+            table.max_missing,
+            table.max_changed,
+            table.full_every,
+            self.checkpoint.keep,
+            self.build_target().write == "replace",
+        )
+
+    def _beside(self, suffix: str, what: str) -> Path:
+        """A file beside the export that has its name, or the checkpoint's if the export has none of its own."""
         export = self._folder / self.export.path
         has_name = self.export.path != "-" and not glob.has_magic(self.export.path)
-        path = export.parent / f"{stem(export)}.state" if has_name else self.checkpoint_path.with_suffix(".state")
+        path = export.parent / f"{stem(export)}{suffix}" if has_name else self.checkpoint_path.with_suffix(suffix)
         if path == self.checkpoint_path:
-            raise SettingsError(f"checkpoint.path: {path.name} is for what {target.api} accepted last; choose another")
-        return Store(path, target, self.base_url)
+            raise SettingsError(f"checkpoint.path: {path.name} is for {what}; choose another")
+        return path
 
     @property
     def api(self) -> type[Target]:
@@ -282,6 +360,7 @@ class Settings(_Table):
             "target.api": target.api,
             "target.base_url": self.base_url,
             "target.write": target.write,
+            **({"refresh.mode": self.refresh.mode} if self.refresh.mode != "all" else {}),
             **{f"target.{name}": value for name, value in target.identity().items()},
         }
 
@@ -367,6 +446,7 @@ def _check_target(settings: Settings) -> None:
         _check_url("target: where tokens come from", elsewhere.partition("?")[0])
     _check_limits(settings, built)
     _check_mapping(settings.mapping, built)
+    _check_refresh(settings.refresh, built)
 
 
 def _check_limits(settings: Settings, target: Target) -> None:
@@ -407,6 +487,15 @@ def _check_mapping(mapping: MappingTable, target: Target) -> None:
                 f"mapping.columns.{name} is not a field of {target.api}; it has {', '.join(target.columns)}"
                 f"{_guess(name, target.columns)}"
             )
+
+
+def _check_refresh(refresh: RefreshTable, target: Target) -> None:
+    if refresh.mode == "changed" and isinstance(target, WholeTarget):
+        raise SettingsError(f"refresh.mode: {target.api} takes the whole export in one request, changed or not")
+    if refresh.missing == "clear" and not target.null_removes:
+        raise SettingsError(
+            f'refresh.missing: nothing says that null removes an attribute at {target.api}; use "report"'
+        )
 
 
 def _check_url(key: str, url: object) -> None:

@@ -1,5 +1,6 @@
 """Row numbers as spans: which rows of an export are settled, and which are left."""
 
+from array import array
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator
 
@@ -15,8 +16,7 @@ class SpanSet:
 
     def __init__(self, spans: Iterable[tuple[int, int]] = (), *, in_order: bool = False) -> None:
         """`in_order`: the spans ascend by their first row, and need not all be held to be sorted."""
-        firsts: list[int] = []
-        lasts: list[int] = []
+        firsts, lasts = array("q"), array("q")  # of very many, after a night in which single rows changed
         for first, last in spans if in_order else sorted(spans):
             if lasts and first <= lasts[-1] + 1:
                 lasts[-1] = max(lasts[-1], last)
@@ -52,6 +52,17 @@ class SpanSet:
         """Is any row of `first` to `last` in the set?"""
         at = bisect_right(self._firsts, last) - 1
         return at >= 0 and self._lasts[at] >= first
+
+    def rest(self, first: int, last: int) -> list[int]:
+        """The rows of `first` to `last` that are not in the set."""
+        found: list[int] = []
+        at = max(bisect_right(self._firsts, first) - 1, 0)
+        while at < len(self._firsts) and self._firsts[at] <= last:
+            found.extend(range(first, self._firsts[at]))
+            first = max(first, self._lasts[at] + 1)
+            at += 1
+        found.extend(range(first, last + 1))
+        return found
 
     def __repr__(self) -> str:
         return f"SpanSet({', '.join(f'{first}-{last}' for first, last in self)})"

@@ -49,6 +49,8 @@ class Target(BaseModel):
     """The fields of a record where they are fixed, the key's first; `[mapping.columns]` says where they are."""
     note: ClassVar[str] = ""
     """What `check` says beside the names of the attributes that would be sent."""
+    null_removes: ClassVar[bool] = False
+    """Does null, as the value of an attribute, remove it there? Only then can what is gone be cleared."""
     declares: ClassVar[bool] = False
     """Must attributes be declared there before they are sent, so that a run asks first, by `probe`?"""
 

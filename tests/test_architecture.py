@@ -1,15 +1,23 @@
-"""Imports point down, the pure parts stay pure, and the sandbox stands beside it all. Read from the source, by AST."""
+"""Imports point down, the pure parts stay pure, and the sandbox stands beside it all. Read from the source, by AST.
+
+And nobody waits for modules that the command doesn't need: seen in processes of their own.
+"""
 
 import ast
+import subprocess
+import sys
 from collections.abc import Iterator, Mapping, Set
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
+import click
 import pytest
 
 import loader.errors
+from loader.checkpoint import Checkpoint
+from loader.cli import main
 
 ROOT = Path(loader.errors.__file__).parent
 
@@ -17,16 +25,17 @@ ROOT = Path(loader.errors.__file__).parent
 # "loader" is loader/__init__.py, `x.*` is the package x with all in it. A new module needs a place here.
 LAYERS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("errors", ("errors",)),
-    ("values", ("span", "record", "request", "outcome", "progress", "until", "keys")),
+    ("values", ("span", "record", "request", "outcome", "progress", "until", "keys", "digest", "echo")),
     ("decisions", ("batch", "ceiling", "retry", "tokens", "verdict", "target", "mapping")),
     ("tempo", ("quota", "rate", "concurrency", "optimum", "visit")),
     ("plug-ins", ("targets.*",)),
-    ("edges", ("export.*", "network", "transport", "checkpoint")),
+    ("edges", ("export.*", "network", "transport", "checkpoint", "spill", "state")),
     ("shell", ("lane", "reading", "resume", "client", "settle", "dispatch", "probe", "whole")),
+    ("refresh", ("scan", "compare", "clearing", "refresh")),
     ("settings", ("settings",)),
-    ("story", ("load", "results", "check", "corrections", "bench", "findings")),
+    ("story", ("load", "results", "check", "corrections", "bench", "findings", "plan", "notify")),
     ("public", ("loader", "testing")),
-    ("commands", ("screen", "cli", "demo", "__main__")),
+    ("commands", ("screen", "cli.*", "demo", "__main__")),
 )
 
 # Beside the layers: a sandbox that shared code with the loader would share its mistakes.
@@ -43,6 +52,17 @@ FORBIDDEN_IN_PURE = {
     *("asyncio", "anyio", "aiohttp", "aiolimiter", "concurrent", "threading", "multiprocessing", "subprocess"),
     *("os", "io", "pathlib", "shutil", "tempfile", "socket", "ssl", "sqlite3"),
     *("time", "random", "secrets", "logging"),
+}
+
+
+# Who only asks waits for none of these: together they take longer to import than all else that `loader status` does.
+FORBIDDEN_IN_QUESTIONS = {
+    *("aiohttp", "aiolimiter", "anyio", "asyncio", "numpy", "pyarrow", "pydantic", "rich", "ssl", "uvloop"),
+}
+# And for help the command line is enough.
+FORBIDDEN_IN_HELP = {
+    *FORBIDDEN_IN_QUESTIONS,
+    *("backports", "csv", "json", "msgspec", "orjson", "sqlite3"),
 }
 
 
@@ -170,6 +190,49 @@ def test_the_loader_keeps_to_its_layers() -> None:
 
     assert "errors" in sources
     assert violations(sources, packages) == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "forbidden"),
+    [
+        ("--help", FORBIDDEN_IN_HELP | {"loader.cli.run", "loader.sandbox"}),
+        ("--version", FORBIDDEN_IN_HELP | {"loader.cli.run", "loader.sandbox"}),
+        ("run --help", FORBIDDEN_IN_HELP),
+        ("status users.ckpt", FORBIDDEN_IN_QUESTIONS),
+        ("results users.ckpt", FORBIDDEN_IN_QUESTIONS),
+    ],
+)
+def test_who_only_asks_waits_for_nothing_else(tmp_path: Path, arguments: str, forbidden: Set[str]) -> None:
+    with Checkpoint.open(tmp_path / "users.ckpt", create=True):
+        pass
+    called = "import atexit, sys; atexit.register(lambda: print(*sys.modules)); from loader.cli import main; main()"
+
+    ended = subprocess.run(
+        [sys.executable, "-c", called, *arguments.split()], cwd=tmp_path, capture_output=True, text=True, check=True
+    )
+
+    loaded = ended.stdout.splitlines()[-1].split()
+    assert "loader.cli" in loaded
+    assert not forbidden & set(loaded)
+
+
+def test_a_load_waits_for_no_more_than_a_load_needs() -> None:
+    """Other formats, tables and the sandbox are for those who ask for them."""
+    called = "import sys, loader.settings, loader.load, loader.screen; print(*sys.modules)"
+
+    loaded = subprocess.run([sys.executable, "-c", called], capture_output=True, text=True, check=True).stdout.split()
+
+    assert {"loader.transport", "pyarrow.csv"} <= set(loaded)
+    assert not {"pyarrow.parquet", "rich.table", "loader.sandbox", "loader.check", "loader.bench"} & set(loaded)
+
+
+def test_help_tells_of_each_command_what_it_says_itself() -> None:
+    context = click.Context(main)
+
+    for name, stand_in in main.commands.items():
+        command = main.get_command(context, name)
+        assert command is not None
+        assert (name, stand_in.get_short_help_str(200)) == (command.name, command.get_short_help_str(200))
 
 
 def test_no_module_has_two_places() -> None:

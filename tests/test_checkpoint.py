@@ -18,7 +18,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from loader.batch import Batch
-from loader.checkpoint import VERSION, Checkpoint, Entry, ResultRow, lock
+from loader.checkpoint import VERSION, Checkpoint, Entry, ResultRow, Span, lock
 from loader.errors import CheckpointError
 from loader.outcome import WORTH_RETRYING, Code, Outcome, Settled
 from loader.record import Mark
@@ -343,3 +343,46 @@ def test_a_lock_keeps_others_out_until_its_holder_is_gone(tmp_path: Path) -> Non
             pass
 
     assert list(tmp_path.iterdir()) == []
+
+
+def test_what_a_load_begins_with_is_settled_a_span_at_a_time(tmp_path: Path) -> None:
+    """Rows in between that are not its own are left to be sent; whatever was there before is not."""
+    with Checkpoint.open(tmp_path / "c", create=True) as checkpoint:
+        checkpoint.commit([make.entry(make.batch("xyz"))])
+        spans = [Span(1, 4, 3, '["a",null,"c","d"]'), Span(6, 6, 1, '["f"]')]
+        checkpoint.begin_with(
+            Code.UNCHANGED, spans, [(2, "b", ["dept"]), (9, "z", ["dept", "site"])], refresh={"rows": 8}
+        )
+
+        assert [(row.row, row.user, row.code, row.attempts) for row in checkpoint.results()] == [
+            (1, "a", "UNCHANGED", 0),
+            (3, "c", "UNCHANGED", 0),
+            (4, "d", "UNCHANGED", 0),
+            (6, "f", "UNCHANGED", 0),
+        ]
+        assert checkpoint.settled() == SpanSet([(1, 1), (3, 4), (6, 6)])
+        assert checkpoint.counts() == {Code.UNCHANGED: 4}
+        assert checkpoint.cleared(1, 8) == [(2, "b", ["dept"])]
+        assert checkpoint.cleared(1, 99, 1) == [(2, "b", ["dept"])]
+        assert checkpoint.get("refresh") == {"rows": 8}
+
+
+def test_a_retry_leaves_unchanged_rows_alone(tmp_path: Path) -> None:
+    with Checkpoint.open(tmp_path / "c", create=True) as checkpoint:
+        checkpoint.begin_with(Code.UNCHANGED, [Span(1, 2, 2, '["a","b"]')], ())
+        checkpoint.commit([make.entry(make.batch("cd", 3), make.outcome(), make.outcome(Code.FAILED))])
+        checkpoint.put(finished_at=1.0)
+
+        assert checkpoint.reopen(WORTH_RETRYING) == 1
+        assert checkpoint.counts() == {Code.UNCHANGED: 2, Code.SUCCESS: 1}
+
+
+def test_users_come_by_their_outcome(tmp_path: Path) -> None:
+    with Checkpoint.open(tmp_path / "c", create=True) as checkpoint:
+        checkpoint.commit([make.entry(make.batch("abc"), make.outcome(), make.outcome(Code.FAILED), make.outcome())])
+
+        found = {
+            row + at: user for row, users in checkpoint.users(["SUCCESS"]) for at, user in enumerate(users) if user
+        }
+        assert found == {1: "a", 3: "c"}
+        assert [users for _, users in checkpoint.users(["FAILED"])] == [["b"]]

@@ -20,6 +20,7 @@ def test_a_span_set_is_the_set_of_its_rows(spans: list[tuple[int, int]], row: in
     assert bool(found) is bool(rows)
     assert (row in found) is (row in rows)
     assert found.overlaps(row, row + length) is any(number in rows for number in range(row, row + length + 1))
+    assert found.rest(row, row + length) == [number for number in range(row, row + length + 1) if number not in rows]
     assert found.first_hole() == min(set(range(1, 80)) - rows)
     assert found == SpanSet((number, number) for number in rows)
     assert found == SpanSet(iter(sorted(spans)), in_order=True)

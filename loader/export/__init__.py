@@ -11,7 +11,7 @@ from loader.errors import ExportError, LoaderError, Stopped
 from loader.export.columnar import Columnar
 from loader.export.delimited import Delimited
 from loader.export.lines import Lines
-from loader.export.rows import Place, Reader
+from loader.export.rows import Place, Reader, Unit, Wanted
 from loader.export.source import STDIN, SUFFIXES, Compression, Fingerprint, Source
 from loader.export.split import CHUNK_BYTES
 from loader.mapping import RowMapping, others
@@ -87,7 +87,7 @@ class Export:
         """Raise ExportError if a file can't be read, or doesn't fit the mapping or the other files."""
         first: list[str] | None = None
         for file in range(len(self.paths)):
-            reader = self._reader(file, mapping)
+            reader = self._reader(self._source(file).glance(), mapping)
             columns = reader.columns()
             if columns is not None and mapping.attributes is None:
                 first = first or columns
@@ -105,7 +105,7 @@ class Export:
         """The attributes that would be sent, as far as that is known before the rows are read. None: it isn't."""
         if mapping.attributes is not None:
             return list(mapping.attributes)
-        columns = self._reader(0, mapping).columns()
+        columns = self._reader(self._source(0), mapping).columns()
         return None if columns is None else others(columns, mapping.user)
 
     def rows(self, mapping: RowMapping, start: Mark | None = None, settled: SpanSet | None = None) -> Iterator[Rows]:
@@ -119,10 +119,21 @@ class Export:
         for file in range(place.file, len(self.paths)):
             if file > place.file:
                 place.begin(file)
-            for rows in self._reader(file, mapping).blocks(place, settled or SpanSet()):
+            for rows in self._reader(self._source(file), mapping).blocks(place, settled or SpanSet()):
                 rows.position += before
                 yield rows
             before += self._source(file).fingerprint().size
+
+    def units(self, mapping: RowMapping, wanted: Wanted = lambda _first, _count: None) -> Iterator[Unit]:
+        """The rows as units that are read elsewhere, in order, and `wanted` rows alone. Blocking: for a thread.
+
+        Raises as rows() does.
+        """
+        first = 1
+        for file in range(len(self.paths)):
+            for unit in self._reader(self._source(file), mapping).units(first, wanted):
+                yield unit
+                first = unit.first + unit.rows
 
     def is_same_up_to(self, marks: Sequence[Mark], mapping: RowMapping) -> bool:
         """Does the export hold, up to the last mark, what was read when the marks were made? Reads it."""
@@ -138,8 +149,7 @@ class Export:
             return False
         return not wanted
 
-    def _reader(self, file: int, mapping: RowMapping) -> Reader:
-        source = self._source(file)
+    def _reader(self, source: Source, mapping: RowMapping) -> Reader:
         match self.format:
             case "parquet" | "arrow":
                 return Columnar(source, mapping, self.format)

@@ -1,15 +1,17 @@
 """Parquet and Arrow IPC files: typed columns, read a batch of rows at a time, from any batch on."""
 
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.ipc
-import pyarrow.parquet
+from numpy.typing import NDArray
 
 from loader.errors import ExportError, Stopped
-from loader.export.rows import Place
+from loader.export.rows import Place, Read, Unit, Wanted, rows_without
 from loader.export.source import Source
 from loader.export.typed import TypedMapper
 from loader.mapping import RowMapping
@@ -51,10 +53,24 @@ class Columnar:
                 f"{name} is damaged behind row {place.offset:,} ({_line(error)}); all before are kept"
             ) from error
 
+    def units(self, first: int, wanted: Wanted) -> Iterator[Unit]:
+        schema, opened = self._open()
+        mapper = TypedMapper(self._mapping, schema)
+        offset = 0
+        try:
+            for block in opened.batches(0, mapper.columns):
+                rows = wanted(first, block.num_rows)
+                yield Unit(first, block.num_rows, partial(_read, block, rows, mapper))
+                first += block.num_rows
+                offset += block.num_rows
+        except _ERRORS as error:
+            name = self._source.name
+            raise Stopped(f"{name} is damaged behind row {offset:,} ({_line(error)}); all before are kept") from error
+
     def _rows(self, block: pa.RecordBatch, mapper: TypedMapper, place: Place, settled: SpanSet, position: int) -> Rows:
         mapped = mapper.map(block)
         first, offset = place.row, place.offset
-        end = place.move_rows(block.num_rows, b"\n".join(mapped.records))
+        end = place.move_rows(block.num_rows, mapped.records.inside)
         drop = set(mapped.problems)
         aside = [
             Settled(
@@ -67,15 +83,9 @@ class Columnar:
         if settled.overlaps(first, place.row - 1):
             drop |= {at for at in range(block.num_rows) if first + at in settled}
             aside = [item for item in aside if item.row not in settled]
-        keep = [at for at in range(block.num_rows) if at not in drop] if drop else range(block.num_rows)
-        return Rows(
-            [first + at for at in keep],
-            [mapped.users[at] for at in keep],
-            [mapped.records[at] for at in keep],
-            aside,
-            end,
-            position,
-        )
+        rows = rows_without(drop, range(first, first + block.num_rows), mapped, aside, end)
+        rows.position = position
+        return rows
 
     def _open(self) -> "tuple[pa.Schema, _Parquet | _Arrow]":
         self._source.fingerprint()  # says it if the file isn't there
@@ -89,7 +99,9 @@ class Columnar:
 
 class _Parquet:
     def __init__(self, path: Path) -> None:
-        self._file = pa.parquet.ParquetFile(path)
+        import pyarrow.parquet  # late: it takes as long to import as all of Arrow, and a CSV is loaded without it
+
+        self._file = pyarrow.parquet.ParquetFile(path)
         self.schema = self._file.schema_arrow
 
     def total(self) -> int:
@@ -155,6 +167,13 @@ def _sound(batch: pa.RecordBatch) -> pa.RecordBatch:
             column = column.view(pa.large_binary())
         column.validate(full=True)
     return batch
+
+
+def _read(block: pa.RecordBatch, rows: NDArray[np.int64] | None, mapper: TypedMapper) -> Read:
+    """The rows of a block, or some of them, as keys and values."""
+    if rows is None:
+        return Read(np.arange(block.num_rows), mapper.values(block))
+    return Read(rows, mapper.values(block.take(pa.array(rows))))
 
 
 def _line(error: BaseException) -> str:

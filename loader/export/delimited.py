@@ -4,17 +4,20 @@ import csv
 import io
 import json
 from collections.abc import Iterator
+from functools import partial
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.csv
+from numpy.typing import NDArray
 
 from loader.errors import ExportError
-from loader.export.rows import Place, assemble
+from loader.export.rows import Place, Read, Unit, Wanted, assemble, unsettled
 from loader.export.source import BOM, Source
 from loader.export.split import Cut, Splitter
-from loader.mapping import ColumnMapper, Mapped, Problem, RowMapping
+from loader.mapping import NO_VALUES, ColumnMapper, Mapped, Problem, RowMapping
 from loader.outcome import Code
-from loader.record import Mark, Rows
+from loader.record import Mark, Records, Rows
 from loader.span import SpanSet
 
 #: csv.reader's own limit is 128 KiB a field; a row's length is bounded already.
@@ -39,17 +42,37 @@ class Delimited:
         mapper = ColumnMapper(self._mapping, header)
         self._check_names(header, mapper.columns)
         for cut in Splitter(self._delimiter, self._max).cuts(self._source.chunks(place.offset)):
-            bad, table = self._parse(cut, header, mapper)
-            mapped = mapper.map(table) if table.num_rows else Mapped([], [], {})
-            rows = assemble(cut, bad, mapped, place, self._source.name, settled)
+            part, numbers = unsettled(cut, place, settled)
+            bad, table = self._parse(part, header, mapper)
+            mapped = mapper.map(table) if table.num_rows else Mapped([], Records.of([]), {})
+            rows = assemble(cut, part, numbers, bad, mapped, place, self._source.name)
             rows.position = self._source.position
             yield rows
+
+    def units(self, first: int, wanted: Wanted) -> Iterator[Unit]:
+        place = Place(Mark())
+        header = self._header(place)
+        mapper = ColumnMapper(self._mapping, header)
+        for cut in Splitter(self._delimiter, self._max).cuts(self._source.chunks(place.offset)):
+            if len(cut.starts):
+                rows = wanted(first, len(cut.starts))
+                yield Unit(first, len(cut.starts), partial(self._read, cut, rows, header, mapper))
+            first += len(cut.starts)
+
+    def _read(self, cut: Cut, rows: NDArray[np.int64] | None, header: list[str], mapper: ColumnMapper) -> Read:
+        """The rows of a cut, or some of them, as keys and values."""
+        positions = np.arange(len(cut.starts)) if rows is None else rows
+        bad, table = self._parse(cut if rows is None else cut.pick(rows.tolist()), header, mapper)
+        if bad:
+            positions = np.delete(positions, sorted(bad))
+        values = mapper.values(table) if table.num_rows else NO_VALUES
+        return Read(positions, values, [problem.user for problem in bad.values()])
 
     def _header(self, place: Place) -> list[str]:
         """The columns' names; `place`, at the file's beginning, moves behind them. Raises ExportError."""
         name = self._source.name
         place.move(self._source.byte_order_mark())
-        for cut in Splitter(self._delimiter, self._max).cuts(self._source.chunks(place.offset)):
+        for cut in Splitter(self._delimiter, self._max).cuts(self._source.glance().chunks(place.offset)):
             if len(cut.starts) == 0:
                 place.move(cut.data)
                 continue
@@ -95,17 +118,20 @@ class Delimited:
         """A cut's broken rows, by position, and a table of the others."""
         bad = dict(cut.bad)
         try:
-            table = self._table(cut.records(bad), header, mapper)
-        except pa.ArrowInvalid:  # Arrow can tell which rows are ragged, but breaks off at one that isn't UTF-8
-            bad |= self._ragged(cut, len(header))
-            table = self._table(cut.records(bad), header, mapper)
+            table = self._table(cut.records(bad), header, mapper, pa.string())
+        except pa.ArrowInvalid:  # something is not UTF-8, or a row is ragged: of which Arrow would only see the first
+            try:
+                table = self._table(cut.records(bad), header, mapper, pa.binary())
+            except pa.ArrowInvalid:
+                bad |= self._ragged(cut, len(header))
+                table = self._table(cut.records(bad), header, mapper, pa.binary())
         if table.num_rows + len(bad) != len(cut.starts):
             raise AssertionError(f"{len(cut.starts)} rows were cut, {table.num_rows} + {len(bad)} were parsed")
         place = header.index(mapper.columns[0])
         return {at: Problem(Code.REJECTED, bad[at], self._key(cut, at, place)) for at in bad}, table
 
-    def _table(self, data: bytes, header: list[str], mapper: ColumnMapper) -> pa.Table:
-        """Records as the columns that the mapping reads. Raises ArrowInvalid if one is ragged."""
+    def _table(self, data: bytes, header: list[str], mapper: ColumnMapper, kind: pa.DataType) -> pa.Table:
+        """Records as the columns that the mapping reads. Raises ArrowInvalid if one is ragged, or not of this kind."""
         if not data:
             return pa.table({})
         if data.startswith(BOM):  # Arrow leaves a byte order mark out wherever a block begins; here it is a row's own
@@ -118,7 +144,7 @@ class Delimited:
                 delimiter=self._delimiter, newlines_in_values=True, ignore_empty_lines=False
             ),
             convert_options=pyarrow.csv.ConvertOptions(
-                column_types=dict.fromkeys(names, pa.binary()),
+                column_types=dict.fromkeys(names, kind),
                 include_columns=[str(header.index(column)) for column in mapper.columns],
             ),
         ).rename_columns(mapper.columns)

@@ -1,11 +1,15 @@
 """NDJSON and JSON: a record a line, or an element of an array, each an object whose values pass through as they are."""
 
 from collections.abc import Iterator
+from functools import partial
 from itertools import islice
+
+import numpy as np
+from numpy.typing import NDArray
 
 from loader.errors import ExportError, Stopped
 from loader.export.elements import elements
-from loader.export.rows import Place, assemble
+from loader.export.rows import Place, Read, Unit, Wanted, assemble, unsettled
 from loader.export.source import Source
 from loader.export.split import Cut, Splitter
 from loader.mapping import LineMapper, Problem, RowMapping
@@ -37,13 +41,21 @@ class Lines:
             place.move(self._source.byte_order_mark())
             mapper.check(islice(self._first(place.offset), _CHECKED))
         for cut in self._cuts(place.offset, inside=not is_whole):
-            bad = {at: Problem(Code.REJECTED, reason) for at, reason in cut.bad.items()}
-            rows = assemble(cut, bad, mapper.map(_texts(cut)), place, self._source.name, settled)
+            part, numbers = unsettled(cut, place, settled)
+            bad = {at: Problem(Code.REJECTED, reason) for at, reason in part.bad.items()}
+            rows = assemble(cut, part, numbers, bad, mapper.map(_texts(part)), place, self._source.name)
             rows.position = self._source.position
             if place.row > first:  # not before the first row: a file of blank lines is refused before any block
                 yield rows
         if is_whole and place.row == first and not self._is_array:
             raise ExportError(f"{self._source.name} is empty")
+
+    def units(self, first: int, wanted: Wanted) -> Iterator[Unit]:
+        mapper = LineMapper(self._mapping)
+        for cut in self._cuts(len(self._source.byte_order_mark())):
+            if len(cut.starts):
+                yield Unit(first, len(cut.starts), partial(_read, cut, wanted(first, len(cut.starts)), mapper))
+            first += len(cut.starts)
 
     def _cuts(self, offset: int, *, inside: bool = False) -> Iterator[Cut]:
         chunks = self._source.chunks(offset)
@@ -58,6 +70,13 @@ class Lines:
                 yield from _texts(cut)
         except Stopped:
             pass  # it breaks off: those who read it are told
+
+
+def _read(cut: Cut, rows: NDArray[np.int64] | None, mapper: LineMapper) -> Read:
+    """The rows of a cut, or some of them, as keys and values."""
+    positions = np.arange(len(cut.starts)) if rows is None else rows
+    part = cut if rows is None else cut.pick(rows.tolist())
+    return Read(np.delete(positions, sorted(part.bad)), mapper.values(_texts(part)))
 
 
 def _texts(cut: Cut) -> list[bytes]:

@@ -1,18 +1,48 @@
 """What every format does alike: number the rows, put broken ones aside, drop those settled before, chain the hash."""
 
 import hashlib
-from collections.abc import Iterator
-from typing import Protocol
+from collections.abc import Callable, Collection, Iterator, Sequence
+from typing import NamedTuple, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
 
 from loader.export.split import Cut, count_lines
-from loader.mapping import Mapped, Problem
+from loader.mapping import Mapped, Problem, Values
 from loader.outcome import Outcome, Settled
 from loader.record import Mark, Rows
 from loader.span import SpanSet
 
 
+class Read(NamedTuple):
+    """Rows as keys and values. `positions`: where each stands among the rows that were cut off, in ascending order.
+
+    `strangers`: the keys, as far as they can be told, of rows that are too broken to stand among the others.
+    """
+
+    positions: NDArray[np.int64]
+    values: Values
+    strangers: Sequence[str] = ()
+
+
+class Unit(NamedTuple):
+    """Rows that are cut off and not read yet: so many, the first numbered `first`. Any thread may `read`."""
+
+    first: int
+    rows: int
+    read: Callable[[], Read]
+
+
+#: Which of so many rows, from the one with this number on, are wanted: their positions, or None for all.
+Wanted = Callable[[int, int], NDArray[np.int64] | None]
+
+
 class Reader(Protocol):
     """One file of a format."""
+
+    def units(self, first: int, wanted: Wanted) -> Iterator[Unit]:
+        """The whole file as units, of which `wanted` rows are read. Its first row has the number `first`."""
+        ...
 
     def blocks(self, place: "Place", settled: SpanSet) -> Iterator[Rows]:
         """Blocks of rows from `place` on, without the rows settled before. Raises ExportError, Stopped."""
@@ -23,9 +53,12 @@ class Reader(Protocol):
         ...
 
 
-def hash_from(digest: str) -> "hashlib.blake2b":
-    """The hash of the bytes behind a mark with `digest`: chained, it is the hash of all that was read."""
-    return hashlib.blake2b(key=digest.encode(), digest_size=16)
+def hash_from(digest: str) -> "hashlib._Hash":
+    """The hash of the bytes behind a mark with `digest`: chained, it is the hash of all that was read.
+
+    SHA-256, as many processors have it built in: half of what BLAKE2b takes.
+    """
+    return hashlib.sha256(digest.encode())
 
 
 class Place:
@@ -45,7 +78,7 @@ class Place:
         """Go to the beginning of another file; rows and hash go on."""
         self.file, self.offset, self.line = file, 0, 1
 
-    def move_rows(self, rows: int, data: bytes) -> Mark | None:
+    def move_rows(self, rows: int, data: bytes | memoryview) -> Mark | None:
         """Go behind so many rows of a file without lines, whose content is `data`."""
         self.row += rows
         self.offset += rows
@@ -68,31 +101,45 @@ class Place:
         return mark
 
 
-def assemble(cut: Cut, bad: dict[int, Problem], mapped: Mapped, place: Place, name: str, settled: SpanSet) -> Rows:
-    """The rows of one cut, and `place` moves behind them: `bad` by position among all rows, `mapped` the others.
+def unsettled(cut: Cut, place: Place, settled: SpanSet) -> tuple[Cut, Sequence[int]]:
+    """The rows of a cut that are not settled, and their numbers: of the others nothing but the bytes is needed."""
+    numbers = range(place.row, place.row + len(cut.starts))
+    if not settled.overlaps(place.row, place.row + len(cut.starts) - 1):
+        return cut, numbers
+    left = settled.rest(place.row, place.row + len(cut.starts) - 1)
+    return cut.pick([number - place.row for number in left]), left
 
-    Every message gets the file's name and the physical line.
+
+def assemble(
+    cut: Cut, part: Cut, numbers: Sequence[int], bad: dict[int, Problem], mapped: Mapped, place: Place, name: str
+) -> Rows:
+    """The rows of one cut, and `place` moves behind them. `part`: those that aren't settled, with their `numbers`.
+
+    `bad` by position among these, `mapped` the others. Every message gets the file's name and the physical line.
     """
-    count = len(cut.starts)
-    first, line = place.row, place.line
-    end = place.move(cut.data, count, is_open=cut.is_open)
-    positions = [at for at in range(count) if at not in bad] if bad else range(count)
-    numbers = [first + at for at in positions] if bad else list(range(first, first + count))
-    users, records, aside = mapped.users, mapped.records, []
+    line = place.line
+    end = place.move(cut.data, len(cut.starts), is_open=cut.is_open)
+    positions = [at for at in range(len(numbers)) if at not in bad] if bad else range(len(numbers))
+    aside = []
     problems = bad | {positions[at]: problem for at, problem in mapped.problems.items()}
     if problems:
         ordered = sorted(problems)
-        for at, before in zip(ordered, cut.lines(ordered), strict=True):
+        for at, before in zip(ordered, part.lines(ordered), strict=True):
             problem = problems[at]
             where = f"{name} line {line + before}: "
-            aside.append(Settled(first + at, problem.user, Outcome(problem.code, where + problem.reason)))
-    drop = set(mapped.problems)
-    if settled.overlaps(first, first + count - 1):
-        drop |= {at for at, number in enumerate(numbers) if number in settled}
-        aside = [item for item in aside if item.row not in settled]
+            aside.append(Settled(numbers[at], problem.user, Outcome(problem.code, where + problem.reason)))
+    if bad:
+        numbers = [numbers[at] for at in positions]
+    return rows_without(mapped.problems, numbers, mapped, aside, end)
+
+
+def rows_without(
+    drop: Collection[int], numbers: Sequence[int], mapped: Mapped, aside: list[Settled], end: Mark | None
+) -> Rows:
+    """A block of mapped rows, but for those at the positions `drop`."""
+    users, records = mapped.users, mapped.records
     if drop:
-        keep = [at for at in range(len(numbers)) if at not in drop]
-        numbers = [numbers[at] for at in keep]
-        users = [users[at] for at in keep]
-        records = [records[at] for at in keep]
+        numbers = [number for at, number in enumerate(numbers) if at not in drop]
+        users = [user for at, user in enumerate(users) if at not in drop]
+        records = records.without(drop)
     return Rows(numbers, users, records, aside, end)

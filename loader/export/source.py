@@ -9,7 +9,7 @@ import select
 import sys
 import zlib
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any, BinaryIO, Literal, NamedTuple, Protocol
@@ -32,6 +32,7 @@ STDIN = Path("-")
 
 BOM = b"\xef\xbb\xbf"
 _RAW_BYTES = 1 << 18
+_GLANCE_BYTES = 1 << 15
 _LOOK_UP_S = 0.2
 #: What stdin can be read again of: its beginning, where the header stands, and what was read last.
 REPLAYED_BYTES = 8 << 20
@@ -91,7 +92,8 @@ class Source:
     """One file, or stdin. `position` is how far it has been read, in bytes as stored.
 
     `compression` None: told by its first bytes. `encoding`: of the text; what comes out is UTF-8, and bytes that don't
-    fit the encoding come out as they are, so that a row that holds one is seen to be bad.
+    fit the encoding come out as they are, so that a row that holds one is seen to be bad. `is_glance`: no more than the
+    beginning is wanted, so plain bytes come in small chunks.
     """
 
     path: Path
@@ -99,6 +101,11 @@ class Source:
     chunk_bytes: int = CHUNK_BYTES
     encoding: str = "utf-8"
     position: int = 0
+    is_glance: bool = False
+
+    def glance(self) -> "Source":
+        """The same, for a look at its beginning. What is packed is unpacked as ever, so that damage shows."""
+        return replace(self, position=0, is_glance=True)
 
     @property
     def is_stdin(self) -> bool:
@@ -145,7 +152,7 @@ class Source:
     def byte_order_mark(self) -> bytes:
         """The mark with which spreadsheets begin a text, or nothing."""
         begin = b""
-        for chunk in self.chunks():
+        for chunk in self.glance().chunks():
             begin += chunk
             if len(begin) >= len(BOM):
                 break
@@ -159,7 +166,8 @@ class Source:
         return self._plain(file, 0) if compression is None else self._unpacked(file, compression)
 
     def _plain(self, file: BinaryIO, offset: int) -> Iterator[bytes]:
-        while chunk := file.read(self.chunk_bytes - offset % self.chunk_bytes):
+        size = min(_GLANCE_BYTES, self.chunk_bytes) if self.is_glance else self.chunk_bytes
+        while chunk := file.read(size - offset % size):
             offset += len(chunk)
             self.position = offset
             yield chunk

@@ -7,7 +7,7 @@ long) costs that one line: reading goes on at the next.
 """
 
 import re
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -44,6 +44,11 @@ class Cut(NamedTuple):
     def text(self, at: int) -> bytes:
         """Row `at` as it came, without its line end."""
         return self.data[int(self.starts[at]) : int(self.ends[at])].rstrip(b"\r\n")
+
+    def pick(self, rows: Sequence[int]) -> "Cut":
+        """The same bytes, of which only some rows count, which ascend."""
+        bad = {at: self.bad[row] for at, row in enumerate(rows) if row in self.bad} if self.bad else {}
+        return self._replace(starts=self.starts[rows], ends=self.ends[rows], bad=bad)
 
     def records(self, leave_out: Collection[int]) -> bytes:
         """The rows without those left out, and nothing else."""
@@ -220,11 +225,13 @@ def _without_last_return(data: bytes) -> int:
 def _blank(data: bytes, starts: NDArray[np.int64], ends: NDArray[np.int64]) -> NDArray[np.bool_]:
     """Rows with nothing before their line end (of one byte, or CRLF)."""
     sizes = ends - starts
+    if sizes.min(initial=3) > len(b"\r\n"):
+        return np.zeros(len(starts), bool)
     blank: NDArray[np.bool_] = sizes == 1
     if blank.any():  # the last row of a file may be one byte without a line end
         buf = np.frombuffer(data, np.uint8)
         blank &= np.isin(buf[np.minimum(starts, len(data) - 1)], (_LF, _CR))
-    if b"\r\n" in data:
+    if b"\r" in data and b"\r\n" in data:  # one byte is found ten times as fast as two
         buf = np.frombuffer(data, np.uint8)
         pair = sizes == 2
         pair[pair] = (buf[starts[pair]] == _CR) & (buf[starts[pair] + 1] == _LF)

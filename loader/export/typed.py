@@ -8,21 +8,26 @@ row; inside lists and the like msgspec makes `null` and base64 of them.
 from collections.abc import Callable, Mapping
 
 import msgspec
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from loader.errors import ExportError
 from loader.mapping import (
+    Column,
     Joiner,
     Mapped,
+    Part,
     Problem,
     RowMapping,
     Type,
+    Values,
     check_columns,
     check_names,
     json_strings,
     others,
     reject,
+    reject_blank,
     text_of,
 )
 from loader.record import json_string
@@ -127,7 +132,6 @@ class TypedMapper:
                 raise ExportError(f"the export has two columns {column!r}; rename one of them")
             check_type(column, schema.field(column).type)
         self._joiner = Joiner(mapping)
-        self._prefixes = {name: pa.scalar(json_string(name).decode() + ":") for name in self._attributes}
 
     @property
     def columns(self) -> list[str]:
@@ -139,7 +143,7 @@ class TypedMapper:
         problems: dict[int, Problem] = {}
         keys = self._keys(block.column(self._user), problems)
         parts = [
-            pc.binary_join_element_wise(self._prefixes[name], value_of(block.column(column), column, problems), "")
+            Part(json_string(name).decode() + ":", value_of(block.column(column), column, problems), "")
             for name, column in self._attributes.items()
         ]
         mapped = self._joiner.join(keys, parts, problems)
@@ -150,14 +154,22 @@ class TypedMapper:
             problems[at] = problem._replace(user=_shown(raw[at].as_py()))
         return mapped
 
+    def values(self, block: pa.RecordBatch) -> Values:
+        """The same block, not put together."""
+        problems: dict[int, Problem] = {}
+        keys = self._keys(block.column(self._user), problems)
+        columns = {
+            name: Column(None, value_of(block.column(column), column, problems))
+            for name, column in self._attributes.items()
+        }
+        return Values(keys, columns, np.array(sorted(problems), np.int64))
+
     def _keys(self, column: pa.Array, problems: dict[int, Problem]) -> pa.StringArray:
         if is_text(column.type):
             keys = text_of(_binary(column), self._user, problems)
         else:
             keys = column.cast(pa.string()).fill_null("")
-        blank = pc.equal(pc.binary_length(pc.utf8_trim_whitespace(keys)), 0)
-        if blank.true_count:
-            reject(problems, blank, f"{self._key} is empty (column {self._user!r})")
+        reject_blank(problems, keys, f"{self._key} is empty (column {self._user!r})")
         return keys
 
 

@@ -116,6 +116,7 @@ class Scim(OAuth2Target):
     """
 
     api: ClassVar[str] = "scim"
+    null_removes: ClassVar[bool] = True
     schemes: ClassVar[Mapping[str, Scheme]] = {
         "bearer": Scheme(("token",), headers=bearer_headers),
         "basic": Scheme(("key_id", "secret"), headers=basic_headers),

@@ -109,3 +109,22 @@ def test_the_position_counts_bytes_as_stored(tmp_path: Path) -> None:
 
     assert len(data) == made.position
     assert Fingerprint(len(data), (tmp_path / "x.gz").stat().st_mtime_ns) == made.fingerprint()
+
+
+def test_a_glance_takes_little(tmp_path: Path) -> None:
+    """Before a load its export is looked at several times: nobody waits for that, and none of it counts as read."""
+    made = source(tmp_path / "x.csv", DATA * 100, len(DATA) * 100)
+
+    assert len(next(made.glance().chunks())) < len(DATA) * 10
+    assert b"".join(made.glance().chunks()) == DATA * 100
+    assert made.position == 0
+
+
+def test_what_is_packed_breaks_off_at_its_last_byte(tmp_path: Path) -> None:
+    """However often its beginning was looked at before."""
+    data = gzip.compress(b"email,d\n" + b"ann,1\n" * 1000)[:-10]
+    made = source(tmp_path / "x.csv.gz", data)
+    made.byte_order_mark()
+
+    with pytest.raises(Stopped, match=f"ends at byte {len(data)} "):
+        list(made.chunks())

@@ -1,0 +1,83 @@
+"""How a run ended, in one line, as JSON, and for a command that tells somebody."""
+
+import json
+import os
+import shlex
+import subprocess
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from loader.checkpoint import Checkpoint
+from loader.errors import LoaderError
+from loader.outcome import GOOD
+from loader.progress import duration
+
+
+def summary(path: Path, began: float, status: int, message: str) -> dict[str, Any]:
+    """How a run ended that began at `began`, unix time. `message`: why it did not go well, "" if it did.
+
+    A checkpoint that this run has not touched is not told of.
+    """
+    found: dict[str, Any] = {
+        "exit_status": status,
+        "message": message,
+        "seconds": round(time.time() - began, 1),
+        "ended_at": round(time.time(), 3),
+        "checkpoint": str(path),
+        "export": None,
+        "finished": False,
+        "rows": 0,
+        "outcomes": {},
+        "failures": 0,
+        "refresh": None,
+    }
+    if status == 2 or not path.is_file():  # nothing was sent: what the checkpoint holds is of a run before
+        return found
+    try:
+        with Checkpoint.open(path, create=False) as checkpoint:  # to read alone would leave its log behind
+            counts = checkpoint.counts()
+            compared = checkpoint.get("refresh")
+            return found | {
+                "export": checkpoint.get("path"),
+                "finished": checkpoint.get("finished_at") is not None,
+                "rows": sum(counts.values()),
+                "outcomes": {code.value: count for code, count in counts.items()},
+                "failures": sum(count for code, count in counts.items() if code not in GOOD),
+                "refresh": compared
+                and {name: value for name, value in compared.items() if name not in ("night", "clears")},
+            }
+    except LoaderError:  # it ended because of that, and `message` says so
+        return found
+
+
+def summary_line(state: Mapping[str, Any]) -> str:
+    """The same in one line."""
+    counts = sorted(state["outcomes"].items(), key=lambda item: -item[1])
+    outcomes = ", ".join(f"{count:,} {code}" for code, count in counts if count)
+    parts = [f"exit status {state['exit_status']}", f"{state['rows']:,} rows" + (f": {outcomes}" if outcomes else "")]
+    parts.append(f"{duration(state['seconds'])} gone")
+    if state["message"]:
+        parts.append(state["message"].splitlines()[0])
+    return "loader: " + "; ".join(parts)
+
+
+def notify(command: str | list[str], timeout_s: float, state: Mapping[str, Any], say: Callable[[str], None]) -> None:
+    """Run the command, with the summary as JSON on its stdin. Its own failure is said, and changes nothing."""
+    try:
+        words = shlex.split(command) if isinstance(command, str) else list(command)
+        ended = subprocess.run(
+            words,
+            input=json.dumps(state).encode(),
+            env={**os.environ, "LOADER_EXIT_STATUS": str(state["exit_status"]), "LOADER_SUMMARY": summary_line(state)},
+            timeout=timeout_s,
+            check=False,
+        )
+    except (OSError, ValueError) as error:
+        say(f"notify.command: can't run it: {getattr(error, 'strerror', None) or error}")
+    except subprocess.TimeoutExpired:
+        say(f"notify.command: it was ended, as it took longer than notify.timeout_s = {timeout_s:g}")
+    else:
+        if ended.returncode:
+            say(f"notify.command: it ended with {ended.returncode}")

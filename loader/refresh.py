@@ -1,0 +1,515 @@
+"""The nightly refresh: what the target acknowledged last is not sent again.
+
+    state ──► compare ──► guards ──► new state ──► checkpoint ──► load ──► marks in the state
+    of last night         refuse     who is sent   UNCHANGED               who was acknowledged
+                                     has no mark
+
+In this order, so that a run may end anywhere: the state never says more than the target has said. A comparison settles
+the unchanged rows in the checkpoint; behind that it is a load like any other, that goes on, is retried and tells its
+results. `loader plan` compares, too, and goes no further.
+"""
+
+import csv
+import os
+import re
+import secrets
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
+from fractions import Fraction
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from loader import digest
+from loader.checkpoint import Checkpoint, Span, lock
+from loader.clearing import amended
+from loader.compare import Comparison, Counts, Found, Gone, match
+from loader.digest import Digester
+from loader.errors import CheckpointError, Refused, Stopped
+from loader.export import Export
+from loader.mapping import RowMapping, json_strings
+from loader.outcome import Code
+from loader.progress import duration
+from loader.resume import Resume, begin, differing, reopen, set_aside, standing
+from loader.span import SpanSet
+from loader.spill import PARTITIONS, Spill, Table
+from loader.state import (
+    ACKED,
+    CLEARED,
+    MARKS,
+    MOST_ROWS,
+    TAKEN,
+    Draft,
+    State,
+    held_at,
+    names_of,
+    rows_of,
+    sync_folder,
+    told,
+)
+
+Missing = Literal["ignore", "report", "clear"]
+
+#: Users' keys are hashed so many at a time.
+_KEYS = 20_000
+
+#: Of those who are gone, so many are named in a message.
+_SHOWN = 5
+
+_ASIDE = re.compile(r"\.[0-9]{8}-[0-9]{6}(-[0-9]+)?")
+
+
+class Rules(NamedTuple):
+    """`[refresh]`. `state`: the file; `is_replaced`: an attribute that isn't sent is lost at the target.
+
+    `keep`: the checkpoints of so many nights before.
+    """
+
+    state: Path
+    missing: Missing = "ignore"
+    max_missing: str | int = "5%"
+    max_changed: str | int | None = None
+    full_every_s: float | None = None
+    keep: int = 7
+    is_replaced: bool = False
+
+
+class Options(NamedTuple):
+    """What a run is told. `fresh`: start over, `even_unfinished`: a load that isn't finished, too."""
+
+    is_full: bool = False
+    fresh: bool = False
+    even_unfinished: bool = False
+
+
+_PLAIN = Options()
+
+
+class Compared(NamedTuple):
+    """What a comparison found, and of what. `full`: why all users are sent, "" if that isn't so."""
+
+    night: str
+    found: Found
+    before: State | None
+    full: str
+    full_at: float
+    secret: bytes
+    comparison: Comparison
+
+
+@dataclass(frozen=True)
+class Refresh:
+    """The refresh of one export. `say` tells people; `watch` is told how many rows are read."""
+
+    rules: Rules
+    identity: dict[str, Any]
+    export: Export
+    mapping: RowMapping
+    say: Callable[[str], None]
+    watch: Callable[[int], None] = lambda _rows: None
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Keep other runs off the state for as long as this lasts. Raises Refused if that can't be."""
+        if self.export.is_stdin:
+            raise Refused(
+                'refresh.mode = "changed" reads the export twice, which stdin does not allow: give it as a file'
+            )
+        folder = self.rules.state.absolute().parent
+        if not os.access(folder, os.W_OK):
+            raise Refused(f"refresh.state: {folder} is not there, or can't be written to")
+        with lock(self.rules.state):
+            yield
+
+    # Before a load
+
+    def is_new(self, path: Path) -> bool:
+        """Does tonight's load begin with this run? Else the checkpoint at `path` holds a part of it, or forbids it."""
+        stands = standing(path, self.identity, self.export, self.mapping)
+        if stands in ("finished", "outdated") or not path.exists():
+            return True
+        with Checkpoint.open(path, create=False) as checkpoint, checkpoint.refusing():
+            if stands == "answered":
+                return self._is_of_another_night(checkpoint)
+            facts = ("refresh", "finished_at", "identity")
+            is_ours, is_finished, is_any = (checkpoint.get(name) is not None for name in facts)
+            # A load that was no refresh, and isn't finished, is not given up unasked.
+            return is_ours or is_finished or not is_any or not checkpoint.counts()
+
+    @contextmanager
+    def compared(self, path: Path, options: Options = _PLAIN) -> Iterator[Compared]:
+        """Compare; nothing is changed but that the state knows what the load before acknowledged."""
+        if path.exists():
+            with Checkpoint.open(path, create=False) as checkpoint:
+                if (count := self.conclude(checkpoint)) and checkpoint.get("finished_at") is None:
+                    self.say(f"the load before was not finished; {count:,} users that it had acknowledged count")
+        state, night, now = self.rules.state, secrets.token_hex(8), time.time()
+        _remove_leftovers(state)
+        with State.open(state) or _none() as before:
+            full, is_known = self._full(before, now, is_full=options.is_full)
+            if full:
+                self.say(f"all users are sent: {full}")
+            is_named = self.rules.missing != "ignore"
+            known = before if is_known else None
+            secret = secrets.token_bytes(digest.SECRET_BYTES) if known is None else known.about.secret
+            with Comparison(
+                state,
+                known,
+                secret,
+                is_full=bool(full),
+                is_named=is_named,
+                clears=self.rules.missing == "clear",
+                is_replaced=self.rules.is_replaced,
+                key_path=state.with_name(f"{state.name}.keys-{night}") if is_named else None,
+            ) as comparison:
+                found = comparison.run(self.export, self.mapping, self.watch)
+                full_at = now if full or before is None else before.about.full_at
+                yield Compared(night, found, before, full, full_at, secret, comparison)
+
+    def _full(self, before: State | None, now: float, *, is_full: bool) -> tuple[str, bool]:
+        """Why all users are sent, "" if they aren't; and whether the state's entries are of the same users."""
+        if before is None:
+            return f"there is no state {self.rules.state.name} yet", False
+        about = before.about
+        if about.digests != digest.VERSION:
+            return f"{self.rules.state.name} is of a loader that made digests in another way", False
+        if lines := differing(about.identity, self.identity):
+            return "\n".join([f"{self.rules.state.name} is of a load with other settings:", *lines]), False
+        if is_full:
+            return "--full", True
+        every = self.rules.full_every_s
+        if every is not None and now - about.full_at >= every:
+            return f"the last time was {duration(now - about.full_at)} ago, and refresh.full_every is over", True
+        return "", True
+
+    def refuse(self, compared: Compared) -> None:
+        """Raise Refused if so much is gone, or other, that the export can't be right."""
+        counts, rules = compared.found.counts, self.rules
+        if counts.missing > _limit(rules.max_missing, counts.known):
+            names = ", ".join(_first_gone(compared.found))
+            raise Refused(
+                f"{counts.missing:,} of the {counts.known:,} users of the export before are not in {self.export}, more "
+                f"than refresh.max_missing = {rules.max_missing}; nothing was sent"
+                f"{f'. The first: {names}' if names else ''}. If they are really gone, say so once: "
+                "--set refresh.max_missing=100%"
+            )
+        if rules.max_changed is not None and not compared.full:
+            known = counts.unchanged + counts.changed + counts.again
+            if counts.changed > _limit(rules.max_changed, known):
+                raise Refused(
+                    f"{counts.changed:,} of {known:,} known users have other values than before, more than "
+                    f"refresh.max_changed = {rules.max_changed}; nothing was sent. If that is right, say so once: "
+                    "--set refresh.max_changed=100%"
+                )
+
+    # The load
+
+    @contextmanager
+    def night(
+        self,
+        path: Path,
+        options: Options = _PLAIN,
+        judge: Callable[[Compared], None] = lambda _: None,
+    ) -> Iterator[tuple[Checkpoint, Resume]]:
+        """Tonight's load, begun or gone on with: its checkpoint, and what is left to do. `judge` may refuse to begin.
+
+        At the end the state knows what was acknowledged.
+        """
+        resume = None
+        if options.fresh or self.is_new(path):
+            with self.compared(path, options) as compared:
+                self.refuse(compared)
+                judge(compared)
+                if not _holds_something(path):
+                    _remove(path)
+                elif aside := set_aside(path, even_unfinished=options.even_unfinished or not options.fresh):
+                    self.say(f"a new load begins; the checkpoint of the one before is kept as {aside.name}")
+                    _prune(path, self.rules.keep)
+                resume = self._begin(path, compared)
+        elif options.is_full:
+            raise Refused("--full: a load of this export has begun; finish it, or give it up: --fresh --yes --full")
+        with Checkpoint.open(path, create=resume is None) as checkpoint:
+            if resume is None:
+                resume = self.resume(checkpoint)
+                self.say(f"going on behind {len(resume.settled):,} settled rows")
+            resume.amend = self._amending(checkpoint, resume.settled)
+            with self._concluding(checkpoint):
+                yield checkpoint, resume
+
+    @contextmanager
+    def retrying(self, path: Path) -> Iterator[tuple[Checkpoint, Resume]]:
+        """The same for the rows of a finished load that are worth being sent again."""
+        with Checkpoint.open(path, create=False) as checkpoint:
+            resume = self.resume(checkpoint)
+            if self._is_of_another_night(checkpoint):
+                raise CheckpointError(
+                    f"{path} is of another night than {self.rules.state}, and what it would send may be older than "
+                    "what the target has; load tonight's export instead, with loader run"
+                )
+            resume = reopen(checkpoint, resume)
+            with self._concluding(checkpoint):
+                yield checkpoint, resume
+
+    @contextmanager
+    def _concluding(self, checkpoint: Checkpoint) -> Iterator[None]:
+        try:
+            yield
+        finally:
+            try:
+                self.conclude(checkpoint)
+            except CheckpointError as error:
+                raise Stopped(f"{error}; the next run marks what was acknowledged") from error
+
+    def _is_of_another_night(self, checkpoint: Checkpoint) -> bool:
+        with State.open(self.rules.state) or _none() as state:
+            return state is not None and state.about.night != (checkpoint.get("refresh") or {}).get("night")
+
+    def resume(self, checkpoint: Checkpoint) -> Resume:
+        """What is left to do of the load in the checkpoint. Raises CheckpointError if it is none of these."""
+        resume = begin(checkpoint, self.identity, self.export, self.mapping)
+        if checkpoint.get("refresh") is None:
+            raise CheckpointError(f"{checkpoint.path} holds a load that was no refresh; finish it, or --fresh --yes")
+        return replace(resume, amend=self._amending(checkpoint, resume.settled))
+
+    def _begin(self, path: Path, compared: Compared) -> Resume:
+        """First the state, in which nobody who is sent has a mark; then the checkpoint, with the unchanged rows."""
+        comparison, found, old = compared.comparison, compared.found, compared.before
+        clears = self.rules.missing == "clear"
+        if self.rules.missing != "ignore":
+            self._report(path, found)
+        draft: Draft = comparison.draft
+        keys = comparison.keys.path
+        draft.finish(
+            comparison.sets.names,
+            [sorted(each) for each in comparison.sets.sets],
+            {
+                "night": compared.night,
+                "begun_at": time.time(),
+                "full_at": compared.full_at,
+                "identity": self.identity,
+                "secret": compared.secret,
+                "keys": None if keys is None else keys.name,
+            },
+        )
+        draft.replace()
+        if old is not None and old.key_path is not None:
+            old.key_path.unlink(missing_ok=True)
+        with Checkpoint.open(path, create=True) as checkpoint, checkpoint.refusing():
+            begin(checkpoint, self.identity, self.export, self.mapping)
+            rows = found.counts.rows
+            gone = _numbered(found.gone(), rows) if clears else ()
+            facts = {"night": compared.night, "clears": clears, "full": compared.full, **vars(found.counts)}
+            checkpoint.begin_with(Code.UNCHANGED, _spans(found, comparison), gone, refresh=facts)
+        return Resume(_settled(found.unchanged), None)
+
+    def _report(self, path: Path, found: Found) -> None:
+        """Who and what is gone, as a file beside the checkpoint."""
+        counts = found.counts
+        report = path.with_name(f"{path.stem}.missing.csv")
+        try:
+            handle = os.open(report, os.O_CREAT | os.O_WRONLY | os.O_TRUNC, 0o600)
+            with open(handle, "w", encoding="utf-8", newline="") as file:
+                lines = csv.writer(file, lineterminator="\n")
+                lines.writerow(("user", "row", "attributes"))
+                lines.writerows((gone.user, gone.row or "", " ".join(gone.names)) for gone in found.gone())
+        except OSError as error:
+            raise CheckpointError(f"can't write {report}, and nothing was sent: {error.strerror}") from error
+        if counts.missing or counts.removed:
+            what = "are cleared" if self.rules.missing == "clear" else "are left as they are"
+            self.say(
+                f"gone since the last export: {counts.missing:,} users, and attributes of {counts.removed:,} more; "
+                f"they {what} at the target, and {report.name} names them"
+            )
+        if counts.unnamed:
+            self.say(
+                f"{counts.unnamed:,} users who are gone can't be named: their keys were not kept when they were there"
+            )
+
+    def _amending(self, checkpoint: Checkpoint, settled: SpanSet) -> Callable[[Iterator[Any]], Iterator[Any]]:
+        if not checkpoint.cleared(1, sys.maxsize, 1):
+            return iter
+        rows = checkpoint.get("refresh")["rows"]
+        return lambda blocks: amended(blocks, checkpoint, self.mapping.frame, rows, settled)
+
+    # After a load
+
+    def conclude(self, checkpoint: Checkpoint) -> int:
+        """Mark in the state who was acknowledged, as the checkpoint says; returns how many. May be done again.
+
+        Not if the checkpoint is of another night than the state.
+        """
+        with checkpoint.refusing():
+            fact, finished = checkpoint.get("refresh"), checkpoint.get("finished_at")
+            is_done = finished is not None and checkpoint.get("concluded") == finished
+        if fact is None or is_done or not self.rules.state.exists():
+            return 0
+        with told(self.rules.state), State.open(self.rules.state) or _none() as state, ExitStack() as files:
+            if state is None or state.about.night != fact["night"]:
+                return 0
+            digester = Digester(state.about.secret)
+            folder = self.rules.state.parent
+            good, cleared = files.enter_context(Spill(folder, 2)), files.enter_context(Spill(folder, 2))
+            _hash_users(checkpoint, (Code.SUCCESS, Code.SUPERSEDED), digester, good, range(1, fact["rows"] + 1))
+            if fact["clears"]:
+                gone = range(fact["rows"] + 1, 1 << 62)
+                _hash_users(checkpoint, (Code.SUCCESS, Code.USER_NOT_FOUND), digester, cleared, gone)
+            count = 0
+            for number in range(PARTITIONS):
+                taken, removed = good.partition(number), cleared.partition(number)
+                if len(taken) or len(removed):
+                    is_held_no_more = fact["clears"] or self.rules.is_replaced
+                    count += _mark(state, number, taken, removed, is_held_no_more=is_held_no_more)
+            state.sync()
+        if finished is not None:
+            with checkpoint.refusing():
+                checkpoint.put(concluded=finished)
+        return count
+
+
+def _mark(state: State, number: int, taken: Table, removed: Table, *, is_held_no_more: bool) -> int:
+    """Mark the users of one partition whose rows are all among those `taken`; returns how many.
+
+    `is_held_no_more`: what was not sent, the target has no longer.
+    """
+    entries = state.partition(number)
+    marks = entries[:, MARKS]
+    rows = np.zeros(len(entries), np.uint64)
+    at, is_found = match(taken, entries[:, :2])
+    np.add.at(rows, at[is_found], np.uint64(1))
+    wanted = rows_of(marks)
+    is_whole = (rows > 0) & (rows == wanted) & (wanted < MOST_ROWS)
+    marked = np.where(is_whole, marks | ACKED | TAKEN, marks)
+    if is_held_no_more:
+        marked = np.where(is_whole, held_at(marked, names_of(marked)), marked)
+    at, is_found = match(removed, entries[:, :2])
+    marked[at[is_found]] |= CLEARED
+    if (marked != marks).any():
+        entries[:, MARKS] = marked
+        state.mark(number, entries)
+    return int(is_whole.sum())
+
+
+@contextmanager
+def _none() -> Iterator[None]:
+    yield None
+
+
+def _hash_users(checkpoint: Checkpoint, codes: Iterable[Code], digester: Digester, spill: Spill, rows: range) -> None:
+    """Put the digests of the users' keys aside whose rows have one of the outcomes."""
+    waiting: list[str] = []
+    for first, users in checkpoint.users([code.value for code in codes]):
+        waiting += (user for row, user in enumerate(users, first) if user is not None and row in rows)
+        if len(waiting) >= _KEYS:
+            spill.add(digester.keys(pa.array(waiting, pa.string())))
+            waiting.clear()
+    if waiting:
+        spill.add(digester.keys(pa.array(waiting, pa.string())))
+    spill.finish()
+
+
+def _spans(found: Found, comparison: Comparison) -> Iterator[Span]:
+    """The unchanged rows with their users, as the checkpoint keeps them."""
+    for block in comparison.keys.blocks():
+        is_own = found.unchanged[block.numbers - 1]
+        own = np.flatnonzero(is_own)
+        if not len(own):
+            continue
+        part = slice(int(own[0]), int(own[-1]) + 1)
+        numbers, first, last = block.numbers[part], int(block.numbers[own[0]]), int(block.numbers[own[-1]])
+        users = pc.if_else(pa.array(is_own[part]), json_strings(block.users[part]), pa.scalar("null"))
+        if last - first + 1 > len(numbers):  # rows in between have no key
+            places = np.full(last - first + 1, -1)
+            places[numbers - first] = np.arange(len(numbers))
+            users = users.take(pa.array(places, mask=places < 0)).fill_null("null")
+        text = pc.binary_join(pa.ListArray.from_arrays(pa.array([0, len(users)], pa.int32()), users), ",")[0].as_py()
+        yield Span(first, last, len(own), f"[{text}]")
+
+
+def _settled(unchanged: "np.ndarray[Any, np.dtype[np.bool_]]") -> SpanSet:
+    edges = np.flatnonzero(np.diff(unchanged, prepend=False, append=False))
+    return SpanSet(zip((edges[0::2] + 1).tolist(), edges[1::2].tolist(), strict=True), in_order=True)
+
+
+def _numbered(gone: Iterable[Gone], rows: int) -> Iterator[tuple[int, str, list[str]]]:
+    """What is to be cleared, by row; users who are gone are numbered on behind the export's rows."""
+    for found in gone:
+        if not found.names:
+            continue
+        if not found.row:
+            rows += 1
+        yield found.row or rows, found.user, found.names
+
+
+def _limit(most: str | int, of: int) -> Fraction | int:
+    return most if isinstance(most, int) else Fraction(most.rstrip("%")) / 100 * of
+
+
+def _first_gone(found: Found) -> list[str]:
+    names: list[str] = []
+    for gone in found.gone():
+        if gone.row == 0:
+            names.append(repr(gone.user))
+        if len(names) == _SHOWN:
+            break
+    return names
+
+
+def _remove_leftovers(state: Path) -> None:
+    """Files of a comparison that was killed."""
+    known = None
+    with State.open(state) or _none() as opened:
+        known = opened.key_path if opened is not None else None
+    for path in state.parent.glob(f"{state.name.replace('[', '[[]')}.keys-*"):
+        if path != known:
+            path.unlink(missing_ok=True)
+
+
+def _prune(path: Path, keep: int) -> None:
+    """Remove the checkpoints that were set aside, but for the newest."""
+    found = [each for each in path.parent.iterdir() if each.name.startswith(path.name)]
+    aside = sorted(each.name for each in found if _ASIDE.fullmatch(each.name[len(path.name) :]))
+    for name in aside[: max(len(aside) - keep, 0)]:
+        _remove(path.with_name(name))
+
+
+def _remove(path: Path) -> None:
+    """Remove a checkpoint, if it is there."""
+    for suffix in ("", "-wal", "-shm"):
+        path.with_name(path.name + suffix).unlink(missing_ok=True)
+
+
+def _holds_something(path: Path) -> bool:
+    """Is any row settled in the checkpoint, or was any user sent?"""
+    if not path.exists():
+        return False
+    with Checkpoint.open(path, create=False) as checkpoint, checkpoint.refusing():
+        return bool(checkpoint.counts()) or checkpoint.get("finished_at") is not None
+
+
+def set_state_aside(path: Path | None, identity: dict[str, Any]) -> Path | None:
+    """Move a state of this target out of the way of a load that doesn't keep it. None: there is none."""
+    try:
+        with (None if path is None else State.open(path)) or _none() as state:
+            if state is None or path is None:
+                return None
+            same = ("target.api", "target.base_url")
+            if any(state.about.identity.get(name) != identity.get(name) for name in same):
+                return None
+            keys = state.key_path
+    except CheckpointError:
+        return None  # another's file
+    aside = path.with_name(f"{path.name}.old")
+    path.rename(aside)
+    if keys is not None:
+        keys.unlink(missing_ok=True)
+    sync_folder(path.absolute().parent)
+    return aside
+
+
+__all__ = ["Compared", "Counts", "Missing", "Options", "Refresh", "Rules", "set_state_aside"]

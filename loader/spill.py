@@ -1,0 +1,192 @@
+"""What is known of an export's rows, put aside on the disk: it is too much for memory.
+
+`Spill` takes rows as they come and gives them back a partition at a time, by their digests' first bits; `KeyFile` keeps
+the users' keys in order of row.
+"""
+
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+#: Rows of numbers: shape (rows, columns), the first column a digest's first half.
+Table = NDArray[np.uint64]
+
+#: By the first byte: 100 million rows are 400,000 a partition.
+PARTITIONS = 256
+_SHIFT = np.uint64(56)
+
+#: Numbers (of 8 bytes) that are held before they are put in order and written.
+_HELD = 2_500_000
+
+
+def bounds(first: NDArray[np.uint64]) -> NDArray[np.int64]:
+    """Where the partitions of an ordered column begin, and its end."""
+    return np.searchsorted((first >> _SHIFT).astype(np.int64), np.arange(PARTITIONS + 1))
+
+
+class Spill:
+    """A table that may be larger than memory, in a file without a name that is gone with this object."""
+
+    def __init__(self, folder: Path, columns: int) -> None:
+        self._file: BinaryIO = tempfile.TemporaryFile(dir=folder, buffering=0)  # noqa: SIM115  # close() ends it
+        self._columns = columns
+        self._held: list[Table] = []
+        self._rows_held = 0
+        self._runs: list[tuple[int, NDArray[np.int64]]] = []  # row of the file at which each begins, and its bounds
+        self._rows = 0
+
+    def __enter__(self) -> "Spill":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def add(self, rows: Table) -> None:
+        """Take more rows. Within a partition they keep their order. Raises OSError."""
+        self._held.append(rows)
+        self._rows_held += len(rows)
+        if self._rows_held * self._columns >= _HELD:
+            self._write()
+
+    def finish(self) -> None:
+        """All rows are there, and partitions may be read. Raises OSError."""
+        if self._held:
+            self._write()
+
+    def _write(self) -> None:
+        rows = np.concatenate(self._held) if len(self._held) != 1 else self._held[0]
+        self._held, self._rows_held = [], 0
+        order = np.argsort((rows[:, 0] >> _SHIFT).astype(np.uint8), kind="stable")
+        rows = rows.take(order, axis=0)
+        self._runs.append((self._rows, bounds(rows[:, 0])))
+        self._rows += len(rows)
+        write_all(self._file, rows)
+
+    def partition(self, number: int) -> Table:
+        """The rows of one partition, in the order in which they came. Raises OSError."""
+        parts = []
+        for first, ends in self._runs:
+            count = int(ends[number + 1] - ends[number])
+            if count:
+                parts.append(read_table(self._file.fileno(), first + int(ends[number]), count, self._columns))
+        return np.concatenate(parts) if parts else np.empty((0, self._columns), np.uint64)
+
+    def close(self) -> None:
+        """Give the room on the disk back."""
+        self._file.close()
+
+
+def write_all(file: BinaryIO, rows: Table | bytes) -> None:
+    """Write all of it to a file without a buffer: a write may take less, as on a disk that fills up."""
+    if not len(rows):
+        return
+    view = memoryview(np.ascontiguousarray(rows).data if isinstance(rows, np.ndarray) else rows).cast("B")
+    while view:
+        view = view[file.write(view) :]
+
+
+def read_table(handle: int, first: int, count: int, columns: int, offset: int = 0) -> Table:
+    """So many rows of a table in a file. Raises OSError if it is shorter."""
+    found = np.empty((count, columns), np.uint64)
+    if count:
+        read_into(handle, found.data.cast("B"), offset + first * columns * 8)
+    return found
+
+
+def read_into(handle: int, room: memoryview, offset: int) -> None:
+    """Fill `room` from a place in a file on. Raises OSError if it ends before."""
+    while room:
+        count = os.preadv(handle, [room], offset)
+        if not count:
+            raise OSError(0, "it ends too early")
+        room, offset = room[count:], offset + count
+
+
+class KeyBlock(NamedTuple):
+    """The keys of some rows, in order, with the rows' numbers."""
+
+    numbers: NDArray[np.int64]
+    users: pa.StringArray
+
+
+#: Where a key stands: its offset, and in the lowest bits its length. 0: nobody knows.
+_LENGTH_BITS = np.uint64(20)
+_LONGEST = (1 << 20) - 1
+
+
+class KeyFile:
+    """Keys, one behind the other as they are, in a file that may be kept. `path` None: it isn't."""
+
+    def __init__(self, folder: Path, path: Path | None = None) -> None:
+        self.path = path
+        self._index: BinaryIO = tempfile.TemporaryFile(dir=folder, buffering=0)  # noqa: SIM115  # close() ends it
+        self._keys: BinaryIO
+        if path is None:
+            self._keys = tempfile.TemporaryFile(dir=folder, buffering=0)  # noqa: SIM115
+        else:
+            handle = os.open(path, os.O_CREAT | os.O_RDWR | os.O_TRUNC, 0o600)
+            self._keys = open(handle, "w+b", buffering=0)  # noqa: SIM115
+        self._size = 0
+        self._blocks: list[tuple[int, int]] = []  # where the keys of each begin, and how many
+
+    def add(self, numbers: NDArray[np.int64], users: pa.StringArray) -> NDArray[np.uint64]:
+        """Take the keys of more rows; where each of them stands. Raises OSError."""
+        _, offsets, data = users.buffers()
+        ends = np.frombuffer(offsets, np.int32)[users.offset : users.offset + len(users) + 1]
+        if data is not None:
+            write_all(self._keys, bytes(memoryview(data)[int(ends[0]) : int(ends[-1])]))
+        starts, lengths = ends[:-1].astype(np.int64) - int(ends[0]) + self._size, np.diff(ends)
+        write_all(self._index, np.ascontiguousarray(numbers, np.int64).tobytes() + lengths.tobytes())
+        self._blocks.append((self._size, len(users)))
+        self._size += int(ends[-1]) - int(ends[0])
+        places = (starts.astype(np.uint64) << _LENGTH_BITS) | lengths.astype(np.uint64)
+        # Nothing stands at place 0 with length 0, so that this is free to mean "not known".
+        return np.where(lengths > _LONGEST, np.uint64(0), places)
+
+    def key(self, place: int) -> str:
+        """The key at a place. Raises OSError."""
+        return key_at(self._keys.fileno(), place)
+
+    def append(self, key: bytes) -> int:
+        """One more key, of no row; where it stands. Raises OSError."""
+        write_all(self._keys, key)
+        place = (self._size << int(_LENGTH_BITS)) | len(key)
+        self._size += len(key)
+        return place
+
+    def blocks(self) -> Iterator[KeyBlock]:
+        """All keys of rows, in the order in which they came. Raises OSError."""
+        at = 0
+        for first, count in self._blocks:
+            index = bytearray(12 * count)
+            read_into(self._index.fileno(), memoryview(index), at)
+            at += len(index)
+            lengths = np.frombuffer(index, np.int32, count, 8 * count)
+            ends = np.zeros(count + 1, np.int32)
+            np.cumsum(lengths, out=ends[1:])
+            keys = bytearray(int(ends[-1]))
+            read_into(self._keys.fileno(), memoryview(keys), first)
+            users = pa.StringArray.from_buffers(count, pa.py_buffer(ends), pa.py_buffer(keys))
+            yield KeyBlock(np.frombuffer(index, np.int64, count), users)
+
+    def sync(self) -> None:
+        """Make it durable. Raises OSError."""
+        os.fsync(self._keys.fileno())
+
+    def close(self) -> None:
+        """Give the room on the disk back, but for a file that is kept."""
+        self._index.close()
+        self._keys.close()
+
+
+def key_at(handle: int, place: int) -> str:
+    """The key at a place of a key file. Raises OSError, and ValueError if none can stand there."""
+    room = bytearray(place & _LONGEST)
+    read_into(handle, memoryview(room), place >> int(_LENGTH_BITS))
+    return room.decode()

@@ -1,0 +1,151 @@
+"""The refresh from the command line: nights, a plan, silence, a summary, a command that tells somebody."""
+
+import json
+import sqlite3
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.end_to_end import oracle
+from tests.end_to_end.command import loader
+
+HEADER = "email,Dept,Cost Centre,Site,Reports\n"
+USERS = [f"u{number}@x.com,Sales,1,Wien,{number}\n" for number in range(30)]
+
+
+@pytest.fixture(scope="module")
+def url() -> Iterator[str]:
+    with oracle.sandbox() as address:
+        yield address
+
+
+@pytest.fixture
+def settings(tmp_path: Path, url: str) -> Path:
+    path = oracle.write_settings(tmp_path, url)
+    path.write_text(path.read_text() + '\n[refresh]\nmode = "changed"\n')
+    write(tmp_path, USERS)
+    return path
+
+
+def write(folder: Path, rows: list[str]) -> None:
+    (folder / "users.csv").write_text(HEADER + "".join(rows))
+
+
+def test_a_night_says_in_one_line_how_it_went(settings: Path, url: str) -> None:
+    first = loader("run", settings)
+    assert first.status == 0, first.err
+    assert "loader: all users are sent: there is no state users.state yet" in first.err
+
+    write(settings.parent, [*USERS, "new@x.com,Sales,1,Wien,1\n"])
+    second = loader("run", settings)
+    assert second.status == 0, second.err
+    assert second.err.splitlines()[-1].startswith("loader: exit status 0; 31 rows: 30 UNCHANGED, 1 SUCCESS; 0:0")
+    assert "a new load begins; the checkpoint of the one before is kept as users.ckpt.2" in second.err
+
+    status = json.loads(loader("status", settings.parent / "users.ckpt", "--format", "json").out)
+    assert status["outcomes"] == {"UNCHANGED": 30, "SUCCESS": 1}
+    results = loader("results", settings.parent / "users.ckpt", "--code", "UNCHANGED", "--format", "ndjson").out
+    assert json.loads(results.splitlines()[3]) == {
+        "row": 4,
+        "user": "u3@x.com",
+        "code": "UNCHANGED",
+        "message": "",
+        "target_code": "",
+        "http_status": None,
+        "attempts": 0,
+    }
+    with sqlite3.connect(settings.parent / "users.ckpt") as db:
+        assert db.execute("SELECT count(*) FROM batch WHERE code = 'UNCHANGED'").fetchone() == (1,)
+        assert db.execute("SELECT code FROM results WHERE user = 'u7@x.com'").fetchall() == [("UNCHANGED",)]
+    rows = loader("results", settings.parent / "users.ckpt", "--rows", "--code", "UNCHANGED").out
+    assert len(rows.splitlines()) == 31
+
+
+def test_half_of_the_users_gone_sends_nothing_and_says_why(settings: Path) -> None:
+    loader("run", settings)
+    write(settings.parent, USERS[15:])
+    ended = loader("run", settings, "--summary-json", settings.parent / "last.json", "--quiet")
+
+    assert ended.status == 2
+    assert "15 of the 30 users of the export before are not in" in ended.err
+    summary = json.loads((settings.parent / "last.json").read_text())
+    assert (summary["exit_status"], summary["rows"]) == (2, 0)
+    assert "15 of the 30 users" in summary["message"]
+
+
+def test_a_quiet_run_says_nothing_when_it_is_well_and_all_when_it_is_not(settings: Path) -> None:
+    assert loader("run", settings, "--quiet") == (0, "", "")
+
+    write(settings.parent, [*USERS, "odd@x.com,Sales,1,Wien,x\n"])
+    ended = loader("run", settings, "--quiet", "--summary-json", settings.parent / "last.json")
+    assert ended.status == 1
+    assert "REJECTED" in ended.err
+    assert "loader: exit status 1; 31 rows: 30 UNCHANGED, 1 REJECTED" in ended.err
+    summary = json.loads((settings.parent / "last.json").read_text())
+    assert summary["message"] == "1 rows failed"
+    assert summary["refresh"]["unchanged"] == 30
+    assert (settings.parent / "last.json").stat().st_mode & 0o777 == 0o600
+
+
+def test_a_command_is_told_how_it_ended(settings: Path) -> None:
+    script = settings.parent / "tell.py"
+    script.write_text("import sys, pathlib; pathlib.Path(sys.argv[1]).write_text(sys.stdin.read())")
+    got = settings.parent / "got.json"
+    command = json.dumps([sys.executable, str(script), str(got)])
+    loader("run", settings, "--set", f"notify.command={command}")
+
+    assert json.loads(got.read_text())["outcomes"] == {"SUCCESS": 30}
+
+
+def test_a_plan_is_kept_and_run(settings: Path) -> None:
+    loader("run", settings)
+    write(settings.parent, [*USERS[:-1], "u29@x.com,Sales,1,Graz,29\n"])
+    shown = loader("plan", settings, "-o", settings.parent / "plan.json")
+    assert shown.status == 0, shown.err
+    assert "           1  have other values" in shown.out
+    assert json.loads(loader("plan", settings, "--format", "json").out)["to_send"] == 1
+
+    write(settings.parent, [*USERS[:-1], "u29@x.com,Sales,1,Linz,29\n"])
+    refused = loader("run", settings, "--plan", settings.parent / "plan.json")
+    assert refused.status == 2
+    assert "was made of something else, and nothing was sent:\n  export: mtime_ns" in refused.err
+
+    loader("plan", settings, "-o", settings.parent / "plan.json")
+    assert loader("run", settings, "--plan", settings.parent / "plan.json").status == 0
+
+
+def test_a_load_of_all_leaves_no_state_that_it_does_not_keep(settings: Path) -> None:
+    """What it sends is not marked: the next refresh must not believe the state of before."""
+    loader("run", settings)
+    write(settings.parent, [*USERS[:-1], "u29@x.com,Sales,1,Graz,29\n"])
+    ended = loader("run", settings, "--set", "refresh.mode=all", "--fresh")
+    assert "that of the last refresh is now users.state.old" in ended.err
+
+    write(settings.parent, USERS)
+    ended = loader("run", settings)
+    assert ended.status == 0
+    assert "all users are sent" in ended.err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("run", "--full", "--set", "refresh.mode=all"), "are for a refresh"),
+        (("plan", "--set", "refresh.mode=all"), 'refresh.mode is not "changed"'),
+        (("run", "--set", "refresh.missing=clear"), "nothing says that null removes an attribute at calven"),
+        (("run", "--set", "refresh.max_missing=many"), 'a number of users, or a share of them such as "5%"'),
+        (("run", "--set", "refresh.full_every=30"), 'a time such as "30d"'),
+        (("run", "--set", "refresh.state=users.ckpt"), "the checkpoint has that name"),
+        (("run", "--set", "refresh.state=no/where"), "is not there, or can't be written to"),
+        (("run", "--plan", "nowhere.json"), "--plan nowhere.json: can't read it"),
+    ],
+)
+def test_what_can_not_be_is_refused(settings: Path, arguments: tuple[str, ...], message: str) -> None:
+    command, *flags = arguments
+    ended = loader(command, settings, *flags)
+
+    assert ended.status == 2
+    assert message in ended.err
+    assert not (settings.parent / "users.state").exists()

@@ -1,0 +1,185 @@
+"""A comparison finds what a dictionary would find, over nights, in every format."""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from loader import spill
+from loader.compare import Comparison, Counts, Gone, match
+from loader.errors import CheckpointError
+from loader.export import Export
+from loader.state import ACKED, MARKS, TAKEN, State
+from tests.make import mapping
+from tests.nights import text_of
+
+SECRET = b"s" * 32
+Row = tuple[str, Mapping[str, str]]
+NAMES = ("dept", "site", "title")
+
+ROWS = st.lists(
+    st.tuples(
+        st.sampled_from([f"u{number}" for number in range(12)]),
+        st.dictionaries(st.sampled_from(NAMES), st.sampled_from(["a", "b", "ü"]), max_size=3),
+    ),
+    max_size=25,
+)
+
+
+def write(folder: Path, rows: Sequence[Row], form: str) -> Export:
+    path = folder / f"users.{form}"
+    if form == "csv":
+        path.write_text(text_of(rows, NAMES))
+    elif form == "ndjson":
+        path.write_text("".join(json.dumps({"email": user, **values}) + "\n" for user, values in rows) or "\n")
+    else:
+        columns: dict[str, list[str | None]] = {"email": [user for user, _ in rows]}
+        columns |= {name: [values.get(name) for _, values in rows] for name in NAMES}
+        pa.parquet.write_table(pa.table({name: pa.array(of, pa.string()) for name, of in columns.items()}), path)
+    return Export.of([path])
+
+
+def night(folder: Path, export: Export, *, marks: bool = True, **how: bool) -> tuple[Counts, list[bool], list[Gone]]:
+    """Compare, keep the new state, and mark everybody in it if `marks`."""
+    path = folder / "users.state"
+    before = State.open(path)
+    key_path = folder / f"users.keys{len(list(folder.glob('users.keys*')))}" if how.get("is_named") else None
+    with Comparison(path, before, SECRET, key_path=key_path, **how) as comparison:
+        found = comparison.run(export, mapping(), lambda _rows: None)
+        gone = list(found.gone())
+        comparison.draft.finish(
+            comparison.sets.names,
+            [sorted(each) for each in comparison.sets.sets],
+            {
+                "night": "n",
+                "begun_at": 0.0,
+                "full_at": 0.0,
+                "identity": {},
+                "secret": SECRET,
+                "keys": key_path.name if key_path else None,
+            },
+        )
+        comparison.draft.replace()
+    if before is not None:
+        before.__exit__()
+    with State.open(path) or pytest.fail("it was written") as state:
+        for number in range(spill.PARTITIONS if marks else 0):
+            entries = state.partition(number)
+            entries[:, MARKS] |= ACKED | TAKEN
+            state.mark(number, entries)
+    return found.counts, found.unchanged.tolist(), gone
+
+
+def merged(rows: Sequence[Row], form: str) -> dict[str, dict[str, str | None]]:
+    """What the target has of each user in the end; nobody of whom nothing is sent."""
+    found: dict[str, dict[str, str | None]] = {}
+    for user, values in rows:
+        sent = {name: values.get(name) for name in NAMES} if form == "parquet" else dict(values)
+        if sent:
+            found.setdefault(user, {}).update(sent)
+    return found
+
+
+@pytest.mark.parametrize("form", ["csv", "ndjson", "parquet"])
+@settings(max_examples=25)
+@given(stories=st.lists(ROWS, min_size=2, max_size=4))
+def test_nights_are_compared_as_dictionaries_would_be(
+    tmp_path_factory: pytest.TempPathFactory, form: str, stories: list[list[Row]]
+) -> None:
+    folder = tmp_path_factory.mktemp("nights")
+    acked: dict[str, dict[str, str | None]] = {}
+    gone: set[str] = set()
+    for rows in stories:
+        now = merged(rows, form)
+        there = {user for user, _ in rows}
+        counts, unchanged, _ = night(folder, write(folder, rows, form))
+
+        same = {user for user, values in now.items() if acked.get(user) == values}
+        sends = {user for user, values in rows if form == "parquet" or values}
+        assert unchanged == [user in same and (form == "parquet" or bool(values)) for user, values in rows]
+        assert (counts.rows, counts.users, counts.unchanged) == (len(rows), len(sends), len(same))
+        assert counts.new == len(sends - acked.keys())
+        assert counts.changed == len(sends & acked.keys()) - len(same)
+        assert counts.missing == len(acked.keys() - there - gone)
+        assert counts.gone_before == len(gone - there)
+        gone = (gone | acked.keys()) - there
+        acked |= now
+
+
+def test_replacing_rows_the_last_alone_counts(tmp_path: Path) -> None:
+    rows: list[Row] = [("u", {"dept": "a"}), ("v", {"dept": "x"}), ("u", {"site": "b"})]
+    night(tmp_path, write(tmp_path, rows, "csv"), is_replaced=True)
+
+    counts, unchanged, _ = night(
+        tmp_path, write(tmp_path, [("u", {"site": "b"}), ("v", {"site": "x"})], "csv"), is_replaced=True
+    )
+
+    assert unchanged == [True, False]
+    assert counts.unchanged == 1
+
+
+def test_who_was_not_acknowledged_is_sent_again_and_gone_forgotten(tmp_path: Path) -> None:
+    rows: list[Row] = [("u", {"dept": "a"}), ("v", {"dept": "x"})]
+    night(tmp_path, write(tmp_path, rows, "csv"), marks=False)
+
+    counts, unchanged, _ = night(tmp_path, write(tmp_path, rows[:1], "csv"), marks=False)
+
+    assert unchanged == [False]
+    assert (counts.again, counts.missing, counts.known) == (1, 0, 0)
+    assert night(tmp_path, write(tmp_path, rows, "csv"))[0].new == 1
+
+
+@pytest.mark.parametrize("clears", [False, True])
+def test_what_is_gone_is_told_with_its_names(tmp_path: Path, clears: bool) -> None:
+    rows: list[Row] = [("u", {"dept": "a", "site": "b"}), ("v", {"dept": "x", "title": "y"}), ("w", {"dept": "x"})]
+    night(tmp_path, write(tmp_path, rows, "csv"), is_named=True, clears=clears)
+
+    _, _, gone = night(
+        tmp_path, write(tmp_path, [("u", {"dept": "a"}), ("w", {})], "csv"), is_named=True, clears=clears
+    )
+
+    assert gone == [Gone(1, "u", ["site"]), Gone(2, "w", ["dept"]), Gone(0, "v", ["dept", "title"])]
+
+
+def test_more_attributes_than_a_word_has_bits(tmp_path: Path) -> None:
+    wide = {f"a{number}": "x" for number in range(200)}
+    export = tmp_path / "users.ndjson"
+    export.write_text(json.dumps({"email": "u", **wide}))
+    night(tmp_path, Export.of([export]), is_named=True)
+    del wide["a7"], wide["a150"]
+    export.write_text(json.dumps({"email": "u", **wide}))
+
+    _, _, gone = night(tmp_path, Export.of([export]), is_named=True)
+
+    assert gone == [Gone(1, "u", ["a150", "a7"])]
+
+
+def test_keys_that_begin_alike_are_told_apart() -> None:
+    """Two digests in 2**64 share their first half: then the second decides."""
+    known = np.array([[1, 5], [7, 3], [7, 1], [7, 2], [9, 9]], np.uint64)
+    keys = np.array([[7, 1], [7, 4], [7, 2], [7, 3], [1, 4], [9, 9], [10, 1]], np.uint64)
+
+    at, found = match(keys, known)
+
+    assert found.tolist() == [True, False, True, True, False, True, False]
+    assert at[found].tolist() == [2, 3, 1, 4]
+
+
+def test_the_files_of_a_comparison_are_gone_with_it(tmp_path: Path) -> None:
+    export = write(tmp_path, [("u", {"dept": "a"})], "csv")
+    with Comparison(tmp_path / "s", None, SECRET, is_named=True, key_path=tmp_path / "s.keys") as comparison:
+        comparison.run(export, mapping(), lambda _rows: None)
+        assert (tmp_path / "s.part").exists()
+
+    assert [path.name for path in tmp_path.iterdir()] == ["users.csv"]
+
+
+def test_a_folder_that_is_not_there_is_told(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match=r"refresh\.state can put it elsewhere"):
+        Comparison(tmp_path / "nowhere" / "s", None, SECRET)

@@ -1,0 +1,123 @@
+"""A plan says what a run would send, and a run that is given it sends that, or nothing."""
+
+import json
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import anyio
+import msgspec
+import pytest
+
+from loader import plan as planning
+from loader.errors import Refused
+from loader.plan import Plan, plan, refuse_drift
+from loader.refresh import Options
+from tests.nights import Nights, nights
+
+USERS: Mapping[str, Mapping[str, str]] = {f"user{n}": {"dept": f"d{n}", "site": "Wien"} for n in range(40)}
+CHANGED = {**USERS, "user7": {"dept": "x", "site": "Wien"}, "new": {"dept": "n"}}
+
+
+async def made(one: Nights, options: Options | None = None) -> Plan:
+    """The plan of tonight."""
+
+    def work() -> Plan:
+        settings, refresh = one.ready()
+        with refresh.compared(one.checkpoint, options or Options()) as compared:
+            return plan(settings, refresh, compared)
+
+    return await anyio.to_thread.run_sync(work)
+
+
+async def run(one: Nights, planned: Plan) -> Exception | None:
+    """A run that is given the plan."""
+    path = one.folder / "plan.json"
+    await anyio.Path(path).write_bytes(msgspec.json.encode(planned))
+    _, refresh = await anyio.to_thread.run_sync(one.ready)
+    return await one.run(judge=lambda compared: refuse_drift(path, refresh, compared))
+
+
+async def test_a_plan_says_what_a_run_sends(tmp_path: Path) -> None:
+    async with nights(tmp_path) as one:
+        one.write(USERS)
+        await one.run()
+        one.write(CHANGED)
+        found = await made(one)
+        before = one.sandbox.ledger.writes
+
+        assert (found.to_send, found.requests, found.full, found.refusal) == (2, 1, "", None)
+        assert [(each.kind, each.row, each.user, json.loads(bytes(each.attributes))) for each in found.samples] == [
+            ("changed", 8, "user7", {"dept": "x", "site": "Wien"}),
+            ("new", 41, "new", {"dept": "n"}),
+        ]
+        lines = list(planning.lines(found))
+        assert lines[0] == "41 rows of 41 users:"
+        assert 'changed: row 8: user7 {"dept":"x","site":"Wien"}' in lines[-2]
+        assert one.sandbox.ledger.writes == before
+
+        assert await run(one, found) is None
+        assert one.written == 2
+
+
+async def test_a_plan_of_a_first_night(tmp_path: Path) -> None:
+    async with nights(tmp_path) as one:
+        one.write(USERS)
+        found = await made(one)
+
+        assert found.full == "there is no state users.state yet"
+        assert (found.to_send, found.requests, found.counts["new"], len(found.samples)) == (40, 6, 40, 10)
+        assert not await anyio.Path(one.state).exists()
+        assert await run(one, found) is None
+
+
+async def test_a_plan_tells_what_a_guard_would_refuse(tmp_path: Path) -> None:
+    async with nights(tmp_path, refresh='missing = "report"') as one:
+        one.write(USERS)
+        await one.run()
+        one.write(dict(list(USERS.items())[20:]))
+        found = await made(one)
+
+        assert found.refusal is not None
+        assert "20 of the 40 users" in found.refusal
+        assert len(found.gone) == 10
+        assert list(planning.lines(found))[-1].startswith("A RUN WOULD REFUSE THIS EXPORT: 20 of the 40 users")
+
+
+def _touch(one: Nights) -> None:
+    os.utime(one.folder / "users.csv", (1, 1))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (_touch, "export: mtime_ns"),
+        (lambda one: one.set.append("refresh.max_changed=9"), "settings: refresh.max_changed"),
+        (lambda one: one.state.rename(one.folder / "gone"), "state: changed_ns, night, size"),
+    ],
+)
+async def test_a_run_refuses_a_plan_of_something_else(
+    tmp_path: Path, change: Callable[[Nights], object], message: str
+) -> None:
+    async with nights(tmp_path) as one:
+        one.write(USERS)
+        await one.run()
+        one.write(CHANGED)
+        found = await made(one)
+        change(one)
+        error = await run(one, found)
+
+        assert isinstance(error, Refused)
+        assert message in str(error)
+        assert "Make it anew: loader plan" in str(error)
+        assert one.written == 0
+
+
+@pytest.mark.parametrize("text", ["", "[]", '{"version": 1}'])
+def test_what_is_no_plan_is_refused(tmp_path: Path, text: str) -> None:
+    (tmp_path / "p").write_text(text)
+
+    with pytest.raises(Refused, match="is no plan of loader plan -o"):
+        planning.read(tmp_path / "p")
+    with pytest.raises(Refused, match="can't read it"):
+        planning.read(tmp_path / "nowhere")
