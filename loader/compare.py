@@ -265,7 +265,9 @@ class Comparison:
         rows = self._spill.partition(number)
         users = _group(_valid(rows))
         old = self._before.partition(number) if self._before is not None else np.empty((0, 5), np.uint64)
-        part = _Part(Counts(users=len(users.keys)))
+        part = _Part(Counts(users=len(users.keys)), entries=np.empty((0, self._columns), np.uint64))
+        if not len(rows) and not len(old):  # most are, of a small export
+            return part
         at, is_known = match(users.keys, old[:, :2])
         others = rows[~_is_valid(rows)]  # broken, or without a value: who has only these is there, but not compared
         left = self._left(np.delete(old, at[is_known], axis=0), others, part)

@@ -87,7 +87,7 @@ def merged(rows: Sequence[Row], form: str) -> dict[str, dict[str, str | None]]:
 
 
 @pytest.mark.parametrize("form", ["csv", "ndjson", "parquet"])
-@settings(max_examples=25)
+@settings(max_examples=15)
 @given(stories=st.lists(ROWS, min_size=2, max_size=4))
 def test_nights_are_compared_as_dictionaries_would_be(
     tmp_path_factory: pytest.TempPathFactory, form: str, stories: list[list[Row]]

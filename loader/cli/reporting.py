@@ -5,16 +5,21 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from loader.cli.messages import held_back, say
+from loader.cli.messages import say
 from loader.cli.output import written
-from loader.errors import LoaderError
+from loader.errors import LoaderError, Refused
 
 if TYPE_CHECKING:
     from loader.settings import Settings
 
 
-def reported(settings: "Settings", work: Callable[[], int], *, quiet: bool, summary_json: Path | None) -> int:
-    """Do it, and tell how it ended to whoever wants to know. `quiet`: to people only if something is wrong."""
+def reported(
+    settings: "Settings", work: Callable[[], int], held: list[str], *, quiet: bool, summary_json: Path | None
+) -> int:
+    """Do it, and tell how it ended to whoever wants to know.
+
+    `held`: what is said, if nothing is to be when all is well (`quiet`).
+    """
     import json
 
     from loader.notify import notify, summary, summary_line
@@ -24,29 +29,31 @@ def reported(settings: "Settings", work: Callable[[], int], *, quiet: bool, summ
         return work()
     began = time.time()
     status, message = 3, ""
-    with held_back(quiet) as lines:
-        try:
-            status = work()
-        except LoaderError as error:
-            status, message = error.exit_status, str(error)
-            say(f"loader: {error}")
-        except KeyboardInterrupt:
-            status, message = 130, "interrupted"
-            raise
-        except BaseException as error:
-            message = f"internal error: {type(error).__name__}: {error}"
-            raise
-        finally:
-            state = summary(settings.checkpoint_path, began, status, message)
-            if status == 1:
-                state["message"] = f"{state['failures']:,} rows failed"
-            if status == 0:
-                lines.clear()
-            if is_refresh and (status or not quiet):
-                say(summary_line(state))
-            if command is not None:
-                notify(command, settings.notify.timeout_s, state, lambda told: say(f"loader: {told}"))
-            if summary_json is not None:
+    try:
+        status = work()
+    except LoaderError as error:
+        status, message = error.exit_status, str(error)
+        say(f"loader: {error}")
+    except KeyboardInterrupt:
+        status, message = 130, "interrupted"
+        raise
+    except BaseException as error:
+        message = f"internal error: {type(error).__name__}: {error}"
+        raise
+    finally:
+        state = summary(settings.checkpoint_path, began, status, message)
+        if status == 1:
+            state["message"] = f"{state['failures']:,} rows failed"
+        if status == 0:
+            held.clear()
+        if is_refresh and (status or not quiet):
+            say(summary_line(state))
+        if command is not None:
+            notify(command, settings.notify.timeout_s, state, lambda told: say(f"loader: {told}"))
+        if summary_json is not None:
+            try:
                 with written(summary_json, "--summary-json") as file:
                     file.write(json.dumps(state).encode() + b"\n")
+            except Refused as error:  # too late to refuse anything
+                say(f"loader: {error}")
     return status

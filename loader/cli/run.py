@@ -11,7 +11,7 @@ from loader.cli.arguments import ending, moment_of, overriding, quietly, setting
 from loader.cli.endings import ends
 from loader.cli.importing import QuickImports
 from loader.cli.loading import go, prepare_whole, refresh_of, summarize
-from loader.cli.messages import again, say
+from loader.cli.messages import again, held_back, say
 from loader.cli.reporting import reported
 from loader.errors import Refused
 
@@ -73,9 +73,6 @@ def run(
         from loader.checkpoint import lock
         from loader.refresh import Options
 
-    moment = moment_of(until)
-    loaded = settings_of(settings, overrides)
-
     def work() -> int:
         _check_flags(loaded, first, allow_shrink, is_refresh_meant=full or planned is not None)
         export, path = loaded.source, loaded.checkpoint_path
@@ -89,7 +86,10 @@ def run(
             command = again("run", settings, overrides, flags)
             return go(loaded, checkpoint, resume, command, moment, first, whole, quiet=quiet)
 
-    return reported(loaded, work, quiet=quiet, summary_json=summary_json)
+    with held_back(quiet) as held:
+        moment = moment_of(until)
+        loaded = settings_of(settings, overrides)
+        return reported(loaded, work, held, quiet=quiet, summary_json=summary_json)
 
 
 @contextmanager

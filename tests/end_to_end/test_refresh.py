@@ -76,7 +76,8 @@ def test_half_of_the_users_gone_sends_nothing_and_says_why(settings: Path) -> No
 
 
 def test_a_quiet_run_says_nothing_when_it_is_well_and_all_when_it_is_not(settings: Path) -> None:
-    assert loader("run", settings, "--quiet") == (0, "", "")
+    secret = ("--set", "target.auth.secret=S")  # of which a run that may speak warns
+    assert loader("run", settings, "--quiet", "--until", "2099-01-01T06:00", *secret) == (0, "", "")
 
     write(settings.parent, [*USERS, "odd@x.com,Sales,1,Wien,x\n"])
     ended = loader("run", settings, "--quiet", "--summary-json", settings.parent / "last.json")
@@ -87,6 +88,14 @@ def test_a_quiet_run_says_nothing_when_it_is_well_and_all_when_it_is_not(setting
     assert summary["message"] == "1 rows failed"
     assert summary["refresh"]["unchanged"] == 30
     assert (settings.parent / "last.json").stat().st_mode & 0o777 == 0o600
+
+
+def test_a_summary_that_can_not_be_written_is_said_and_changes_nothing(settings: Path) -> None:
+    ended = loader("run", settings, "--quiet", "--summary-json", settings.parent / "no" / "where")
+
+    assert ended.status == 0
+    assert ended.err.startswith("loader: --summary-json ")
+    assert "can't write it: No such file or directory" in ended.err
 
 
 def test_a_command_is_told_how_it_ended(settings: Path) -> None:
