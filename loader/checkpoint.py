@@ -1,9 +1,9 @@
 """The checkpoint: one SQLite file that says of every settled row what became of it, and where reading can go on.
 
-A settled batch is one row of `batch`: its span, its users as a JSON array (null where a row in between is not its own),
-and the outcome they share. Rows with another outcome, and rows far from the batch's span, stand alone in `outcome`. The
-view `results` shows both as one row a row. Commits are durable (WAL, synchronous=FULL) before any place in flight is
-freed; one thread at a time writes.
+A settled batch is one row of `batch`, or several are: its span, its users as a JSON array (null where a row in between
+is not its own), and the outcome they share. Rows with another outcome, and rows far from the batch's span, stand alone
+in `outcome`. The view `results` shows both as one row a row. Commits are durable (WAL, synchronous=FULL) before any
+place in flight is freed; one thread at a time writes.
 """
 
 import contextlib
@@ -84,6 +84,9 @@ _NEVER_SENT = (Code.REJECTED.value, Code.SKIPPED.value, Code.UNCHANGED.value)
 
 #: A batch of 100 users takes some 3 kB: on SQLite's own pages of 4 kB, a third of the file would be air.
 _PAGE_BYTES = 16_384
+
+#: So many users, of batches that go into one commit, may stand in one row.
+_JOINED_USERS = 1_000
 
 #: A batch's span may hold this many rows that aren't its own for each that is; rows farther off stand alone.
 _SPREAD = 2
@@ -242,7 +245,7 @@ class Checkpoint:
             if entry.batch is not None:
                 _spread(entry.batch, entry.outcomes, now, batches, singles)
         with self._transaction():
-            self._db.executemany("INSERT INTO batch VALUES (NULL,?,?,?,?,?,?,?,?,?,?)", batches)
+            self._db.executemany("INSERT INTO batch VALUES (NULL,?,?,?,?,?,?,?,?,?,?)", _joined(batches))
             self._db.executemany("INSERT INTO outcome VALUES (?,?,?,?,?,?,?)", singles)
             self._db.executemany("INSERT OR REPLACE INTO mark VALUES (?,?,?,?,?)", marks)
             if position is not None:
@@ -494,6 +497,21 @@ def _columns(outcome: Outcome) -> tuple[str, str, str, int, int]:
 def _users(own: dict[int, str]) -> str:
     """A batch's users by row, as they stand in its span."""
     return orjson.dumps([own.get(row) for row in range(min(own), max(own) + 1)]).decode()
+
+
+def _joined(batches: Iterable[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
+    """The same rows of `batch`, with those made one that follow each other and end alike.
+
+    Of requests that carry one user each, that is most of the file.
+    """
+    found: list[tuple[Any, ...]] = []
+    for first, last, count, users, *same in sorted(batches):
+        before = found[-1] if found else None
+        if before and before[1] + 1 == first and list(before[4:]) == same and before[2] + count <= _JOINED_USERS:
+            found[-1] = (before[0], last, before[2] + count, f"{before[3][:-1]},{users[1:]}", *same)
+        else:
+            found.append((first, last, count, users, *same))
+    return found
 
 
 def _are_consecutive(numbers: Sequence[int]) -> bool:

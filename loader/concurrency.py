@@ -11,7 +11,7 @@ less brings neither quicker answers nor fewer failures, the target has changed, 
 """
 
 import math
-from statistics import fmean, pstdev
+from statistics import fmean
 
 #: A round is at least so many answers: fewer say nothing about the mean.
 _ROUND = 8
@@ -128,7 +128,9 @@ class Concurrency:
             self._judge_failures(failures)
         else:
             self._failing = None
-            self._judge_times(fmean(self._times), pstdev(self._times), len(self._times))
+            mean = fmean(self._times)
+            spread = math.sqrt(fmean([(each - mean) ** 2 for each in self._times]))  # pstdev counts in fractions
+            self._judge_times(mean, spread, len(self._times))
         self._begin_round(now)
 
     def _judge_failures(self, share: float) -> None:

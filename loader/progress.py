@@ -57,6 +57,8 @@ class Tally:
 
     def reason_to_stop(self, max_failures: str | int) -> str | None:
         """Why not to go on, or None. `max_failures`: a number of rows, or a share such as "5%"."""
+        if not (failures := self.failures):
+            return None
         sent = self._sent
         if sent >= _HOPELESS and not self._is_judged and not self.counts[Code.SUCCESS] + self.counts[Code.PARTIAL]:
             return (
@@ -64,13 +66,13 @@ class Tally:
                 "is wrong, mend it and start over with --fresh --yes; if these users do fail, run it again to go on"
             )
         if isinstance(max_failures, int):
-            passed = self.failures > max_failures
+            passed = failures > max_failures
         else:
             share = float(max_failures.rstrip("%")) / 100
-            passed = self.failures > share * max(self.rows, _SHARE_FROM)
+            passed = failures > share * max(self.rows, _SHARE_FROM)
         if passed:
             return (
-                f"{self.failures:,} of {self.rows:,} rows failed, more than limits.max_failures = {max_failures}; "
+                f"{failures:,} of {self.rows:,} rows failed, more than limits.max_failures = {max_failures}; "
                 f"the last: {self.last_failure}. To go on all the same, raise that limit"
             )
         return None
