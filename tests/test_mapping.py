@@ -1,13 +1,15 @@
 """Cells and values into records, rule by rule; the readers' tests compare whole files with a reference."""
 
 import json
-from typing import Any
+from typing import Any, get_args
 
 import pyarrow as pa
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from loader.errors import ExportError
-from loader.mapping import MAX_DEPTH, ColumnMapper, LineMapper, Mapped, Type
+from loader.mapping import MAX_DEPTH, ColumnMapper, Empty, LineMapper, Mapped, Type
 from loader.outcome import Code
 from tests import make
 
@@ -175,3 +177,23 @@ def test_fields_that_the_target_fixes_are_named_by_their_own_setting() -> None:
         "name must be text ('Team' is '7')",
         "name is empty ('Team' is missing)",
     ]
+
+
+CELLS = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=3) | st.just("")
+
+
+@given(st.lists(st.tuples(CELLS, CELLS, CELLS, CELLS), min_size=1, max_size=6), st.sampled_from(get_args(Empty)))
+def test_a_block_is_what_its_rows_are(rows: list[tuple[str, ...]], empty: Empty) -> None:
+    """Whichever cells are empty, and whatever must be escaped: each record is the JSON of its own row."""
+    names = ["a", "b", "c", "d"]
+    columns = dict(zip(names, zip(*rows, strict=True), strict=True))
+    block = pa.table({"user": [f"user{at}" for at in range(len(rows))]} | columns)
+    mapped = ColumnMapper(make.mapping(user="user", empty=empty), ["user", *names]).map(block)
+
+    for at, (record, row) in enumerate(zip(mapped.records, rows, strict=True)):
+        cells = zip(names, row, strict=True)
+        sent = {name: cell or (None if empty == "null" else "") for name, cell in cells if cell or empty != "omit"}
+        if sent:
+            assert json.loads(record) == {"user": f"user{at}", "attributes": sent}
+        else:
+            assert mapped.problems[at].code is Code.SKIPPED

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from loader.record import Frame, Names, json_string
+from loader.record import Frame, Names, Records, json_string
 from tests import make
 
 FRAME = Frame("userAttributes", "userName", "attributes")
@@ -93,3 +93,32 @@ def test_names_that_may_not_be_sent_are_told(names: Names, sent: list[str], comp
     assert (found is None) is (complaint is None)
     assert (complaint or "") in (found or "")
     assert bool(names) is (names != Names())
+
+
+# Records in one piece of memory
+
+PIECES = st.lists(st.binary(max_size=5), max_size=8)
+
+
+@given(PIECES, st.slices(8), st.sets(st.integers(0, 7)))
+def test_records_in_one_piece_are_a_list_of_them(pieces: list[bytes], part: slice, gone: set[int]) -> None:
+    """Sliced, thinned out, measured and joined."""
+    records = Records.of(pieces)
+    left = [piece for at, piece in enumerate(pieces) if at not in gone]
+
+    assert records == pieces
+    assert (len(records), [records[at] for at in range(len(pieces))]) == (len(pieces), pieces)
+    assert records[part] == pieces[part]
+    assert bytes(records[part].inside) == b",".join(pieces[part])
+    assert records.without({at for at in gone if at < len(pieces)}) == left
+    assert bytes(records.without({at for at in gone if at < len(pieces)}).inside) == b",".join(left)
+    assert [records.n_bytes(count) for count in range(len(pieces) + 1)] == [
+        sum(map(len, pieces[:count])) for count in range(len(pieces) + 1)
+    ]
+    assert FRAME.body(records) == FRAME.body(pieces)
+
+
+@given(PIECES, st.slices(8), st.slices(8))
+def test_a_view_of_a_view_is_one(pieces: list[bytes], first: slice, second: slice) -> None:
+    """As halves of halves are, when a batch is split."""
+    assert Records.of(pieces)[first][second] == pieces[first][second]

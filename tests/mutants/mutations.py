@@ -206,6 +206,20 @@ MUTATIONS = (
         ("tests/targets/test_contract.py", "tests/targets/test_calven.py"),
     ),
     Mutation(
+        "an answer as long as the one before is taken for the same",
+        "loader/echo.py",
+        "        if (self._head + self._between.join(users) + self._tail).encode() != body:\n",
+        "        if len((self._head + self._between.join(users) + self._tail).encode()) != len(body):\n",
+        ("tests/test_echo.py::test_anything_else_has_to_be_decoded",),
+    ),
+    Mutation(
+        "an answer is known by names that JSON writes otherwise",
+        "loader/echo.py",
+        "return self._result if len(names.translate(None, _ESCAPED)) == len(names) else None",
+        "return self._result",
+        ("tests/test_echo.py::test_a_name_that_json_writes_otherwise_stands_for_nobody_here",),
+    ),
+    Mutation(
         "an answer that can't be read is a success",
         "loader/targets/calven.py",
         "        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):\n            return Do.AGAIN\n"
