@@ -49,7 +49,7 @@ class Dispatcher:
         self._committed = committed
         self._found = found
         self._enough = (WINDOW * concurrency + 1) // 2
-        self._freed = anyio.Event()
+        self._freed: anyio.Event | None = None  # where somebody waits
         self._in_flight = 0
         self._entries, self._to_commit = anyio.create_memory_object_stream[Entry](WINDOW * concurrency + 8)
 
@@ -114,6 +114,7 @@ class Dispatcher:
     async def _release(self) -> None:
         """Wait until rows that are held back may go: until a batch in flight is durable."""
         if self._in_flight:
+            self._freed = self._freed or anyio.Event()
             await self._freed.wait()
         elif not self._lane.stopping.is_set():
             raise AssertionError("rows are held back, and nothing is in flight that they could wait for")
@@ -121,8 +122,9 @@ class Dispatcher:
     def _free(self) -> None:
         self._in_flight -= 1
         self._window.release()
-        self._freed.set()
-        self._freed = anyio.Event()
+        if self._freed is not None:
+            self._freed.set()
+            self._freed = None
 
     async def _commit(self) -> None:
         """Whatever is settled goes into one commit together, as each costs a wait for the disk."""
