@@ -8,6 +8,7 @@ import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 from urllib.parse import unquote, urlsplit
 
 from loader.errors import SettingsError
@@ -45,12 +46,14 @@ class Proxy:
 class Network:
     """The way to the target. `proxy` None: straight; `tls` None: what the system trusts, and no certificate of ours.
 
-    `elsewhere`: whole URLs that may be called besides the target, each with the proxy on the way there.
+    `elsewhere`: whole URLs that may be called besides the target, each with the proxy on the way there. `compress`:
+    bodies go out packed.
     """
 
     proxy: Proxy | None = None
     tls: ssl.SSLContext | None = None
     elsewhere: Mapping[str, Proxy | None] = field(default_factory=dict)
+    compress: Literal["gzip"] | None = None
 
 
 def tls_of(ca_file: Path | None, client_cert: Path | None, client_key: Path | None) -> ssl.SSLContext:

@@ -155,6 +155,7 @@ class NetworkTable(_Table):
     ca_file: _Path | None = None
     client_cert: _Path | None = None
     client_key: _Path | None = None
+    compress: Literal["gzip"] | None = None
 
 
 class Settings(_Table):
@@ -308,6 +309,7 @@ class Settings(_Table):
             self._proxy(self.base_url),
             tls_of(*paths) if any(paths) else None,
             {elsewhere: self._proxy(elsewhere)} if elsewhere else {},
+            table.compress,
         )
 
     def _proxy(self, url: str) -> Proxy | None:

@@ -164,6 +164,20 @@ async def test_a_body_may_be_large() -> None:
     assert server.requests[0].endswith(b"\r\n\r\n" + body)
 
 
+async def test_what_goes_out_may_be_packed() -> None:
+    """If it is larger than a packet: then it says how, and is what it was."""
+    network, large = Network(compress="gzip"), REQUEST.body * 1_000
+    async with Server(raw(OK)).run() as server, Transport(server.url, 2, 5, network=network) as send:
+        for body in (REQUEST.body, large):
+            await send(Request("POST", "/", body))
+
+    (head, plain), (packed_head, packed) = (said.split(b"\r\n\r\n", 1) for said in server.requests)
+    assert plain == REQUEST.body
+    assert b"content-encoding" not in head.lower()
+    assert gzip.decompress(packed) == large
+    assert b"\r\ncontent-encoding: gzip" in packed_head.lower()
+
+
 @pytest.mark.parametrize("status", [201, 204, 301, 400, 401, 404, 413, 429, 500, 503, 599, 999])
 async def test_every_status_is_an_answer(status: int) -> None:
     """What it means is for others to say."""
