@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from itertools import accumulate
-from operator import attrgetter
+from operator import attrgetter, itemgetter
 from typing import Any, Literal, NamedTuple, overload
 
 import msgspec
@@ -530,6 +530,7 @@ _decode_value: Callable[[str], msgspec.Raw] = msgspec.json.Decoder(msgspec.Raw).
 _Fields = dict[str, msgspec.Raw]
 _decode_fields: Callable[[bytes], _Fields] = msgspec.json.Decoder(_Fields).decode
 _decode_nested: Callable[[bytes], _Nested] = msgspec.json.Decoder(_Nested).decode
+_decode_texts: Callable[[bytes], list[str]] = msgspec.json.Decoder(list[str]).decode
 _decode_any: Callable[[msgspec.Raw], object] = msgspec.json.Decoder().decode
 
 #: How the JSON of a type begins.
@@ -592,6 +593,9 @@ class BlockMapper:
             self._decoder = _picker(mapping)
         elif mapping.user is None and not mapping.types and not mapping.names and mapping.frame.attributes is not None:
             self._decoder = msgspec.json.Decoder(_Plain)
+        elif mapping.user is not None:
+            self._decoder = msgspec.json.Decoder(_Fields)
+        self._is_whole = mapping.user is not None and mapping.attributes is None
         self._is_like_sent = (mapping.frame.user, mapping.frame.attributes) == (NESTED_USER, NESTED_ATTRIBUTES)
         self._blank = msgspec.json.encode(
             {NESTED_USER: "", NESTED_ATTRIBUTES: {}} if mapping.user is None else {mapping.user: ""}
@@ -603,13 +607,13 @@ class BlockMapper:
             rows = self._rows(block)
             if rows is None:
                 return None
-            users = [row.user for row in rows]
+            users = self._keys(rows) if self._is_whole else [row.user for row in rows]
             odd = set() if all(map(str.strip, users)) else {at for at, key in enumerate(users) if not key.strip()}
-            if self._mapping.attributes is not None:
-                records = self._picked(rows, users, odd)
+            if self._is_whole or self._mapping.attributes is not None:
+                records = self._joined(users, self._fields(rows), odd)
             else:
                 records = self._spliced(block, rows, odd) or self._put(rows, users, odd)
-        except UnicodeError:  # a surrogate stands alone
+        except (ValueError, msgspec.MsgspecError):  # a key that is not text, or a surrogate that stands alone
             return None
         return users, records, odd
 
@@ -687,16 +691,31 @@ class BlockMapper:
         odd.update(problems)
         return records
 
-    def _picked(self, rows: list[Any], users: list[str], odd: set[int]) -> Records:
-        """Records from the attributes that were picked."""
+    def _keys(self, rows: list[_Fields]) -> list[str]:
+        """The keys of flat records whose fields are all sent. Raises ValueError if they don't all have the same."""
+        names = list(rows[0])
+        if any(list(row) != names for row in rows) or self._mapping.user not in names:
+            raise ValueError("other fields, or in another order")
+        if self._mapping.names.complaint(self._sent(names)):
+            raise ValueError("a name that may not be sent")
+        return _decode_texts(b"[" + b",".join(map(itemgetter(self._mapping.user), rows)) + b"]")
+
+    def _sent(self, names: Iterable[str]) -> list[str]:
+        return [name for name in names if name not in (self._mapping.user, *ADDED)]
+
+    def _fields(self, rows: list[Any]) -> list[tuple[str, list[msgspec.Raw]]]:
+        """The attributes that are sent, and of each the values, empty where a row lacks it."""
+        if self._is_whole:
+            return [(name, list(map(itemgetter(name), rows))) for name in self._sent(rows[0])]
         if self._mapping.user is None:
             rows = [row.attributes for row in rows]
-        columns = {}
-        for column, at in self._columns.items():
-            columns[column] = _values(list(map(attrgetter(f"a{at}"), rows)))
+        return [(name, list(map(attrgetter(f"a{self._columns[column]}"), rows))) for name, column in self._picks]
+
+    def _joined(self, users: list[str], fields: list[tuple[str, list[msgspec.Raw]]], odd: set[int]) -> Records:
+        """Records from keys and attributes."""
         parts = []
-        for name, column in self._picks:
-            values, sizes = columns[column]
+        for name, raws in fields:
+            values, sizes = _values(raws)
             kind = self._mapping.types.get(name, "json")
             if kind != "json":
                 has_one = np.flatnonzero(sizes)

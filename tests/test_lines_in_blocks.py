@@ -185,15 +185,36 @@ def test_lines_that_complete_each_other_are_two_bad_rows() -> None:
     assert sorted(mapped.problems) == [0, 1, 2]
 
 
-def test_a_mapping_that_only_lines_can_follow() -> None:
-    """The key picked as an attribute, too; and every field of a flat record, whose order counts."""
-    line = json.dumps({"email": "ann", "x": 1}).encode()
-    every: list[dict[str, Any]] = [{}, {"attributes": {"key": "email"}}]
-    for options in every:
-        mapping = RowMapping(LIKE_SENT, 1000, "email", **options)
+def test_all_fields_are_sent_in_their_order() -> None:
+    """Where all rows have the same; what `loader results --rows` adds is left out."""
+    lines = [
+        b'{"y":1.0,"email":"\\u0041","x":"a","loader_code":"REJECTED"}',
+        b'{"y":null, "email":"b", "x":[1, 2],"loader_code":""}',
+    ]
 
-        assert BlockMapper(mapping).map(Block.of([line])) is None
-        assert not LineMapper(mapping).map([line]).problems
+    assert vouched(RowMapping(LIKE_SENT, 99, "email", types={"y": "number"}), lines) == (
+        ["A", "b"],
+        [b'{"userName":"A","attributes":{"y":1.0,"x":"a"}}', b'{"userName":"b","attributes":{"y":null,"x":[1, 2]}}'],
+        set(),
+    )
+
+
+@pytest.mark.parametrize(
+    ("options", "other"),
+    [
+        ({}, {"x": 1, "email": "bob"}),
+        ({}, {"email": "bob"}),
+        ({"names": Names(reserved=frozenset({"x"}))}, {"email": "bob", "x": 1}),
+        ({"attributes": {"key": "email"}}, {"email": "bob", "x": 1}),
+    ],
+)
+def test_what_only_lines_can_tell(options: dict[str, Any], other: dict[str, Any]) -> None:
+    """Fields that differ from row to row, names that may not be sent, the key picked as an attribute."""
+    lines = [b'{"email":"ann","x":1}', json.dumps(other).encode()]
+    mapping = RowMapping(LIKE_SENT, 1000, "email", **options)
+
+    assert BlockMapper(mapping).map(Block.of(lines)) is None
+    same(LineMapper(mapping).map(lines), LineMapper(mapping).map_each(lines))
 
 
 def test_a_block_is_a_sequence_of_its_lines() -> None:
