@@ -1,7 +1,8 @@
 """Rows as read into records: which column is the key, which are attributes, and what their values become as JSON.
 
-Columns (CSV, TSV) are mapped a block at a time by Arrow's compiled functions; lines (NDJSON) one by one by msgspec,
-with values kept as the bytes they came in. Either way a row that isn't valid becomes an outcome, and the rest go on.
+Columns (CSV, TSV) are mapped a block at a time by Arrow's compiled functions. So are lines (NDJSON), with values kept
+as the bytes they came in, where it is certain that the result is what they give one by one. Either way a row that isn't
+valid becomes an outcome, and the rest go on.
 """
 
 import re
@@ -9,7 +10,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from itertools import accumulate
-from typing import Any, Literal, NamedTuple
+from operator import attrgetter, itemgetter
+from typing import Any, Literal, NamedTuple, overload
 
 import msgspec
 import numpy as np
@@ -31,6 +33,7 @@ NESTED_USER, NESTED_ATTRIBUTES = "userName", "attributes"
 ADDED = ("loader_code", "loader_message")
 
 _NUMBER = r"\A-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?\z"
+_LF, _CR, _OPEN, _CLOSE, _QUOTE = b'\n\r{}"'
 _SPACE = 0x20  # what is below it, a JSON string must escape
 _STRINGS = re.compile(rb'"(?:[^"\\]++|\\.)*+"', re.DOTALL)
 
@@ -155,12 +158,22 @@ class Joiner:
 
     def join(self, keys: pa.StringArray, parts: Sequence[Part], problems: dict[int, Problem]) -> Mapped:
         """Records from keys and attributes. `problems` gets those that show here, and ends up in what is returned."""
+        return Mapped(keys.to_pylist(), self.records(keys, parts, problems), problems)
+
+    def records(self, keys: pa.StringArray, parts: Sequence[Part], problems: dict[int, Problem]) -> Records:
+        """The records alone."""
         nothing = _all_null(parts, len(keys))
         for at in where(nothing) if nothing.true_count else ():
             problems.setdefault(at, Problem(Code.SKIPPED, SKIPPED))
+        return self.put(keys, (self._frame.before_attributes.decode(), *_members(parts), "}"), problems)
+
+    def put(
+        self, keys: pa.StringArray, inside: Iterable[str | pa.StringArray], problems: dict[int, Problem]
+    ) -> Records:
+        """Records from keys and what stands behind each, from the comma on, as pieces."""
         frame = self._frame
-        before = (frame.before_user.decode() + '"', escaped(keys), '"' + frame.before_attributes.decode())
-        pieces = _dense((*before, *_members(parts), "}" + frame.after_record.decode(), ","))
+        key = (frame.before_user.decode() + '"', escaped(keys), '"')
+        pieces = _dense((*key, *inside, frame.after_record.decode() + ","))
         joined = pc.binary_join_element_wise(*pieces, "", null_handling="replace", null_replacement="")
         _, starts, data = joined.buffers()
         assert joined.offset == 0, "what was just made begins at its beginning"
@@ -169,7 +182,7 @@ class Joiner:
         if len(sizes) and pc.max(sizes).as_py() - 1 > self._limit:
             for at in where(pc.greater(sizes, self._limit + 1)):
                 problems.setdefault(at, Problem(Code.REJECTED, _too_large(sizes[at].as_py() - 1, self._limit)))
-        return Mapped(keys.to_pylist(), records, problems)
+        return records
 
 
 def _members(parts: Sequence[Part]) -> list[str | pa.StringArray]:
@@ -459,15 +472,65 @@ def _is_deep(text: bytes) -> bool:
 # Lines ---------------------------------------------------------------------------------------------------------------
 
 
+class Block(Sequence[bytes]):
+    """Lines in one text. Between two of them stands nothing; their line ends, if they have any, are their own."""
+
+    __slots__ = ("ends", "starts", "text")
+
+    def __init__(self, text: bytes, starts: NDArray[np.int64], ends: NDArray[np.int64]) -> None:
+        self.text = text
+        self.starts = starts
+        self.ends = ends
+
+    @classmethod
+    def of(cls, lines: Sequence[bytes]) -> "Block":
+        """Lines put together, with a line end more between them."""
+        sizes = np.fromiter(map(len, lines), np.int64, len(lines))
+        ends = (sizes + 1).cumsum() - 1
+        return cls(b"\n".join(lines), ends - sizes, ends)
+
+    @property
+    def stops(self) -> NDArray[np.int64]:
+        """Where each line's content ends; no line is empty."""
+        buf = np.frombuffer(self.text, np.uint8)
+        stops: NDArray[np.int64] = self.ends - (buf[self.ends - 1] == _LF)
+        if b"\r" in self.text:
+            stops -= buf[stops - 1] == _CR
+        return stops
+
+    def __len__(self) -> int:
+        return len(self.starts)
+
+    @overload
+    def __getitem__(self, at: int) -> bytes: ...
+    @overload
+    def __getitem__(self, at: slice) -> list[bytes]: ...
+    def __getitem__(self, at: int | slice) -> bytes | list[bytes]:
+        if isinstance(at, slice):
+            return list(self)[at]
+        return self.text[self.starts[at] : self.ends[at]]
+
+    def __iter__(self) -> Iterator[bytes]:
+        return (self.text[start:end] for start, end in zip(self.starts.tolist(), self.ends.tolist(), strict=True))
+
+
 class _Nested(msgspec.Struct):
     user: Any = msgspec.field(name=NESTED_USER, default=msgspec.UNSET)
     attributes: msgspec.Raw | msgspec.UnsetType = msgspec.field(name=NESTED_ATTRIBUTES, default=msgspec.UNSET)
+
+
+class _Plain(msgspec.Struct, gc=False):
+    """A record with the key as text; what else is wrong with it shows later."""
+
+    user: str = msgspec.field(name=NESTED_USER)
+    attributes: msgspec.Raw = msgspec.field(name=NESTED_ATTRIBUTES)
 
 
 _decode_value: Callable[[str], msgspec.Raw] = msgspec.json.Decoder(msgspec.Raw).decode
 _Fields = dict[str, msgspec.Raw]
 _decode_fields: Callable[[bytes], _Fields] = msgspec.json.Decoder(_Fields).decode
 _decode_nested: Callable[[bytes], _Nested] = msgspec.json.Decoder(_Nested).decode
+_decode_texts: Callable[[bytes], list[str]] = msgspec.json.Decoder(list[str]).decode
 _decode_any: Callable[[msgspec.Raw], object] = msgspec.json.Decoder().decode
 
 #: How the JSON of a type begins.
@@ -477,6 +540,212 @@ _BEGINS: Mapping[Type, tuple[bytes, ...]] = {
     "boolean": (b"true", b"false"),
     "json": (b"",),
 }
+
+#: By type, its first bytes and that of null: of a value that is JSON, they tell it.
+_FIRST = {
+    kind: np.isin(np.arange(256), list(b"n" + b"".join(begin[:1] for begin in begins)))
+    for kind, begins in _BEGINS.items()
+    if kind != "json"
+}
+
+_MAX_TEXT = 1 << 30  # bytes; an array of Arrow's texts ends at twice as many
+_NO_VALUE = msgspec.Raw(b"")
+
+
+def _picker(mapping: RowMapping) -> msgspec.json.Decoder[Any] | None:
+    """Decodes what is picked of a record: `user`, and the attributes in order as `a0`, `a1`, …, empty where one lacks.
+
+    None where a structure can't: a name that needs escapes, or a field that is both the key and an attribute.
+    """
+    columns = list(dict.fromkeys((mapping.attributes or {}).values()))
+    if mapping.user in columns or any(
+        json_string(name)[1:-1] != name.encode() for name in [mapping.user or "", *columns]
+    ):
+        return None
+    fields = [
+        (f"a{at}", msgspec.Raw, msgspec.field(name=column, default=_NO_VALUE)) for at, column in enumerate(columns)
+    ]
+    if mapping.user is not None:
+        return msgspec.json.Decoder(
+            msgspec.defstruct("Flat", [("user", str, msgspec.field(name=mapping.user)), *fields], gc=False)
+        )
+    inside = msgspec.defstruct("Attributes", fields, gc=False)
+    key, attributes = msgspec.field(name=NESTED_USER), msgspec.field(name=NESTED_ATTRIBUTES)
+    return msgspec.json.Decoder(
+        msgspec.defstruct("Picked", [("user", str, key), ("attributes", inside, attributes)], gc=False)
+    )
+
+
+class BlockMapper:
+    """Maps a block of lines at once, with what LineMapper makes of each; None where it can't vouch for that.
+
+    Rows that it sees something wrong with it only names.
+    """
+
+    def __init__(self, mapping: RowMapping) -> None:
+        self._mapping = mapping
+        self._frame = mapping.frame
+        self._joiner = Joiner(mapping)
+        self._picks = list((mapping.attributes or {}).items())
+        self._columns = {column: at for at, column in enumerate(dict.fromkeys(column for _, column in self._picks))}
+        self._decoder: msgspec.json.Decoder[Any] | None = None
+        if mapping.attributes is not None:
+            self._decoder = _picker(mapping)
+        elif mapping.user is None and not mapping.types and not mapping.names and mapping.frame.attributes is not None:
+            self._decoder = msgspec.json.Decoder(_Plain)
+        elif mapping.user is not None:
+            self._decoder = msgspec.json.Decoder(_Fields)
+        self._is_whole = mapping.user is not None and mapping.attributes is None
+        self._is_like_sent = (mapping.frame.user, mapping.frame.attributes) == (NESTED_USER, NESTED_ATTRIBUTES)
+        self._blank = msgspec.json.encode(
+            {NESTED_USER: "", NESTED_ATTRIBUTES: {}} if mapping.user is None else {mapping.user: ""}
+        )
+
+    def map(self, block: Block) -> tuple[list[str], Records, set[int]] | None:
+        """The keys, the records, and the positions of those that may be wrong."""
+        try:
+            rows = self._rows(block)
+            if rows is None:
+                return None
+            users = self._keys(rows) if self._is_whole else [row.user for row in rows]
+            odd = set() if all(map(str.strip, users)) else {at for at, key in enumerate(users) if not key.strip()}
+            if self._is_whole or self._mapping.attributes is not None:
+                records = self._joined(users, self._fields(rows), odd)
+            else:
+                records = self._spliced(block, rows, odd) or self._put(rows, users, odd)
+        except (ValueError, msgspec.MsgspecError):  # a key that is not text, or a surrogate that stands alone
+            return None
+        return users, records, odd
+
+    def _rows(self, block: Block) -> list[Any] | None:
+        """The lines decoded; one that is not valid or unusual gets a blank key.
+
+        Each begins with a brace and ends with one, and between two of them stand line ends alone. Inside a JSON value
+        no closing brace is followed by an opening one, nor do its strings hold line ends: so no value goes on from one
+        line into the next, and if there are as many values as lines, each line is one.
+        """
+        if self._decoder is None or not 0 < len(block.text) <= _MAX_TEXT or (block.ends <= block.starts).any():
+            return None
+        starts, stops = block.starts, block.stops
+        buf = np.frombuffer(block.text, np.uint8)
+        is_certain = (
+            bool((buf[starts] == _OPEN).all() and (buf[stops - 1] == _CLOSE).all())
+            and bool((stops[:-1] < starts[1:]).all())
+            and _is_text(block.text)
+            and not any(_is_deep(block[at]) for at in np.flatnonzero(block.ends - starts > _SHALLOW).tolist())
+        )
+        try:
+            rows = self._decoder.decode_lines(block.text) if is_certain else []
+        except (ValueError, msgspec.MsgspecError):
+            rows = []
+        return rows if len(rows) == len(block) else [self._row(line) for line in block]
+
+    def _row(self, line: bytes) -> Any:
+        assert self._decoder is not None
+        try:
+            _check_line(line)
+            return self._decoder.decode(line)
+        except _NOT_A_ROW:
+            return self._decoder.decode(self._blank)
+
+    def _spliced(self, block: Block, rows: list[Any], odd: set[int]) -> Records | None:
+        """The lines themselves with commas between, if each is what would be made of it; those that are odd may be not.
+
+        A line holds both names, the key, the attributes, and what joins them, so it is never shorter than its record
+        (without a backslash, no key takes more bytes there than here). If all together are as long as all records, each
+        is as long as its own: nothing else stands in it, and only the order of the two fields is left to be seen.
+        """
+        if not self._is_like_sent or b"\\" in block.text:
+            return None
+        starts, stops = block.starts, block.stops
+        sure, frame = np.delete(np.arange(len(rows)), list(odd)), self._frame
+        if odd:
+            rows = [rows[at] for at in sure.tolist()]
+        around = len(frame.before_user + b'""' + frame.before_attributes[:-1] + frame.after_record)
+        keys = "".join([row.user for row in rows]).encode()
+        buf = np.frombuffer(block.text, np.uint8)
+        if (
+            int((stops - starts)[sure].sum())
+            != len(rows) * around + len(keys) + sum([len(row.attributes) for row in rows])
+            or (buf[starts[sure] + 2] != frame.before_user[2]).any()  # the first letter of a name
+            or (stops[:-1] + 1 != starts[1:]).any()
+        ):
+            return None
+        last = buf[stops - 3]  # of the attributes, before the bracket
+        is_odd = (buf[stops - 2] != _CLOSE) | (last == _OPEN) | (last <= _SPACE)
+        odd.update(np.flatnonzero(is_odd | (stops - starts > self._mapping.max_record_bytes)).tolist())
+        data = np.empty(stops[-1] + 1, np.uint8)
+        data[: len(buf)] = buf[: len(data)]
+        data[stops] = ord(",")
+        return Records(data.data, np.append(starts, len(data)).data)
+
+    def _put(self, rows: list[Any], users: list[str], odd: set[int]) -> Records:
+        """Records from the attributes as they stand."""
+        values, sizes = _values([row.attributes for row in rows])
+        buf, at = np.frombuffer(values.buffers()[2], np.uint8), sizes.cumsum() - sizes
+        is_odd = (buf[at] != _OPEN) | (buf[np.minimum(at + 1, len(buf) - 1)] != _QUOTE)  # no object, or none with text
+        odd.update(np.flatnonzero(is_odd).tolist())
+        problems: dict[int, Problem] = {}
+        pieces = (self._frame.before_attributes[:-1].decode(), values)
+        records = self._joiner.put(pa.array(users, pa.string()), pieces, problems)
+        odd.update(problems)
+        return records
+
+    def _keys(self, rows: list[_Fields]) -> list[str]:
+        """The keys of flat records whose fields are all sent. Raises ValueError if they don't all have the same."""
+        names = list(rows[0])
+        if any(list(row) != names for row in rows) or self._mapping.user not in names:
+            raise ValueError("other fields, or in another order")
+        if self._mapping.names.complaint(self._sent(names)):
+            raise ValueError("a name that may not be sent")
+        return _decode_texts(b"[" + b",".join(map(itemgetter(self._mapping.user), rows)) + b"]")
+
+    def _sent(self, names: Iterable[str]) -> list[str]:
+        return [name for name in names if name not in (self._mapping.user, *ADDED)]
+
+    def _fields(self, rows: list[Any]) -> list[tuple[str, list[msgspec.Raw]]]:
+        """The attributes that are sent, and of each the values, empty where a row lacks it."""
+        if self._is_whole:
+            return [(name, list(map(itemgetter(name), rows))) for name in self._sent(rows[0])]
+        if self._mapping.user is None:
+            rows = [row.attributes for row in rows]
+        return [(name, list(map(attrgetter(f"a{self._columns[column]}"), rows))) for name, column in self._picks]
+
+    def _joined(self, users: list[str], fields: list[tuple[str, list[msgspec.Raw]]], odd: set[int]) -> Records:
+        """Records from keys and attributes."""
+        parts = []
+        for name, raws in fields:
+            values, sizes = _values(raws)
+            kind = self._mapping.types.get(name, "json")
+            if kind != "json":
+                has_one = np.flatnonzero(sizes)
+                first = np.frombuffer(values.buffers()[2], np.uint8)[(sizes.cumsum() - sizes)[has_one]]
+                odd.update(has_one[~_FIRST[kind][first]].tolist())
+            parts.append(Part(json_string(name).decode() + ":", values, ""))
+        problems: dict[int, Problem] = {}
+        records = self._joiner.records(pa.array(users, pa.string()), parts, problems)
+        odd.update(problems)
+        return records
+
+
+def _values(raws: list[msgspec.Raw]) -> tuple[pa.StringArray, NDArray[np.int32]]:
+    """JSON values as an array, null where there is none, and their sizes."""
+    sizes = np.fromiter(map(len, raws), np.int32, len(raws))
+    ends = np.concatenate([np.zeros(1, np.int32), sizes.cumsum(dtype=np.int32)])
+    valid = None if sizes.all() else pa.py_buffer(np.packbits(sizes > 0, bitorder="little"))
+    values = pa.StringArray.from_buffers(len(raws), pa.py_buffer(ends), pa.py_buffer(b"".join(raws)), valid)
+    return values, sizes
+
+
+def _is_text(text: bytes) -> bool:
+    """Is this UTF-8? Arrow sees it in a quarter of the time that decoding takes."""
+    if not text.isascii():
+        ends = pa.py_buffer(np.array([0, len(text)], np.int32))
+        try:
+            pa.StringArray.from_buffers(1, ends, pa.py_buffer(text)).validate(full=True)
+        except pa.ArrowInvalid:
+            return False
+    return True
 
 
 class LineMapper:
@@ -491,6 +760,7 @@ class LineMapper:
         if mapping.attributes is not None:
             check_names(mapping, mapping.attributes)
             self._picks = [(json_string(name) + b":", name, column) for name, column in mapping.attributes.items()]
+        self._block = BlockMapper(mapping)
         self._is_plain = self._picks is None and not mapping.types and not mapping.names
 
     def check(self, lines: Iterable[bytes]) -> None:
@@ -512,27 +782,48 @@ class LineMapper:
 
     def map(self, lines: Sequence[bytes]) -> Mapped:
         """One block of lines, none of them blank."""
+        block = lines if isinstance(lines, Block) else Block.of(lines)
+        found = self._block.map(block)
+        if found is None:
+            return self.map_each(block)
+        users, records, odd = found
+        problems: dict[int, Problem] = {}
+        for at in sorted(odd):
+            users[at], _, problem = self._line(block[at])
+            if problem is None:  # only what will not be sent may be odd
+                return self.map_each(block)
+            problems[at] = problem
+        return Mapped(users, records, problems)
+
+    def map_each(self, lines: Iterable[bytes]) -> Mapped:
+        """The same, line by line."""
         users: list[str] = []
         records: list[bytes] = []
         problems: dict[int, Problem] = {}
         for at, line in enumerate(lines):
-            user, record = "", b""
-            try:
-                if len(line) > _SHALLOW or not line.isascii():
-                    _check_line(line)
-                user, attributes = self._nested(line) if self._mapping.user is None else self._flat(line)
-                record = self._mapping.frame.record(user, attributes)
-                if attributes == b"{}":
-                    problems[at] = Problem(Code.SKIPPED, SKIPPED, user)
-                elif len(record) > self._mapping.max_record_bytes:
-                    reason = _too_large(len(record), self._mapping.max_record_bytes)
-                    problems[at] = Problem(Code.REJECTED, reason, user)
-            except _NOT_A_ROW as error:
-                user = error.user if isinstance(error, _Invalid) else self._guess_user(line)
-                problems[at] = Problem(Code.REJECTED, _reason(error), user)
+            user, record, problem = self._line(line)
+            if problem is not None:
+                problems[at] = problem
             users.append(user)
             records.append(record)
         return Mapped(users, Records.of(records), problems)
+
+    def _line(self, line: bytes) -> tuple[str, bytes, Problem | None]:
+        user, record = "", b""
+        try:
+            if len(line) > _SHALLOW or not line.isascii():
+                _check_line(line)
+            user, attributes = self._nested(line) if self._mapping.user is None else self._flat(line)
+            record = self._mapping.frame.record(user, attributes)
+            if attributes == b"{}":
+                return user, record, Problem(Code.SKIPPED, SKIPPED, user)
+            if len(record) > self._mapping.max_record_bytes:
+                reason = _too_large(len(record), self._mapping.max_record_bytes)
+                return user, record, Problem(Code.REJECTED, reason, user)
+        except _NOT_A_ROW as error:
+            user = error.user if isinstance(error, _Invalid) else self._guess_user(line)
+            return user, record, Problem(Code.REJECTED, _reason(error), user)
+        return user, record, None
 
     def values(self, lines: Sequence[bytes]) -> Values:
         """The same lines, not put together."""

@@ -12,7 +12,7 @@ from loader.export.elements import elements
 from loader.export.rows import Place, Read, Unit, Wanted, assemble, unsettled
 from loader.export.source import Source
 from loader.export.split import Cut, Splitter
-from loader.mapping import LineMapper, Problem, RowMapping
+from loader.mapping import Block, LineMapper, Problem, RowMapping
 from loader.outcome import Code
 from loader.record import Rows
 from loader.span import SpanSet
@@ -43,7 +43,7 @@ class Lines:
         for cut in self._cuts(place.offset, inside=not is_whole):
             part, numbers = unsettled(cut, place, settled)
             bad = {at: Problem(Code.REJECTED, reason) for at, reason in part.bad.items()}
-            rows = assemble(cut, part, numbers, bad, mapper.map(_texts(part)), place, self._source.name)
+            rows = assemble(cut, part, numbers, bad, mapper.map(_block(part)), place, self._source.name)
             rows.position = self._source.position
             if place.row > first:  # not before the first row: a file of blank lines is refused before any block
                 yield rows
@@ -77,6 +77,12 @@ def _read(cut: Cut, rows: NDArray[np.int64] | None, mapper: LineMapper) -> Read:
     positions = np.arange(len(cut.starts)) if rows is None else rows
     part = cut if rows is None else cut.pick(rows.tolist())
     return Read(np.delete(positions, sorted(part.bad)), mapper.values(_texts(part)))
+
+
+def _block(cut: Cut) -> Block:
+    if not cut.bad and int((cut.ends - cut.starts).sum()) == len(cut.data):
+        return Block(cut.data, cut.starts, cut.ends)
+    return Block.of(_texts(cut))
 
 
 def _texts(cut: Cut) -> list[bytes]:

@@ -1,0 +1,224 @@
+"""Lines mapped a block at a time: what comes of it is what comes of them one by one, whatever they hold."""
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from loader.export.lines import _block
+from loader.export.split import Splitter
+from loader.mapping import MAX_DEPTH, Block, BlockMapper, LineMapper, Mapped, RowMapping
+from loader.record import Frame, Names
+
+LIKE_SENT = Frame("users", "userName", "attributes")
+PICKED: dict[str, Any] = {"attributes": {"x": "x", 'q"': "y"}, "types": {"x": "number"}}
+
+MAPPINGS = [
+    RowMapping(frame, limit, user, **options)
+    for frame in (LIKE_SENT, Frame(), Frame(None, "userName", None), Frame("users", "attributes", "userName"))
+    for limit in (1 << 30, 45)
+    for user in (None, "email", "attributes")
+    for options in (
+        {},
+        PICKED,
+        {"attributes": {"x": "x", "again": "x"}, "types": {"again": "string", "x": "boolean"}},
+        {"attributes": {"key": "email", "x": "x"}},
+        {"attributes": {"é": "é"}},
+        {"types": {"x": "number"}},
+        {"names": Names(reserved=frozenset({"x"}))},
+    )
+]
+
+VALUES = ["1", '"a"', "null", "true", "{}", "[]", '["x"]', '{"x":1}', '{ "x":1}', '{"x":1 }', "{ }", '"}"', '""', '" "']
+KEYS = ['"ann"', '"é"', r'"\u0041"', r'"\ud800"', r'"\n"', '"\u2028"', "null", "1", '""', '" "', '"a\\/b"']
+FIELDS = ["userName", "attributes", "email", "x", "y", "z", "é", r"\u0078", r"user\u004eame", r"\ud800"]
+GOOD = [
+    b'{"userName":"ann","attributes":{"x":1}}',
+    b'{"userName":"bob","attributes":{"y":"b","x":[1,{}]}}',
+    b'{"email":"ann","x":1,"y":null}',
+    b'{"email":"bob","y":2.50}',
+]
+PIECES = [
+    *(b"{", b"}", b"[", b"]", b",", b":", b'"', b"\\", b" ", b"\t", b"\r", b"\xff", b"\xc3", "é".encode(), b"\0"),
+    *(b"1},{", b"}{", b"}\n{", b'"x":[1', b"2]}}", b'"a":"', b"1e999", b"-", b"NaN", b"\xe2\x80\xa8"),
+    *(b'{"a":' * 150, b"}" * 150, b"[" * (MAX_DEPTH + 1), b"]" * (MAX_DEPTH + 1), b'"' + b"x" * 420 + b'"'),
+]
+
+pairs = st.tuples(st.sampled_from(FIELDS), st.sampled_from(VALUES + KEYS))
+objects = st.lists(pairs, max_size=4).map(
+    lambda found: "{" + ",".join(f'"{name}":{value}' for name, value in found) + "}"
+)
+nested = st.builds('{{"userName":{},"attributes":{}}}'.format, st.sampled_from(KEYS), objects | st.sampled_from(VALUES))
+valid = st.sampled_from(GOOD) | (objects | nested).map(str.encode)
+
+
+@st.composite
+def broken(draw: st.DrawFn) -> bytes:
+    """A line with something put in, or cut out."""
+    line = draw(valid)
+    start = draw(st.integers(0, len(line)))
+    return line[:start] + draw(st.sampled_from(PIECES)) + line[start + draw(st.integers(0, 3)) :]
+
+
+@st.composite
+def split(draw: st.DrawFn) -> bytes:
+    """Two lines that may only be one value together, or one that holds two."""
+    line = draw(valid)
+    at = draw(st.integers(0, len(line)))
+    return line[:at] + draw(st.sampled_from([b"\n", b"\r\n", b"}\n{", b"", b"}{"])) + line[at:]
+
+
+lines = st.lists(valid | broken() | split() | st.lists(st.sampled_from(PIECES), max_size=6).map(b"".join), max_size=6)
+few = st.lists(st.sampled_from(GOOD), min_size=1, max_size=4)
+
+
+def same(found: Mapped, expected: Mapped) -> None:
+    """The same rows, and the same bytes to send."""
+    assert found.users == expected.users
+    assert found.problems == expected.problems
+    assert len(found.records) == len(expected.records) == len(found.users)
+    left, right = (mapped.records.without(mapped.problems) for mapped in (found, expected))
+    assert list(left) == list(right)
+    assert bytes(left.inside) == bytes(right.inside)
+
+
+@given(st.sampled_from(MAPPINGS), lines | few, st.sampled_from([b"\n", b"\r\n", b"\n\n", b"\r"]), st.booleans())
+def test_a_block_is_mapped_as_its_lines_are(
+    mapping: RowMapping, lines: list[bytes], line_end: bytes, is_ended: bool
+) -> None:
+    """As they lie in a file, and put together."""
+    mapper = LineMapper(mapping)
+    text = line_end.join(lines) + line_end * is_ended
+    for cut in Splitter(quoted=False).cuts([text] if text else []):
+        block = _block(cut)
+        same(mapper.map(block), mapper.map_each(list(block)))
+    whole = [line for line in lines if line]
+    same(mapper.map(whole), mapper.map_each(whole))
+
+
+def vouched(mapping: RowMapping, lines: list[bytes]) -> tuple[list[str], list[bytes], set[int]]:
+    """What is made of the lines at once."""
+    found = BlockMapper(mapping).map(Block.of(lines))
+    assert found is not None
+    users, records, odd = found
+    return users, list(records), odd
+
+
+def test_records_like_those_sent_are_the_lines_themselves() -> None:
+    """Numbers as they stand, and text that is not ASCII."""
+    lines = [b'{"userName":"ann","attributes":{"n":1.50}}', '{"userName":"é","attributes":{"é":["日"]}}'.encode()]
+
+    assert vouched(RowMapping(LIKE_SENT, 99), lines) == (["ann", "é"], lines, set())
+
+
+def test_records_with_white_space_or_other_names_are_put_together() -> None:
+    """The attributes keep theirs."""
+    lines = [b' {"userName": "ann", "attributes": {"n": 1}}'[1:], b'{"attributes":{"n":2},"userName":"b\\u006fb"}\r']
+
+    assert vouched(RowMapping(Frame(), 99), lines) == (
+        ["ann", "bob"],
+        [b'{"user":"ann","attributes":{"n": 1}}', b'{"user":"bob","attributes":{"n":2}}'],
+        set(),
+    )
+
+
+def test_fields_are_picked() -> None:
+    """In the order of the mapping, those that are missing left out; the last of two counts."""
+    lines = [b'{"y":"a","x":1,"email":"ann"}', b'{"x":2,"email":"b\\"b","x":null}', b'{"y":[1, 2],"z":0,"email":"cat"}']
+
+    assert vouched(RowMapping(LIKE_SENT, 99, "email", **PICKED), lines) == (
+        ["ann", 'b"b', "cat"],
+        [
+            b'{"userName":"ann","attributes":{"x":1,"q\\"":"a"}}',
+            b'{"userName":"b\\"b","attributes":{"x":null}}',
+            b'{"userName":"cat","attributes":{"q\\"":[1, 2]}}',
+        ],
+        set(),
+    )
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        b'{"userName":"ann","attributes":{}}',
+        b'{"userName":"ann","attributes":{ }}',
+        b'{"userName":" ","attributes":{"x":1}}',
+        b'{"userName":7,"attributes":{"x":1}}',
+        b'{"userName":"ann","attributes":[1]}',
+        b'{"userName":"ann","attributes":{"x":"\xff"}}',
+        b'{"userName":"ann","attributes":{"x":' + b"[" * MAX_DEPTH + b"]" * MAX_DEPTH + b"}}",
+        b'{"userName":"ann","attributes":{"x":1',
+        b'{"userName":"ann","attributes":{"x":"' + b"x" * 2000 + b'"}}',
+    ],
+)
+def test_one_bad_row_leaves_the_others_to_the_block(bad: bytes) -> None:
+    """It alone is looked at."""
+    good = b'{"userName":"bob","attributes":{"x":1}}'
+    mapping = RowMapping(LIKE_SENT, 1000)
+    users, records, odd = vouched(mapping, [good, bad, good])
+    mapped = LineMapper(mapping).map([good, bad, good])
+
+    assert odd == set(mapped.problems) == {1}
+    assert [users[0], users[2]] == ["bob", "bob"]
+    assert [records[0], records[2]] == [good, good]
+
+
+@pytest.mark.parametrize("bad", [b"{}", b"{", b"}", b" ", b'{"userName":""}'])
+def test_a_short_bad_line_does_not_make_up_for_a_long_one(bad: bytes) -> None:
+    """Wherever it stands, however much white space another line has too much."""
+    for missing in range(40):
+        long = b'{"userName":"bob","attributes":{"x":1}' + b" " * missing + b"}"
+        for lines in ([bad, long], [long, bad], [long, bad, long]):
+            mapper = LineMapper(RowMapping(LIKE_SENT, 1000))
+            same(mapper.map(lines), mapper.map_each(lines))
+
+
+def test_lines_that_complete_each_other_are_two_bad_rows() -> None:
+    """Though msgspec finds as many values as there are lines."""
+    good = b'{"userName":"bob","attributes":{"x":1}}'
+    mapped = LineMapper(RowMapping(LIKE_SENT, 1000)).map(
+        [b'{"userName":"ann","attributes":{"x":[1', b",2]}}", good * 2]
+    )
+
+    assert sorted(mapped.problems) == [0, 1, 2]
+
+
+def test_all_fields_are_sent_in_their_order() -> None:
+    """Where all rows have the same; what `loader results --rows` adds is left out."""
+    lines = [
+        b'{"y":1.0,"email":"\\u0041","x":"a","loader_code":"REJECTED"}',
+        b'{"y":null, "email":"b", "x":[1, 2],"loader_code":""}',
+    ]
+
+    assert vouched(RowMapping(LIKE_SENT, 99, "email", types={"y": "number"}), lines) == (
+        ["A", "b"],
+        [b'{"userName":"A","attributes":{"y":1.0,"x":"a"}}', b'{"userName":"b","attributes":{"y":null,"x":[1, 2]}}'],
+        set(),
+    )
+
+
+@pytest.mark.parametrize(
+    ("options", "other"),
+    [
+        ({}, {"x": 1, "email": "bob"}),
+        ({}, {"email": "bob"}),
+        ({"names": Names(reserved=frozenset({"x"}))}, {"email": "bob", "x": 1}),
+        ({"attributes": {"key": "email"}}, {"email": "bob", "x": 1}),
+    ],
+)
+def test_what_only_lines_can_tell(options: dict[str, Any], other: dict[str, Any]) -> None:
+    """Fields that differ from row to row, names that may not be sent, the key picked as an attribute."""
+    lines = [b'{"email":"ann","x":1}', json.dumps(other).encode()]
+    mapping = RowMapping(LIKE_SENT, 1000, "email", **options)
+
+    assert BlockMapper(mapping).map(Block.of(lines)) is None
+    same(LineMapper(mapping).map(lines), LineMapper(mapping).map_each(lines))
+
+
+def test_a_block_is_a_sequence_of_its_lines() -> None:
+    """With their line ends."""
+    block = Block.of([b"a\n", b"bc"])
+
+    assert (len(block), block[0], block[-1], block[:2], list(block)) == (2, b"a\n", b"bc", [b"a\n", b"bc"], block[:])
