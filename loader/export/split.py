@@ -66,8 +66,9 @@ def _ended(record: bytes) -> bytes:
 
 def count_lines(data: bytes) -> int:
     """Line ends in `data`: LF, CRLF, or a lone CR."""
+    buf = np.frombuffer(data, np.uint8)
     lone = data.count(b"\r") - data.count(b"\r\n") if b"\r" in data else 0
-    return data.count(b"\n") + lone
+    return int(np.count_nonzero(buf == _LF)) + lone
 
 
 class Splitter:
