@@ -254,17 +254,25 @@ class Checkpoint:
                 self._db.execute("INSERT OR REPLACE INTO load VALUES ('found', ?)", (json.dumps(found._asdict()),))
 
     def begin_with(
-        self, code: Code, spans: Iterable[Span], cleared: Iterable[tuple[int, str, Sequence[str]]], **facts: Any
+        self,
+        code: Code,
+        spans: Iterable[Span],
+        marks: Iterable[Mark],
+        cleared: Iterable[tuple[int, str, Sequence[str]]],
+        **facts: Any,
     ) -> None:
         """What is settled before anything is sent, all of it or nothing: spans with one outcome, and facts of the load.
+
+        `marks`: those that are known.
 
         `cleared`: rows with which attributes are to be removed, as row, user and names.
         """
         now = time.time()
         same = (*_columns(Outcome(code)), now)
         with self._transaction():
-            for table in ("batch", "outcome"):
+            for table in ("batch", "outcome", "mark"):
                 self._db.execute(f"DELETE FROM {table}")
+            self._db.executemany("INSERT INTO mark VALUES (?,?,?,?,?)", marks)
             self._db.executemany("INSERT INTO batch VALUES (NULL,?,?,?,?,?,?,?,?,?,?)", (span + same for span in spans))
             self._db.execute("CREATE TABLE IF NOT EXISTS cleared (row INTEGER PRIMARY KEY, user TEXT, names TEXT)")
             self._db.execute("DELETE FROM cleared")

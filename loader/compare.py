@@ -17,8 +17,9 @@ from numpy.typing import NDArray
 
 from loader.digest import Digester, finish
 from loader.errors import CheckpointError
-from loader.export import Export
+from loader.export import Export, Place
 from loader.mapping import RowMapping
+from loader.record import Mark
 from loader.scan import EMPTY, INVALID, ROW, SET_AT, Sets, in_order, scan, scan_cells
 from loader.spill import PARTITIONS, KeyFile, Spill, Table, key_at
 from loader.state import (
@@ -87,9 +88,13 @@ class Counts:
 
 @dataclass
 class Found:
-    """What a comparison found. `unchanged`: by row, from 0; `samples`: rows of each kind, to be shown."""
+    """What a comparison found. `unchanged`: by row, from 0; `samples`: rows of each kind, to be shown.
+
+    `marks`: of the export, as scan() has them.
+    """
 
     counts: Counts
+    marks: list[Mark]
     unchanged: NDArray[np.bool_]
     samples: dict[str, list[int]]
     _gone: BinaryIO = field(repr=False)
@@ -159,26 +164,26 @@ class Comparison:
     def run(self, export: Export, mapping: RowMapping, watch: Callable[[int], None]) -> Found:
         """Read the export and compare; the new state is drafted. Raises ExportError, CheckpointError."""
         try:
-            rows = scan(
+            rows, marks = scan(
                 export, mapping, self._digester, self.sets, self._spill, self.keys, watch, is_placed=self._is_named
             )
             self._spill.finish()
             try:
-                found = self._all(rows, None)
+                found = self._all(rows, marks, None)
             except _SeveralRows:
-                cells = self._merge(export, mapping, rows)
+                cells = self._merge(export, mapping, rows, marks)
                 self.draft.begin()
                 self._gone.truncate(0)
                 self._gone.seek(0)
-                found = self._all(rows, cells)
+                found = self._all(rows, marks, cells)
             self.keys.sync()
         except OSError as error:
             raise self._told(error) from error
         return found
 
-    def _all(self, rows: int, cells: Spill | None) -> Found:
+    def _all(self, rows: int, marks: list[Mark], cells: Spill | None) -> Found:
         """All partitions, in order. Raises _SeveralRows, at the first user who has several, if `cells` are needed."""
-        found = Found(Counts(rows=rows), np.zeros(rows, bool), {}, self._gone)
+        found = Found(Counts(rows=rows), marks, np.zeros(rows, bool), {}, self._gone)
         for part in in_order(lambda number: self._compare(number, cells), PARTITIONS):
             found.counts.add(part.counts)
             found.unchanged[part.unchanged] = True
@@ -199,7 +204,7 @@ class Comparison:
 
     # Users with several rows
 
-    def _merge(self, export: Export, mapping: RowMapping, rows: int) -> Spill:
+    def _merge(self, export: Export, mapping: RowMapping, rows: int, marks: list[Mark]) -> Spill:
         """The values of all rows whose users have others, put aside cell by cell."""
         wanted = np.zeros(rows, bool)
         for found in in_order(self._again, PARTITIONS):
@@ -209,7 +214,8 @@ class Comparison:
         def picked(first: int, count: int) -> NDArray[np.int64]:
             return np.flatnonzero(wanted[first - 1 : first - 1 + count])
 
-        scan_cells(export, mapping, self._digester, self.sets, cells, picked)
+        place = Place(Mark(), {mark.row: mark for mark in marks})
+        scan_cells(export, mapping, self._digester, self.sets, cells, place, picked)
         cells.finish()
         return cells
 

@@ -59,21 +59,18 @@ class Digester:
         missing = pc.is_null(values).to_numpy(zero_copy_only=False) if values.null_count else None
         lengths, words = self._words(values)
         numbers = self._numbers_of(name, len(words))
-        found = np.empty((_LANES, len(values)), np.uint64)
         told = lengths.astype(np.uint64) + np.uint64(1)  # so that "" is not nothing, and "a" not "a" and a zero
         if missing is not None:
             told[missing] = 0
-        for lane in range(_LANES):
-            np.multiply(told, numbers[0, lane], out=found[lane])
+        # All lanes at a time: few long calls, as each lets go of Python's lock and has to wait for it again.
+        found: Sums = told * numbers[0, :_LANES, None]
         for place, (rows, word) in enumerate(words.each(), 1):
-            low, high = word & _LOW, word >> _HALF
-            for lane in range(_LANES):
-                part = low + numbers[place, 2 * lane]
-                part *= high + numbers[place, 2 * lane + 1]
-                if rows is None:
-                    found[lane] += part
-                else:
-                    found[lane][rows] += part
+            part = (word & _LOW) + numbers[place, 0::2, None]
+            part *= (word >> _HALF) + numbers[place, 1::2, None]
+            if rows is None:
+                found += part
+            else:
+                found[:, rows] += part
         return found
 
     def _words(self, values: pa.Array) -> "tuple[NDArray[np.int64], _Words]":

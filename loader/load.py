@@ -62,7 +62,7 @@ async def load(
     kept = Found(**await to_thread.run_sync(checkpoint.get, "found") or {})
     lane = Lane(limits.give_up_s)
     if whole is None:
-        blocks = resume.amend(export.rows(settings.row_mapping(), resume.start, resume.settled))
+        blocks = resume.amend(export.rows(settings.row_mapping(), resume.start, resume.settled, resume.known))
     else:
         blocks = whole.blocks(resume.settled, await to_thread.run_sync(checkpoint.get, "export"))
     rows = Head(blocks, first)

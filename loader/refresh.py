@@ -36,7 +36,7 @@ from loader.export import Export
 from loader.mapping import RowMapping, json_strings
 from loader.outcome import Code
 from loader.progress import duration
-from loader.resume import Resume, begin, differing, reopen, set_aside, standing
+from loader.resume import Resume, begin, differing, reopen, resumed, set_aside, standing
 from loader.span import SpanSet
 from loader.spill import PARTITIONS, Spill, Table
 from loader.state import (
@@ -305,8 +305,8 @@ class Refresh:
             rows = found.counts.rows
             gone = _numbered(found.gone(), rows) if clears else ()
             facts = {"night": compared.night, "clears": clears, "full": compared.full, **vars(found.counts)}
-            checkpoint.begin_with(Code.UNCHANGED, _spans(found, comparison), gone, refresh=facts)
-        return Resume(_settled(found.unchanged), None)
+            checkpoint.begin_with(Code.UNCHANGED, _spans(found, comparison), found.marks, gone, refresh=facts)
+            return resumed(checkpoint, _settled(found.unchanged))
 
     def _report(self, path: Path, found: Found) -> None:
         """Who and what is gone, as a file beside the checkpoint."""

@@ -3,7 +3,7 @@
 import contextlib
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -21,11 +21,12 @@ from loader.span import SpanSet
 class Resume:
     """`settled` rows are done already; reading goes on at `start` (None: from the first row).
 
-    `amend`: what becomes of the blocks that are read, before they are sent.
+    `known`: marks of the export, by row. `amend`: what becomes of the blocks that are read, before they are sent.
     """
 
     settled: SpanSet
     start: Mark | None
+    known: Mapping[int, Mark] = field(default_factory=dict)
     is_finished: bool = False
     amend: Callable[[Iterator[Rows]], Iterator[Rows]] = iter
 
@@ -78,8 +79,13 @@ def _is_worth_keeping(checkpoint: Checkpoint) -> bool:
 
 
 def _go_on(checkpoint: Checkpoint) -> Resume:
-    settled = checkpoint.settled()
-    return Resume(settled, checkpoint.start_at(settled.first_hole()))
+    return resumed(checkpoint, checkpoint.settled())
+
+
+def resumed(checkpoint: Checkpoint, settled: SpanSet) -> Resume:
+    """What is left to do behind the `settled` rows of the checkpoint."""
+    known = {mark.row: mark for mark in checkpoint.marks()}
+    return Resume(settled, checkpoint.start_at(settled.first_hole()), known)
 
 
 def reopen(checkpoint: Checkpoint, resume: Resume) -> Resume:
@@ -160,6 +166,9 @@ def _difference(checkpoint: Checkpoint, export: Export, mapping: RowMapping, fou
         marks = [mark for mark in marks if mark.offset <= start.offset + REPLAYED_BYTES // 2]
     elif known == found and not export.is_stdin:
         return ""
+    compared = (checkpoint.get("refresh") or {}).get("rows", 0)
+    if compared and (not marks or marks[-1].row <= compared):
+        return "its time is another, and that its content is the same can't be told"
     if known.size != found.size:
         return f"its size was {known.size:,} bytes and is {found.size:,}"
     return "" if export.is_same_up_to(marks, mapping) else "its size is the same, its content is not"

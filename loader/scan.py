@@ -12,9 +12,10 @@ from numpy.typing import NDArray
 
 from loader.digest import Digester, finish, nothing
 from loader.errors import ExportError, Stopped
-from loader.export import Export
+from loader.export import Export, Place
 from loader.export.rows import Unit, Wanted
 from loader.mapping import Column, RowMapping, Values
+from loader.record import Mark
 from loader.spill import KeyFile, Spill, Table
 
 #: Two, as most of the work is done outside of Python's lock, and the rest is not worth more.
@@ -29,6 +30,9 @@ ROW = np.uint64((1 << 48) - 1)
 EMPTY, ANY, INVALID = 0, 0xFFFE, 0xFFFF
 
 _MOST_NAMES = 0xFFFF
+
+#: The most that glibc can be taught to keep.
+_KEPT_BYTES = 31 << 20
 _T = TypeVar("_T")
 _R = TypeVar("_R")
 
@@ -121,10 +125,11 @@ def scan(
     watch: Callable[[int], None],
     *,
     is_placed: bool,
-) -> int:
+) -> tuple[int, list[Mark]]:
     """Put aside a line for each row: key, values, its number and its set, and if `is_placed` its key's place in `keys`.
 
-    Returns how many rows there are. Raises ExportError if the export can't be read to its end, and OSError.
+    Returns how many rows there are, and the export's marks, as far as it has any without being mapped. Raises
+    ExportError if the export can't be read to its end, and OSError.
     """
 
     def digested(unit: Unit) -> _Digested:
@@ -149,8 +154,9 @@ def scan(
             strangers,
         )
 
-    rows = 0
-    for unit, found in _each(export.units(mapping), digested):
+    _keep_memory()
+    rows, place = 0, Place(Mark())
+    for unit, found in _each(export.units(mapping, place), digested):
         rows = unit.first + unit.rows - 1
         found.sets[found.invalid] = INVALID
         words = found.numbers.astype(np.uint64) | (found.sets << SET_AT)
@@ -165,13 +171,15 @@ def scan(
             odd[:, :2], odd[:, 4] = found.strangers, np.uint64(INVALID) << SET_AT
             spill.add(odd)
         watch(rows)
-    return rows
+    return rows, place.marks
 
 
 def scan_cells(
-    export: Export, mapping: RowMapping, digester: Digester, sets: Sets, spill: Spill, wanted: Wanted
+    export: Export, mapping: RowMapping, digester: Digester, sets: Sets, spill: Spill, place: Place, wanted: Wanted
 ) -> None:
     """Put aside a line for each value of the rows that are wanted: key, row and attribute, and the value's sums.
+
+    `place`: the export's beginning.
 
     Raises as scan() does.
     """
@@ -190,9 +198,18 @@ def scan_cells(
             for rows, own in [_own(column, is_valid)]
         ]
 
-    for _, found in _each(export.units(mapping, wanted), digested):
+    for _, found in _each(export.units(mapping, place, wanted), digested):
         for part in found:
             spill.add(np.ascontiguousarray(part))
+
+
+def _keep_memory() -> None:
+    """Have memory that is given back kept for the next array, for as long as the process lasts.
+
+    glibc gives pieces of more than 128 KiB back to the system, until it has seen a larger one come and go. Where arrays
+    are made and left by the thousand, to get their pages anew each time takes longer than all that is done with them.
+    """
+    np.empty(_KEPT_BYTES, np.uint8)
 
 
 def _own(column: Column, is_valid: NDArray[np.bool_]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

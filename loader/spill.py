@@ -36,7 +36,8 @@ class Spill:
     def __init__(self, folder: Path, columns: int) -> None:
         self._file: BinaryIO = tempfile.TemporaryFile(dir=folder, buffering=0)  # noqa: SIM115  # close() ends it
         self._columns = columns
-        self._held: list[Table] = []
+        # Used again and again: memory that is new to the process costs more than all that is done with it.
+        self._held, self._ordered = (np.empty((_HELD // columns, columns), np.uint64) for _ in range(2))
         self._rows_held = 0
         self._runs: list[tuple[int, NDArray[np.int64]]] = []  # row of the file at which each begins, and its bounds
         self._rows = 0
@@ -49,24 +50,26 @@ class Spill:
 
     def add(self, rows: Table) -> None:
         """Take more rows. Within a partition they keep their order. Raises OSError."""
-        self._held.append(rows)
-        self._rows_held += len(rows)
-        if self._rows_held * self._columns >= _HELD:
-            self._write()
+        while len(rows):
+            part, rows = np.split(rows, [len(self._held) - self._rows_held])
+            self._held[self._rows_held : self._rows_held + len(part)] = part
+            self._rows_held += len(part)
+            if self._rows_held == len(self._held):
+                self._write()
 
     def finish(self) -> None:
         """All rows are there, and partitions may be read. Raises OSError."""
-        if self._held:
+        if self._rows_held:
             self._write()
 
     def _write(self) -> None:
-        rows = np.concatenate(self._held) if len(self._held) != 1 else self._held[0]
-        self._held, self._rows_held = [], 0
+        rows, ordered = self._held[: self._rows_held], self._ordered[: self._rows_held]
         order = np.argsort((rows[:, 0] >> _SHIFT).astype(np.uint8), kind="stable")
-        rows = rows.take(order, axis=0)
-        self._runs.append((self._rows, bounds(rows[:, 0])))
-        self._rows += len(rows)
-        write_all(self._file, rows)
+        rows.take(order, axis=0, out=ordered, mode="clip")  # another mode makes a copy first
+        self._runs.append((self._rows, bounds(ordered[:, 0])))
+        self._rows += len(ordered)
+        self._rows_held = 0
+        write_all(self._file, ordered)
 
     def partition(self, number: int) -> Table:
         """The rows of one partition, in the order in which they came. Raises OSError."""

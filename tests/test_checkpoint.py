@@ -350,8 +350,9 @@ def test_what_a_load_begins_with_is_settled_a_span_at_a_time(tmp_path: Path) -> 
     with Checkpoint.open(tmp_path / "c", create=True) as checkpoint:
         checkpoint.commit([make.entry(make.batch("xyz"))])
         spans = [Span(1, 4, 3, '["a",null,"c","d"]'), Span(6, 6, 1, '["f"]')]
+        marks = [Mark(5, 50, 5, "a"), Mark(9, 90, 9, "b")]
         checkpoint.begin_with(
-            Code.UNCHANGED, spans, [(2, "b", ["dept"]), (9, "z", ["dept", "site"])], refresh={"rows": 8}
+            Code.UNCHANGED, spans, marks, [(2, "b", ["dept"]), (9, "z", ["dept", "site"])], refresh={"rows": 8}
         )
 
         assert [(row.row, row.user, row.code, row.attempts) for row in checkpoint.results()] == [
@@ -361,6 +362,7 @@ def test_what_a_load_begins_with_is_settled_a_span_at_a_time(tmp_path: Path) -> 
             (6, "f", "UNCHANGED", 0),
         ]
         assert checkpoint.settled() == SpanSet([(1, 1), (3, 4), (6, 6)])
+        assert checkpoint.marks() == marks
         assert checkpoint.counts() == {Code.UNCHANGED: 4}
         assert checkpoint.cleared(1, 8) == [(2, "b", ["dept"])]
         assert checkpoint.cleared(1, 99, 1) == [(2, "b", ["dept"])]
@@ -369,7 +371,7 @@ def test_what_a_load_begins_with_is_settled_a_span_at_a_time(tmp_path: Path) -> 
 
 def test_a_retry_leaves_unchanged_rows_alone(tmp_path: Path) -> None:
     with Checkpoint.open(tmp_path / "c", create=True) as checkpoint:
-        checkpoint.begin_with(Code.UNCHANGED, [Span(1, 2, 2, '["a","b"]')], ())
+        checkpoint.begin_with(Code.UNCHANGED, [Span(1, 2, 2, '["a","b"]')], (), ())
         checkpoint.commit([make.entry(make.batch("cd", 3), make.outcome(), make.outcome(Code.FAILED))])
         checkpoint.put(finished_at=1.0)
 

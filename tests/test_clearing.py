@@ -19,7 +19,7 @@ def test_nulls_go_with_rows_and_behind_them(tmp_path: Path) -> None:
     cleared = [(1, "ann", ["site"]), (2, "bob", ["dept"]), (4, "dan", ["dept"])]
     gone = [(6, "fay", ["dept", "site"]), (7, "gus", ["dept"]), (8, "hal", ["dept"])]
     with Checkpoint.open(tmp_path / "c", create=True) as checkpoint:
-        checkpoint.begin_with(Code.UNCHANGED, (), [*cleared, *gone])
+        checkpoint.begin_with(Code.UNCHANGED, (), (), [*cleared, *gone])
         found = list(amended(iter(blocks), checkpoint, make.FRAME, 5, SpanSet([(7, 7)])))
 
     sent = make.sent(found)

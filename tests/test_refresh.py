@@ -7,12 +7,14 @@ import re
 import sqlite3
 import stat
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import anyio
 import pytest
 
 from loader.errors import CheckpointError, Refused, Stopped
+from loader.export import Export
 from loader.refresh import Options
 from loader.sandbox import FaultOptions, RosterOptions
 from tests.nights import Nights, nights
@@ -129,6 +131,29 @@ async def test_the_same_export_goes_on_where_it_ended(tmp_path: Path) -> None:
         one.write(USERS)
         assert await one.run() is None
         assert one.written == 0
+
+
+@pytest.mark.parametrize("is_same", [True, False])
+async def test_another_export_of_the_same_size_is_told_from_a_touched_one(
+    tmp_path: Path, is_same: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By all of it, not by the part that was read before the night ended: the unchanged rows are of all of it."""
+    whole = Export._source
+    monkeypatch.setattr(Export, "_source", lambda self, file: replace(whole(self, file), chunk_bytes=200))
+    async with nights(tmp_path, faults=FaultOptions(latency_s=0.01)) as one:
+        one.write(USERS)
+        await one.run()
+        night = {user: {"dept": "B", "site": "Graz"} if int(user[4:]) < 60 else USERS[user] for user in USERS}
+        one.write(night)
+        await one.crash()
+        settled = len(await one.results())
+        assert 40 < settled < 100
+
+        then = night if is_same else {**night, "user99": {"dept": "d99", "site": "Linz"}}
+        one.write(then)
+        assert await one.run() is None
+        assert (f"going on behind {settled:,} settled rows" in one.said) is is_same
+        assert one.held() == then
 
 
 async def test_who_failed_is_sent_again(tmp_path: Path) -> None:

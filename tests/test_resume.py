@@ -276,6 +276,24 @@ def test_how_a_checkpoint_stands_to_an_export_that_goes_whole(
     assert stands(checkpoint, export) == "finished"
 
 
+def test_what_was_compared_and_has_no_marks_is_known_by_its_time(checkpoint: Checkpoint, export: Export) -> None:
+    """Parquet and Arrow get marks only as they are sent, and what was compared is all of it."""
+    begin(checkpoint, IDENTITY, export, make.mapping())
+    checkpoint.put(refresh={"rows": 20})
+    read_all(checkpoint, export)
+    begin(checkpoint, IDENTITY, export, make.mapping())
+    *marks, last = checkpoint.marks()
+    checkpoint.forget_marks()
+    checkpoint.commit(Entry(mark=mark) for mark in marks)
+    begin(checkpoint, IDENTITY, export, make.mapping())
+    touch(export)
+    with pytest.raises(CheckpointError, match="its time is another, and that its content is the same can't be told"):
+        begin(checkpoint, IDENTITY, export, make.mapping())
+
+    checkpoint.commit([Entry(mark=last)])
+    begin(checkpoint, IDENTITY, export, make.mapping())
+
+
 def test_a_whole_export_that_a_retry_took_back_out_has_no_answer(checkpoint: Checkpoint, export: Export) -> None:
     """Until it is sent again; should the export change meanwhile, it is outdated all the same."""
     begin(checkpoint, IDENTITY, export, make.mapping())

@@ -2,7 +2,7 @@
 
 import glob
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
@@ -31,7 +31,7 @@ _BY_SUFFIX: dict[str, Format] = {
     ".feather": "arrow",
 }
 
-__all__ = ["Export", "Fingerprint", "Format", "files", "stem"]
+__all__ = ["Export", "Fingerprint", "Format", "Place", "files", "stem"]
 
 
 @dataclass(frozen=True)
@@ -108,13 +108,21 @@ class Export:
         columns = self._reader(self._source(0), mapping).columns()
         return None if columns is None else others(columns, mapping.user)
 
-    def rows(self, mapping: RowMapping, start: Mark | None = None, settled: SpanSet | None = None) -> Iterator[Rows]:
+    def rows(
+        self,
+        mapping: RowMapping,
+        start: Mark | None = None,
+        settled: SpanSet | None = None,
+        known: Mapping[int, Mark] | None = None,
+    ) -> Iterator[Rows]:
         """Blocks of rows from `start` on, without those in `settled`. Blocking: for a thread.
+
+        `known`: marks that were made of this export before, by row: these are not made again.
 
         Raises ExportError where the export doesn't fit the mapping (before the first block), Stopped where it breaks
         off (behind the last whole row).
         """
-        place = Place(start or Mark())
+        place = Place(start or Mark(), known)
         before = sum(self._source(file).fingerprint().size for file in range(place.file))
         for file in range(place.file, len(self.paths)):
             if file > place.file:
@@ -124,16 +132,15 @@ class Export:
                 yield rows
             before += self._source(file).fingerprint().size
 
-    def units(self, mapping: RowMapping, wanted: Wanted = lambda _first, _count: None) -> Iterator[Unit]:
-        """The rows as units that are read elsewhere, in order, and `wanted` rows alone. Blocking: for a thread.
+    def units(self, mapping: RowMapping, place: Place, wanted: Wanted = lambda _first, _count: None) -> Iterator[Unit]:
+        """All rows as units that are read elsewhere, in order, and `wanted` rows alone. Blocking: for a thread.
 
-        Raises as rows() does.
+        `place`, at the beginning, goes along. Raises as rows() does.
         """
-        first = 1
         for file in range(len(self.paths)):
-            for unit in self._reader(self._source(file), mapping).units(first, wanted):
-                yield unit
-                first = unit.first + unit.rows
+            if file > place.file:
+                place.begin(file)
+            yield from self._reader(self._source(file), mapping).units(place, wanted)
 
     def is_same_up_to(self, marks: Sequence[Mark], mapping: RowMapping) -> bool:
         """Does the export hold, up to the last mark, what was read when the marks were made? Reads it."""

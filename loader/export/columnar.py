@@ -48,24 +48,24 @@ class Columnar:
             for block in opened.batches(place.offset, mapper.columns):
                 yield self._rows(block, mapper, place, settled, size * (place.offset + block.num_rows) // max(total, 1))
         except _ERRORS as error:
-            name = self._source.name
-            raise Stopped(
-                f"{name} is damaged behind row {place.offset:,} ({_line(error)}); all before are kept"
-            ) from error
+            raise self._broken(place, error) from error
 
-    def units(self, first: int, wanted: Wanted) -> Iterator[Unit]:
+    def units(self, place: Place, wanted: Wanted) -> Iterator[Unit]:
         schema, opened = self._open()
         mapper = TypedMapper(self._mapping, schema)
-        offset = 0
         try:
             for block in opened.batches(0, mapper.columns):
+                first = place.row
+                place.row += block.num_rows  # without a mark: it would need the records
+                place.offset += block.num_rows
                 rows = wanted(first, block.num_rows)
                 yield Unit(first, block.num_rows, partial(_read, block, rows, mapper))
-                first += block.num_rows
-                offset += block.num_rows
         except _ERRORS as error:
-            name = self._source.name
-            raise Stopped(f"{name} is damaged behind row {offset:,} ({_line(error)}); all before are kept") from error
+            raise self._broken(place, error) from error
+
+    def _broken(self, place: Place, error: BaseException) -> Stopped:
+        name = self._source.name
+        return Stopped(f"{name} is damaged behind row {place.offset:,} ({_line(error)}); all before are kept")
 
     def _rows(self, block: pa.RecordBatch, mapper: TypedMapper, place: Place, settled: SpanSet, position: int) -> Rows:
         mapped = mapper.map(block)

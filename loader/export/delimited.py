@@ -49,15 +49,15 @@ class Delimited:
             rows.position = self._source.position
             yield rows
 
-    def units(self, first: int, wanted: Wanted) -> Iterator[Unit]:
-        place = Place(Mark())
+    def units(self, place: Place, wanted: Wanted) -> Iterator[Unit]:
         header = self._header(place)
         mapper = ColumnMapper(self._mapping, header)
         for cut in Splitter(self._delimiter, self._max).cuts(self._source.chunks(place.offset)):
+            first = place.row
+            place.move(cut.data, len(cut.starts), is_open=cut.is_open)
             if len(cut.starts):
                 rows = wanted(first, len(cut.starts))
                 yield Unit(first, len(cut.starts), partial(self._read, cut, rows, header, mapper))
-            first += len(cut.starts)
 
     def _read(self, cut: Cut, rows: NDArray[np.int64] | None, header: list[str], mapper: ColumnMapper) -> Read:
         """The rows of a cut, or some of them, as keys and values."""

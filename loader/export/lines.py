@@ -50,12 +50,14 @@ class Lines:
         if is_whole and place.row == first and not self._is_array:
             raise ExportError(f"{self._source.name} is empty")
 
-    def units(self, first: int, wanted: Wanted) -> Iterator[Unit]:
+    def units(self, place: Place, wanted: Wanted) -> Iterator[Unit]:
         mapper = LineMapper(self._mapping)
-        for cut in self._cuts(len(self._source.byte_order_mark())):
+        place.move(self._source.byte_order_mark())
+        for cut in self._cuts(place.offset):
+            first = place.row
+            place.move(cut.data, len(cut.starts), is_open=cut.is_open)
             if len(cut.starts):
                 yield Unit(first, len(cut.starts), partial(_read, cut, wanted(first, len(cut.starts)), mapper))
-            first += len(cut.starts)
 
     def _cuts(self, offset: int, *, inside: bool = False) -> Iterator[Cut]:
         chunks = self._source.chunks(offset)

@@ -1,7 +1,7 @@
 """What every format does alike: number the rows, put broken ones aside, drop those settled before, chain the hash."""
 
 import hashlib
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -40,8 +40,8 @@ Wanted = Callable[[int, int], NDArray[np.int64] | None]
 class Reader(Protocol):
     """One file of a format."""
 
-    def units(self, first: int, wanted: Wanted) -> Iterator[Unit]:
-        """The whole file as units, of which `wanted` rows are read. Its first row has the number `first`."""
+    def units(self, place: "Place", wanted: Wanted) -> Iterator[Unit]:
+        """The whole file, at whose beginning `place` is, as units, of which `wanted` rows are read."""
         ...
 
     def blocks(self, place: "Place", settled: SpanSet) -> Iterator[Rows]:
@@ -62,10 +62,16 @@ def hash_from(digest: str) -> "hashlib._Hash":
 
 
 class Place:
-    """Where reading stands, from a mark on: the next row's number, the bytes and lines before it."""
+    """Where reading stands, from a mark on: the next row's number, the bytes and lines before it.
 
-    def __init__(self, start: Mark) -> None:
+    `known`: marks of this very export by row; what stands before one of them is not hashed again.
+    `marks`: those that are behind it.
+    """
+
+    def __init__(self, start: Mark, known: Mapping[int, Mark] | None = None) -> None:
         self.row, self.offset, self.line, digest, self.file = start
+        self.marks: list[Mark] = []
+        self._known = known or {}
         self._hash = hash_from(digest)
         self._marked = start.row
 
@@ -82,7 +88,7 @@ class Place:
         """Go behind so many rows of a file without lines, whose content is `data`."""
         self.row += rows
         self.offset += rows
-        self._hash.update(data)
+        self._add(data)
         return self._mark()
 
     def move(self, data: bytes, rows: int = 0, *, is_open: bool = False) -> Mark | None:
@@ -90,14 +96,21 @@ class Place:
         self.row += rows
         self.offset += len(data)
         self.line += count_lines(data)
-        self._hash.update(data)
+        self._add(data)
         return None if is_open else self._mark()
+
+    def _add(self, data: bytes | memoryview) -> None:
+        if self.row == self._marked or self.row not in self._known:
+            self._hash.update(data)
 
     def _mark(self) -> Mark | None:
         if self.row == self._marked:
             return None
-        mark = Mark(self.row, self.offset, self.line, self._hash.hexdigest(), self.file)
+        mark = self._known.get(self.row)
+        if mark is None:
+            mark = Mark(self.row, self.offset, self.line, self._hash.hexdigest(), self.file)
         self._hash, self._marked = hash_from(mark.digest), mark.row
+        self.marks.append(mark)
         return mark
 
 

@@ -17,7 +17,7 @@ import pyarrow.parquet
 import pytest
 
 from loader.errors import ExportError, Stopped
-from loader.export import Export, columnar, files
+from loader.export import Export, Place, columnar, files
 from loader.outcome import Code
 from loader.record import Mark, Rows
 from loader.span import SpanSet
@@ -98,6 +98,13 @@ def test_each_format_gives_the_same_rows_and_resumes_anywhere(
     }
     assert len(marks) > 3
     assert export.is_same_up_to(marks, make.mapping())
+    place = Place(Mark())
+    assert sum(unit.rows for unit in export.units(make.mapping(), place)) == len(ROWS)
+    assert place.marks == ([] if export.format in ("parquet", "arrow") else marks)
+    known = {mark.row: mark._replace(digest=f"known {mark.row}") for mark in marks[::2]}
+    again = [rows.end for rows in export.rows(make.mapping(), known=known) if rows.end]
+    assert [mark._replace(digest="") for mark in again] == [mark._replace(digest="") for mark in marks]
+    assert again[::2] == list(known.values()), "what is known is not hashed again"
     for mark in marks[:-1]:
         rest = said(list(export.rows(make.mapping(), mark, SpanSet([(1, mark.row - 1), (600, 610)]))))
         assert sorted(rest) == [row for row in range(mark.row, 701) if not 600 <= row <= 610]

@@ -9,8 +9,9 @@ import pyarrow.parquet
 import pytest
 from numpy.typing import NDArray
 
-from loader.export import Export
+from loader.export import Export, Place
 from loader.export.rows import Wanted
+from loader.record import Mark
 from tests import make
 
 ROWS = [("ann", "Ops", "Wien"), ("bob", "", "Graz"), ("cat", "Ops", ""), ("dan", "HR", "Linz")] * 50
@@ -37,7 +38,7 @@ def _export(folder: Path, form: str) -> Export:
 def read(export: Export, *wanted: Wanted) -> Found:
     """Row by number, with its values as text."""
     found: Found = {}
-    for unit in export.units(make.mapping(), *wanted):
+    for unit in export.units(make.mapping(), Place(Mark()), *wanted):
         positions, values, strangers = unit.read()
         assert not strangers
         for at, user in enumerate(values.keys.to_pylist()):
@@ -86,7 +87,7 @@ def test_rows_of_several_files_are_numbered_on(tmp_path: Path) -> None:
 
 def test_rows_that_are_broken_are_told_by_their_keys_as_far_as_they_have_one(tmp_path: Path) -> None:
     (tmp_path / "users.csv").write_bytes(b'email,dept\nann,x\nbob,x,y\ncat,"x"y\n\xff,x\n ,x\ndan,\xff\neve,z\n')
-    (unit,) = Export.of([tmp_path / "users.csv"]).units(make.mapping())
+    (unit,) = Export.of([tmp_path / "users.csv"]).units(make.mapping(), Place(Mark()))
     positions, values, strangers = unit.read()
 
     assert sorted(strangers) == ["bob", "cat"]
