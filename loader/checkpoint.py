@@ -86,7 +86,7 @@ _NEVER_SENT = (Code.REJECTED.value, Code.SKIPPED.value, Code.UNCHANGED.value)
 _PAGE_BYTES = 16_384
 
 #: So many users, of batches that go into one commit, may stand in one row.
-_JOINED_USERS = 1_000
+_JOINED_USERS = 5_000
 
 #: A batch's span may hold this many rows that aren't its own for each that is; rows farther off stand alone.
 _SPREAD = 2

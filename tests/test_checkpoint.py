@@ -391,8 +391,8 @@ def test_users_come_by_their_outcome(tmp_path: Path) -> None:
 
 
 def test_batches_that_follow_each_other_share_a_row(checkpoint: Checkpoint) -> None:
-    """Of one commit, with one outcome; a gap, another outcome, or a thousand users begin another."""
-    many = range(10, 1011)
+    """Of one commit, with one outcome; a gap, another outcome, or five thousand users begin another."""
+    many = range(10, 5011)
     checkpoint.commit(
         Entry(Batch([row], [f"user{row}"], [b"{}"]), [make.outcome(Code.INVALID if row == 6 else Code.SUCCESS)])
         for row in (3, 1, 2, 5, 6, *many)
@@ -400,7 +400,7 @@ def test_batches_that_follow_each_other_share_a_row(checkpoint: Checkpoint) -> N
 
     with closing(sqlite3.connect(checkpoint.path)) as db:
         spans = db.execute("SELECT first, last, count FROM batch ORDER BY first").fetchall()
-    assert spans == [(1, 3, 3), (5, 5, 1), (6, 6, 1), (10, 1009, 1000), (1010, 1010, 1)]
+    assert spans == [(1, 3, 3), (5, 5, 1), (6, 6, 1), (10, 5009, 5000), (5010, 5010, 1)]
     assert [(found.row, found.user) for found in checkpoint.results()] == [
         (row, f"user{row}") for row in (1, 2, 3, 5, 6, *many)
     ]
