@@ -290,7 +290,6 @@ class Credentials:
         self._is_accepted = False
         self._after_refusal = False
         self._hidden: list[str] = []
-        self._disguises: dict[str, list[bytes]] = {}
         self.current: Token | None = None
 
     @property

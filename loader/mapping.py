@@ -365,10 +365,6 @@ def reject(problems: dict[int, Problem], mask: pa.BooleanArray, reason: str) -> 
         problems.setdefault(at, Problem(Code.REJECTED, reason))
 
 
-def _empty(length: int) -> pa.StringArray:
-    return pa.repeat(pa.scalar("", pa.string()), length)
-
-
 def _all_null(parts: Sequence[Part], length: int) -> pa.BooleanArray:
     """Where no part has a value."""
     if any(not part.values.null_count for part in parts):

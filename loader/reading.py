@@ -70,10 +70,6 @@ class Reading:
         self.row = 0
         self.error: Stopped | None = None
 
-    def share_of(self, settled: int) -> int:
-        """The bytes of the export that so many settled rows stand for: of what is read, most may still be waiting."""
-        return self.position * settled // max(self.row, 1)
-
     async def begin(self) -> None:
         """Read the first block. Raises ExportError if the export can't be read, or doesn't fit the mapping."""
         self._first = await self._next()
