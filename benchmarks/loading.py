@@ -25,7 +25,7 @@ token = "env:BENCH_TOKEN"
 {limits}
 [checkpoint]
 path = "{checkpoint}"
-"""
+{more}"""
 
 #: What a target needs beside its address.
 _TARGET = {"scim": 'key = "id"\nbulk = false'}
@@ -34,8 +34,13 @@ _TARGET = {"scim": 'key = "id"\nbulk = false'}
 _LIMITS = {"dx": 'quota = ["1000000/1s"]'}
 
 
-def command(folder: Path, export: Path, url: str, users: int, at_once: int, api: str = "calven") -> list[str]:
-    """Write the settings of a load into `folder`; what runs it there, and goes on with it after a kill."""
+def command(
+    folder: Path, export: Path, url: str, users: int, at_once: int, api: str = "calven", more: str = ""
+) -> list[str]:
+    """Write the settings of a load into `folder`; what runs it there, and goes on with it after a kill.
+
+    `more`: further tables of the settings.
+    """
     limits = f"users_per_request = {users}\nconcurrency = {at_once}\n{_LIMITS.get(api, '')}"
     is_nested = export.name.endswith(".ndjson") and not export.name.endswith(".flat.ndjson")
     text = _SETTINGS.format(
@@ -46,6 +51,7 @@ def command(folder: Path, export: Path, url: str, users: int, at_once: int, api:
         target=_TARGET.get(api, ""),
         limits=limits,
         checkpoint=CHECKPOINT,
+        more=more,
     )
     (folder / "load.toml").write_text(text)
     return [*LOADER, "run", "load.toml"]

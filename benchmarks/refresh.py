@@ -21,6 +21,7 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.generate import generate
+from benchmarks.loading import ENVIRONMENT, LOADER, command
 from loader.compare import Comparison
 from loader.export import Export
 from loader.mapping import RowMapping
@@ -28,26 +29,11 @@ from loader.record import Frame
 from loader.spill import PARTITIONS
 from loader.state import ACKED, MARKS, TAKEN, State
 
-_LOADER = [sys.executable, "-m", "loader"]
-_SETTINGS = """
-[export]
-path = "users.csv"
-[mapping]
-user = "email"
-[target]
-api = "calven"
-base_url = "{url}"
-[target.auth]
-scheme = "hmac"
-key_id = "env:BENCH_KEY"
-secret = "env:BENCH_SECRET"
-[limits]
-users_per_request = 500
+_REFRESH = """
 [refresh]
 mode = "changed"
 missing = "{missing}"
 """
-_KEYS = {"BENCH_KEY": "K", "BENCH_SECRET": "S"}
 
 
 def change(export: Path, share: float) -> int:
@@ -69,7 +55,11 @@ def run(folder: Path, *arguments: str) -> dict[str, float]:
     """The command in a fresh process: how long it took, and its memory."""
     began = time.monotonic()
     process = subprocess.Popen(
-        [*_LOADER, *arguments], cwd=folder, env=os.environ | _KEYS, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        [*LOADER, *arguments],
+        cwd=folder,
+        env=os.environ | ENVIRONMENT,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
     )
     _, status, usage = os.wait4(process.pid, 0)
     process.returncode = os.waitstatus_to_exitcode(status)
@@ -148,7 +138,7 @@ def main() -> None:
         alone(chosen.users, chosen.folder)
         return
     sandbox = subprocess.Popen(
-        [*_LOADER, "sandbox", "--port", "0", "--key-id", "K", "--secret", "S", "--count-only"],
+        [*LOADER, "sandbox", "--port", "0", "--token", "T", "--count-only"],
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
         text=True,
@@ -159,7 +149,8 @@ def main() -> None:
             folder = Path(name)
             generate(folder / "users.csv", chosen.users)
             url = sandbox.stdout.readline().strip()
-            (folder / "load.toml").write_text(_SETTINGS.format(url=url, missing=chosen.missing))
+            more = _REFRESH.format(missing=chosen.missing)
+            command(folder, folder / "users.csv", url, 500, 16, more=more)
             found = {"users": chosen.users, "full": run(folder, "run", "load.toml", "--summary-json", "full.json")}
             found["changed_users"] = change(folder / "users.csv", chosen.changed)
             found["plan"] = run(folder, "plan", "load.toml")

@@ -22,28 +22,16 @@ import time
 from pathlib import Path
 
 from benchmarks.generate import generate
+from benchmarks.loading import CHECKPOINT, ENVIRONMENT, LOADER, command
 
-_LOADER = [sys.executable, "-m", "loader"]
 #: What other people wrote, and a load of a CSV can't do without before its first request.
 _LIBRARIES = """
 import aiohttp, aiolimiter, anyio, asyncio, click, msgspec, numpy, orjson, pyarrow, pyarrow.compute, pyarrow.csv
 import pydantic, rich.console, rich.live, sqlite3, uvloop
 """
-_SETTINGS = """
-[export]
-path = "users.csv"
-[mapping]
-user = "email"
-[target]
-api = "calven"
-base_url = "http://127.0.0.1:{port}"
-[target.auth]
-scheme = "bearer"
-token = "env:BENCH_TOKEN"
-"""
-_RUN = [*_LOADER, "run", "load.toml"]
+_RUN = [*LOADER, "run", "load.toml"]
 _ENVIRONMENT = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
-_ENVIRONMENT |= {"BENCH_TOKEN": "T"}
+_ENVIRONMENT |= ENVIRONMENT
 _PATIENCE_S = 60.0
 
 
@@ -82,14 +70,14 @@ def until_first_request(folder: Path, port: int) -> float:
 
 def until_fresh_request(folder: Path, port: int) -> float:
     """The same, of a load that has no checkpoint yet."""
-    for old in folder.glob("users.ckpt*"):
+    for old in folder.glob(f"{CHECKPOINT}*"):
         old.unlink()
     return until_first_request(folder, port)
 
 
 def load_some(folder: Path, port: int, rows: int) -> None:
     """Load the first rows of the export into the counting sandbox, and leave the checkpoint there."""
-    command = [*_LOADER, "sandbox", "--port", str(port), "--token", "T", "--count-only"]
+    command = [*LOADER, "sandbox", "--port", str(port), "--token", "T", "--count-only"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as server:
         assert server.stdout is not None
         try:
@@ -106,7 +94,7 @@ def measure(folder: Path, users: int, options: argparse.Namespace) -> dict[str, 
     """An export of one size: medians, and what its checkpoint takes."""
     port = free_port()
     generate(folder / "users.csv", users)
-    (folder / "load.toml").write_text(_SETTINGS.format(port=port))
+    command(folder, folder / "users.csv", f"http://127.0.0.1:{port}", 100, 16)
     until_imported(), until_fresh_request(folder, port)  # files are read, and modules compiled, once and for all
     # In turn: a machine that gets busier does so for both.
     pairs = [(until_imported(), until_fresh_request(folder, port)) for _ in range(options.repeat)]
@@ -114,7 +102,7 @@ def measure(folder: Path, users: int, options: argparse.Namespace) -> dict[str, 
     found = {"users": users, "libraries_s": libraries, "fresh_s": fresh}
     if options.resume:
         load_some(folder, port, int(users * options.resume))
-        found["checkpoint_mib"] = (folder / "users.ckpt").stat().st_size / (1 << 20)
+        found["checkpoint_mib"] = (folder / CHECKPOINT).stat().st_size / (1 << 20)
         found["resumed_s"] = statistics.median(until_first_request(folder, port) for _ in range(options.repeat))
     return found
 
