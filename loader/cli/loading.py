@@ -15,7 +15,6 @@ if TYPE_CHECKING:
 
     from loader.checkpoint import Checkpoint
     from loader.lane import Lane
-    from loader.progress import Meter
     from loader.refresh import Refresh
     from loader.resume import Resume
     from loader.settings import Settings
@@ -81,20 +80,19 @@ def _run(
         import anyio
         from rich.console import Console
 
+        from loader.lane import Lane
         from loader.load import load
-        from loader.screen import show_progress
+        from loader.screen import progress
 
     async def run_load() -> None:
-        async with anyio.create_task_group() as tasks:
-
-            def watch(meter: "Meter", lane: "Lane") -> None:
-                tasks.start_soon(show_progress, Console(stderr=True, quiet=quiet), meter, lane)
+        lane = Lane(settings.limits.give_up_s)
+        with progress(Console(stderr=True, quiet=quiet)) as watch:
+            async with anyio.create_task_group() as tasks:
                 tasks.start_soon(heed_signals, lane, _KEPT)
                 if until is not None:
                     tasks.start_soon(_heed_the_clock, lane, until)
-
-            await load(settings, checkpoint, resume, watch, Warnings(), first, whole)
-            tasks.cancel_scope.cancel()
+                await load(settings, checkpoint, resume, lane, watch, Warnings(), first, whole)
+                tasks.cancel_scope.cancel()
 
     on_loop(run_load)
 
