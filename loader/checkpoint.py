@@ -33,7 +33,7 @@ VERSION = 2
 _SCHEMA = """
 CREATE TABLE load (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE mark (row INTEGER PRIMARY KEY, offset INTEGER NOT NULL, line INTEGER NOT NULL, digest TEXT NOT NULL,
-    file INTEGER NOT NULL);
+    file INTEGER NOT NULL, after TEXT NOT NULL);
 CREATE TABLE batch (
     id INTEGER PRIMARY KEY,
     first INTEGER NOT NULL,            -- the span's rows, both inclusive
@@ -302,7 +302,7 @@ class Checkpoint:
         with self._transaction():
             self._db.executemany("INSERT INTO batch VALUES (NULL,?,?,?,?,?,?,?,?,?,?)", _joined(batches))
             self._db.executemany("INSERT INTO outcome VALUES (?,?,?,?,?,?,?)", singles)
-            self._db.executemany("INSERT OR REPLACE INTO mark VALUES (?,?,?,?,?)", marks)
+            self._db.executemany("INSERT OR REPLACE INTO mark VALUES (?,?,?,?,?,?)", marks)
             if position is not None:
                 self._db.execute("INSERT OR REPLACE INTO load VALUES ('position', ?)", (json.dumps(position),))
             if note is not None:
@@ -340,7 +340,7 @@ class Checkpoint:
         with self._transaction():
             for table in ("batch", "outcome", "mark"):
                 self._db.execute(f"DELETE FROM {table}")
-            self._db.executemany("INSERT INTO mark VALUES (?,?,?,?,?)", marks)
+            self._db.executemany("INSERT INTO mark VALUES (?,?,?,?,?,?)", marks)
             self._db.executemany("INSERT INTO batch VALUES (NULL,?,?,?,?,?,?,?,?,?,?)", (span + same for span in spans))
             self._db.execute("CREATE TABLE IF NOT EXISTS cleared (row INTEGER PRIMARY KEY, user TEXT, names TEXT)")
             self._db.execute("DELETE FROM cleared")
@@ -431,9 +431,8 @@ class Checkpoint:
 
     def marks(self) -> list[Mark]:
         """The places where reading can go on, in order of row."""
-        return [
-            Mark(*found) for found in self._db.execute("SELECT row, offset, line, digest, file FROM mark ORDER BY row")
-        ]
+        found = self._db.execute("SELECT row, offset, line, digest, file, after FROM mark ORDER BY row")
+        return [Mark(*each) for each in found]
 
     def forget_marks(self) -> None:
         """Another export may be read from now on."""
@@ -443,7 +442,7 @@ class Checkpoint:
     def start_at(self, row: int) -> Mark | None:
         """The last mark before `row`, from which to read on. Reading makes the marks behind it again, the same."""
         found = self._db.execute(
-            "SELECT row, offset, line, digest, file FROM mark WHERE row <= ? ORDER BY row DESC LIMIT 1", (row,)
+            "SELECT row, offset, line, digest, file, after FROM mark WHERE row <= ? ORDER BY row DESC LIMIT 1", (row,)
         ).fetchone()
         return Mark(*found) if found else None
 

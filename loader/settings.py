@@ -20,7 +20,8 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PlainValidato
 
 from loader.batch import BatchLimits
 from loader.errors import SettingsError
-from loader.export import Export, Format, files, stem
+from loader.export import Export
+from loader.export.files import Files, Format, matching, stem
 from loader.mapping import Empty, RowMapping, Type
 from loader.network import Network, Proxy, tls_of
 from loader.quota import Pace, Quota, fitting, pace_of
@@ -175,8 +176,8 @@ class Settings(_Table):
     def source(self) -> Export:
         """The export to read. Raises ExportError if its name doesn't tell the format."""
         table = self.export
-        paths = files(table.path, self._folder)
-        return Export.of(paths, table.format, table.delimiter, table.max_row_bytes, table.encoding)
+        paths = matching(table.path, self._folder)
+        return Files.of(paths, table.format, table.delimiter, table.max_row_bytes, table.encoding)
 
     @property
     def checkpoint_path(self) -> Path:

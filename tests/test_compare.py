@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from loader import spill
 from loader.compare import Comparison, Counts, Gone, match
 from loader.errors import CheckpointError
-from loader.export import Export
+from loader.export.files import Files
 from loader.state import ACKED, MARKS, TAKEN, State
 from tests.make import mapping
 from tests.nights import text_of
@@ -32,7 +32,7 @@ ROWS = st.lists(
 )
 
 
-def write(folder: Path, rows: Sequence[Row], form: str) -> Export:
+def write(folder: Path, rows: Sequence[Row], form: str) -> Files:
     path = folder / f"users.{form}"
     if form == "csv":
         path.write_text(text_of(rows, NAMES))
@@ -42,10 +42,10 @@ def write(folder: Path, rows: Sequence[Row], form: str) -> Export:
         columns: dict[str, list[str | None]] = {"email": [user for user, _ in rows]}
         columns |= {name: [values.get(name) for _, values in rows] for name in NAMES}
         pa.parquet.write_table(pa.table({name: pa.array(of, pa.string()) for name, of in columns.items()}), path)
-    return Export.of([path])
+    return Files.of([path])
 
 
-def night(folder: Path, export: Export, *, marks: bool = True, **how: bool) -> tuple[Counts, list[bool], list[Gone]]:
+def night(folder: Path, export: Files, *, marks: bool = True, **how: bool) -> tuple[Counts, list[bool], list[Gone]]:
     """Compare, keep the new state, and mark everybody in it if `marks`."""
     path = folder / "users.state"
     before = State.open(path)
@@ -151,11 +151,11 @@ def test_more_attributes_than_a_word_has_bits(tmp_path: Path) -> None:
     wide = {f"a{number}": "x" for number in range(200)}
     export = tmp_path / "users.ndjson"
     export.write_text(json.dumps({"email": "u", **wide}))
-    night(tmp_path, Export.of([export]), is_named=True)
+    night(tmp_path, Files.of([export]), is_named=True)
     del wide["a7"], wide["a150"]
     export.write_text(json.dumps({"email": "u", **wide}))
 
-    _, _, gone = night(tmp_path, Export.of([export]), is_named=True)
+    _, _, gone = night(tmp_path, Files.of([export]), is_named=True)
 
     assert gone == [Gone(1, "u", ["a150", "a7"])]
 

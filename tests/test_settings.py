@@ -40,7 +40,7 @@ def test_what_is_left_out_has_its_default(tmp_path: Path) -> None:
     assert made.batch_limits == BatchLimits(100, 1_000_000)
     assert made.quotas == []
     assert (made.mapping.empty, made.mapping.types, made.mapping.attributes) == ("omit", {}, None)
-    assert made.source.max_row_bytes == 1_048_576
+    assert made.export.max_row_bytes == 1_048_576
 
 
 @pytest.mark.parametrize(
@@ -176,7 +176,7 @@ def test_overrides_make_the_tables_they_need(tmp_path: Path) -> None:
     made = make.settings(tmp_path, overrides=["mapping.attributes.cost=Cost Centre", "export.delimiter=;"])
 
     assert made.mapping.attributes == {"cost": "Cost Centre"}
-    assert made.source.delimiter == ";"
+    assert made.export.delimiter == ";"
 
 
 def test_give_up_may_be_never(tmp_path: Path) -> None:

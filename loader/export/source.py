@@ -39,11 +39,20 @@ REPLAYED_BYTES = 8 << 20
 
 
 class Fingerprint(NamedTuple):
-    """What tells an export from another without reading it. Of stdin nothing is known."""
+    """What tells an export from another without reading it, if anything is known."""
 
     size: int
     mtime_ns: int
     files: int = 1
+
+    @property
+    def tells(self) -> bool:
+        """Is anything known?"""
+        return self.files > 0
+
+
+#: Of what can't be known without being read.
+UNTOLD = Fingerprint(0, 0, 0)
 
 
 class _Decompressor(Protocol):
@@ -119,7 +128,7 @@ class Source:
     def fingerprint(self) -> Fingerprint:
         """Raises ExportError if there is no such file."""
         if self.is_stdin:
-            return Fingerprint(0, 0, 0)
+            return UNTOLD
         try:
             stat = self.path.stat()
         except OSError as error:

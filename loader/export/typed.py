@@ -1,11 +1,13 @@
-"""Typed columns (Parquet, Arrow) as JSON, each type in one form: docs/formats.md has the table of them.
+"""Typed columns (Parquet, Arrow, databases) as JSON, each type in one form: docs/formats.md has the table of them.
 
 Text, dates and times become strings; booleans and numbers what they are, with their digits; lists, structs and maps
-arrays and objects; null is `null` in every type. What JSON has no form for (NaN, bytes that are no text) rejects the
-row; inside lists and the like msgspec makes `null` and base64 of them.
+arrays and objects; null is `null` in every type. Arrow's JSON type is sent as it stands, a UUID as its text, and any
+other extension type as what it is stored as. What JSON has no form for (NaN, bytes that are no text) rejects the row;
+inside lists and the like msgspec makes `null` and base64 of them.
 """
 
 from collections.abc import Callable, Mapping
+from uuid import UUID
 
 import msgspec
 import numpy as np
@@ -30,9 +32,12 @@ from loader.mapping import (
     reject_blank,
     text_of,
 )
+from loader.outcome import Code
 from loader.record import json_string
 
 _NESTED = msgspec.json.Encoder(decimal_format="number")
+_RAW = msgspec.json.Decoder(msgspec.Raw)
+_KEY = msgspec.json.Decoder(str | int | None)
 
 
 def is_text(kind: pa.DataType) -> bool:
@@ -40,6 +45,8 @@ def is_text(kind: pa.DataType) -> bool:
     types = pa.types
     if types.is_dictionary(kind):
         return is_text(kind.value_type)
+    if isinstance(kind, pa.BaseExtensionType):
+        return _is_uuid(kind) or (not is_json(kind) and is_text(kind.storage_type))
     return bool(
         types.is_string(kind)
         or types.is_large_string(kind)
@@ -51,8 +58,27 @@ def is_text(kind: pa.DataType) -> bool:
     )
 
 
+def is_json(kind: pa.DataType) -> bool:
+    """Is it JSON already?"""
+    return isinstance(kind, pa.BaseExtensionType) and kind.extension_name == "arrow.json"
+
+
+def _is_uuid(kind: pa.DataType) -> bool:
+    return isinstance(kind, pa.BaseExtensionType) and kind.extension_name == "arrow.uuid"
+
+
+def _stored(column: pa.Array) -> pa.Array:
+    """A column without an extension type; UUIDs as text."""
+    if _is_uuid(column.type):
+        values = column.storage.to_pylist()
+        return pa.array([None if value is None else str(UUID(bytes=value)) for value in values], pa.string())
+    return column.storage if isinstance(column.type, pa.BaseExtensionType) else column
+
+
 def check_type(name: str, kind: pa.DataType) -> None:
     """Raise ExportError for a type that has no form in JSON."""
+    if isinstance(kind, pa.BaseExtensionType):
+        kind = kind.storage_type
     types = pa.types
     known = (
         *(types.is_boolean, types.is_integer, types.is_floating, types.is_decimal, types.is_date, types.is_time),
@@ -102,6 +128,13 @@ _TYPES: Mapping[Type, tuple[Callable[[pa.DataType], bool], ...]] = {
 }
 
 
+def _fits(kind: Type, found: pa.DataType) -> bool:
+    """May a column of a type `found` be meant? JSON may hold any, and of null there is none that it isn't."""
+    if isinstance(found, pa.BaseExtensionType) and not is_text(found):
+        return is_json(found) or _fits(kind, found.storage_type)
+    return pa.types.is_null(found) or any(fits(found) for fits in _TYPES[kind])
+
+
 class TypedMapper:
     """Maps blocks of one file with typed columns. Raises ExportError if its names or types don't fit the mapping.
 
@@ -120,12 +153,12 @@ class TypedMapper:
         check_columns(mapping, schema.names)
         check_names(mapping, self._attributes)
         key = schema.field(self._user).type
-        if not (is_text(key) or pa.types.is_integer(key)):
+        if not (is_text(key) or is_json(key) or pa.types.is_integer(key) or pa.types.is_null(key)):
             setting = next(iter(mapping.settings))
             raise ExportError(f"{setting}: column {self._user!r} is of type {key}; a key is text or a whole number")
         for name, kind in mapping.types.items():
             found = schema.field(self._attributes[name]).type
-            if not any(fits(found) for fits in _TYPES[kind]):
+            if not _fits(kind, found):
                 raise ExportError(f"mapping.types: {name!r} is of type {found} in the export, not {kind}")
         for column in self.columns:
             if schema.names.count(column) > 1:
@@ -150,6 +183,7 @@ class TypedMapper:
         raw = block.column(self._user)
         if problems and is_text(raw.type):
             raw = _binary(raw)  # as text, Python would choke on what is not UTF-8
+        raw = _stored(raw)
         for at, problem in problems.items():
             problems[at] = problem._replace(user=_shown(raw[at].as_py()))
         return mapped
@@ -167,10 +201,26 @@ class TypedMapper:
     def _keys(self, column: pa.Array, problems: dict[int, Problem]) -> pa.StringArray:
         if is_text(column.type):
             keys = text_of(_binary(column), self._user, problems)
+        elif is_json(column.type):
+            keys = self._json_keys(column.storage.to_pylist(), problems)
         else:
             keys = column.cast(pa.string()).fill_null("")
         reject_blank(problems, keys, f"{self._key} is empty (column {self._user!r})")
         return keys
+
+    def _json_keys(self, values: list[str | None], problems: dict[int, Problem]) -> pa.StringArray:
+        """Keys that stand as JSON, each of a type of its own."""
+        keys = []
+        for at, text in enumerate(values):
+            try:
+                key = None if text is None else _KEY.decode(text)
+            except msgspec.MsgspecError:
+                problems.setdefault(
+                    at, Problem(Code.REJECTED, f"column {self._user!r}: a key is text or a whole number")
+                )
+                key = "?"  # not empty, which would be another fault
+            keys.append("" if key is None else str(key))
+        return pa.array(keys, pa.string())
 
 
 def value_of(column: pa.Array, name: str, problems: dict[int, Problem]) -> pa.StringArray:
@@ -178,6 +228,9 @@ def value_of(column: pa.Array, name: str, problems: dict[int, Problem]) -> pa.St
     if is_text(column.type):
         text = json_strings(text_of(_binary(column), name, problems))
         return pc.if_else(column.is_null(), "null", text)
+    if is_json(column.type):
+        return _checked(column.storage.fill_null("null"), name, problems)
+    column = _stored(column)
     if pa.types.is_floating(column.type):
         odd = pc.invert(pc.is_finite(column)).fill_null(False)
         if odd.true_count:
@@ -186,6 +239,24 @@ def value_of(column: pa.Array, name: str, problems: dict[int, Problem]) -> pa.St
     if pa.types.is_nested(column.type):
         column = _readable(column, name, problems)
     return as_json(column).fill_null("null")
+
+
+def _checked(column: pa.Array, name: str, problems: dict[int, Problem]) -> pa.StringArray:
+    """JSON as it stands; what is none rejects its row."""
+    text = text_of(_binary(column), name, problems)
+    odd = pa.array([not _is_json(value) for value in text.to_pylist()], pa.bool_())
+    if not odd.true_count:
+        return text
+    reject(problems, odd, f"column {name!r}: not JSON")
+    return pc.if_else(odd, "null", text)
+
+
+def _is_json(text: str) -> bool:
+    try:
+        _RAW.decode(text)
+    except (ValueError, RecursionError, msgspec.MsgspecError):
+        return False
+    return True
 
 
 def _readable(column: pa.Array, name: str, problems: dict[int, Problem]) -> pa.Array:
@@ -211,7 +282,7 @@ def _binary(column: pa.Array) -> pa.Array:
     """Text or bytes as bytes, nulls as none: what is not UTF-8 is seen later, and named."""
     if pa.types.is_dictionary(column.type):
         column = column.dictionary_decode()
-    return column.cast(pa.binary()).fill_null(b"")
+    return _stored(column).cast(pa.binary()).fill_null(b"")
 
 
 def _shown(key: object) -> str:
