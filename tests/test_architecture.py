@@ -33,8 +33,8 @@ LAYERS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("shell", ("lane", "meter", "reading", "resume", "client", "settle", "dispatch", "probe", "whole")),
     ("refresh", ("scan", "compare", "clearing", "refresh")),
     ("settings", ("settings",)),
-    ("story", ("load", "results", "check", "corrections", "bench", "findings", "plan", "notify")),
-    ("public", ("loader", "testing")),
+    ("story", ("load", "results", "check", "corrections", "bench", "findings", "plan", "notify", "runs")),
+    ("public", ("loader", "library", "testing")),
     ("commands", ("screen", "cli.*", "demo", "__main__")),
 )
 

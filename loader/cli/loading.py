@@ -1,122 +1,59 @@
 """A load, as `run` and `retry` run it: with its progress on the screen, signals and the clock heeded, and an end."""
 
 import shlex
-import time
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from loader.cli.importing import QuickImports
 from loader.cli.loop import heed_signals, on_loop
 from loader.cli.messages import Warnings, say
-from loader.errors import LoaderError, Refused, Stopped
+from loader.errors import LoaderError, Refused
 
 if TYPE_CHECKING:
     from datetime import datetime
 
     from loader.checkpoint import Checkpoint
-    from loader.lane import Lane
-    from loader.refresh import Refresh
-    from loader.resume import Resume
-    from loader.settings import Settings
-    from loader.whole import Whole
-
-_KEPT = "what was settled is kept"
+    from loader.runs import Run
 
 
-def prepare_whole(settings: "Settings", path: Path, **how: bool) -> "Whole | None":
-    """The export of a target that takes it in one request, fit to be sent. None: it goes in parts, or is done."""
-    from loader.whole import prepare
-
-    if settings.store is None:
-        return None
-    return prepare(
-        settings.store,
-        settings.source,
-        settings.row_mapping(),
-        settings.identity(),
-        path,
-        lambda message: say(f"loader: {message}"),
-        **how,
-    )
+def tell(message: str) -> None:
+    """What a run says of itself."""
+    say(f"loader: {message}")
 
 
-def go(
-    settings: "Settings",
-    checkpoint: "Checkpoint",
-    resume: "Resume",
-    again: str,
-    until: "datetime | None",
-    first: int | None = None,
-    whole: "Whole | None" = None,
-    *,
-    quiet: bool = False,
-) -> int:
+def go(run: "Run", again: str, until: "datetime | None", first: int | None = None, *, quiet: bool = False) -> int:
     """Run the load, and tell how it ended. `again` is the command to go on with."""
     try:
-        _run(settings, checkpoint, resume, until, first, whole, quiet=quiet)
+        _run(run, until, first, quiet=quiet)
     except Refused:
         raise
     except LoaderError as error:
         ended = LoaderError(f"{error}\nGo on with: {again}")
         ended.exit_status = error.exit_status
         raise ended from error
-    status = summarize(checkpoint)
-    if checkpoint.get("finished_at") is None:
+    status = summarize(run.checkpoint)
+    if run.checkpoint.get("finished_at") is None:
         say(f"The load is not finished: this run ended after {first:,} rows. Go on with: {again}")
     return status
 
 
-def _run(
-    settings: "Settings",
-    checkpoint: "Checkpoint",
-    resume: "Resume",
-    until: "datetime | None",
-    first: int | None,
-    whole: "Whole | None",
-    *,
-    quiet: bool,
-) -> None:
+def _run(run: "Run", until: "datetime | None", first: int | None, *, quiet: bool) -> None:
     with QuickImports():
         import anyio
         from rich.console import Console
 
+        import loader.load  # noqa: F401  # what `go` imports
         from loader.lane import Lane
-        from loader.load import load
         from loader.screen import progress
 
     async def run_load() -> None:
-        lane = Lane(settings.limits.give_up_s)
+        lane = Lane(run.settings.limits.give_up_s)
         with progress(Console(stderr=True, quiet=quiet)) as watch:
             async with anyio.create_task_group() as tasks:
-                tasks.start_soon(heed_signals, lane, _KEPT)
-                if until is not None:
-                    tasks.start_soon(_heed_the_clock, lane, until)
-                await load(settings, checkpoint, resume, lane, watch, Warnings(), first, whole)
+                tasks.start_soon(heed_signals, lane, "what was settled is kept")
+                await run.go(lane, watch, Warnings(), first, until)
                 tasks.cancel_scope.cancel()
 
     on_loop(run_load)
-
-
-async def _heed_the_clock(lane: "Lane", until: "datetime") -> None:
-    import anyio
-
-    while (left := until.timestamp() - time.time()) > 0:  # noqa: ASYNC110
-        await anyio.sleep(min(left, 10))  # in steps: a suspended machine's clock goes on, a timer's doesn't
-    lane.stop(Stopped(f"it is {until:%H:%M}, as --until says; {_KEPT}"))
-
-
-def refresh_of(settings: "Settings") -> "Refresh | None":
-    """The refresh that the settings ask for; None: all users are sent each time."""
-    from loader.refresh import Refresh, set_state_aside
-
-    rules, identity = settings.refresh_rules, settings.identity()
-    if rules is not None:
-        return Refresh(
-            rules, identity, settings.source, settings.row_mapping(), lambda message: say(f"loader: {message}")
-        )
-    if settings.store is None and (aside := set_state_aside(settings.stale_state, identity)):
-        say(f"loader: this load sends all, and no state is kept of it: that of the last refresh is now {aside.name}")
-    return None
 
 
 def summarize(checkpoint: "Checkpoint") -> int:

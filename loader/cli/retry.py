@@ -1,24 +1,15 @@
 """`loader retry`: send again what failed in a finished load."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
 from loader.cli.arguments import ending, moment_of, overriding, settings_file, settings_of
 from loader.cli.endings import ends
 from loader.cli.importing import QuickImports
-from loader.cli.loading import go, prepare_whole, refresh_of, summarize
-from loader.cli.messages import again, say
+from loader.cli.loading import go, summarize, tell
+from loader.cli.messages import again
 from loader.errors import Refused
-
-if TYPE_CHECKING:
-    from loader.checkpoint import Checkpoint
-    from loader.resume import Resume
-    from loader.settings import Settings
-    from loader.whole import Whole
 
 
 @click.command()
@@ -40,6 +31,7 @@ def retry(settings: Path, overrides: tuple[str, ...], until: str | None) -> int:
     """
     with QuickImports():
         from loader.checkpoint import lock
+        from loader.runs import reopened
 
     moment = moment_of(until)
     loaded = settings_of(settings, overrides)
@@ -49,27 +41,7 @@ def retry(settings: Path, overrides: tuple[str, ...], until: str | None) -> int:
     if not path.exists():
         raise Refused(f"there is no checkpoint {path} yet; load first, with: {again('run', settings, overrides)}")
     export.check(loaded.row_mapping())
-    with lock(path), _reopened(loaded) as (checkpoint, resume, whole):
-        if resume.is_finished:
-            say("loader: there is nothing to retry")
-            return summarize(checkpoint)
-        say(f"loader: {checkpoint.get('rows') - len(resume.settled):,} rows are sent again")
-        return go(loaded, checkpoint, resume, again("retry", settings, overrides), moment, whole=whole)
-
-
-@contextmanager
-def _reopened(settings: "Settings") -> "Iterator[tuple[Checkpoint, Resume, Whole | None]]":
-    """The load, with the rows that are worth it taken out again."""
-    from loader.checkpoint import Checkpoint
-    from loader.resume import begin, reopen
-
-    path = settings.checkpoint_path
-    if refresh := refresh_of(settings):
-        with refresh.locked(), refresh.retrying(path) as (checkpoint, resume):
-            yield checkpoint, resume, None
-        return
-    kept = settings.store.locked() if settings.store else nullcontext()
-    with kept, Checkpoint.open(path, create=False) as checkpoint:
-        resume = begin(checkpoint, settings.identity(), settings.source, settings.row_mapping())
-        whole = prepare_whole(settings, path, retry=True)
-        yield checkpoint, reopen(checkpoint, resume), whole
+    with lock(path), reopened(loaded, tell) as load:
+        if load.resume.is_finished:
+            return summarize(load.checkpoint)
+        return go(load, again("retry", settings, overrides), moment)
