@@ -15,7 +15,7 @@ from pathlib import Path
 import anyio
 
 from loader.checkpoint import Checkpoint
-from loader.errors import Refused, Stopped
+from loader.errors import Asked, Refused
 from loader.lane import Lane
 from loader.progress import Tally
 from loader.refresh import Options, Refresh, set_state_aside
@@ -83,10 +83,25 @@ class Run:
         return tally
 
 
+class Warnings:
+    """Says the first few warnings of a run, and with the last of them that no more will be."""
+
+    _most = 5
+
+    def __init__(self, say: Say) -> None:
+        self._say = say
+        self._count = 0
+
+    def __call__(self, message: str) -> None:
+        self._count += 1
+        if self._count <= self._most:
+            self._say(message + (" (no more of these are shown)" if self._count == self._most else ""))
+
+
 async def _heed_the_clock(lane: Lane, until: datetime) -> None:
     while (left := until.timestamp() - time.time()) > 0:  # noqa: ASYNC110
         await anyio.sleep(min(left, 10))  # in steps: a suspended machine's clock goes on, a timer's doesn't
-    lane.stop(Stopped(f"it is {until:%H:%M}, as --until says; what was settled is kept"))
+    lane.stop(Asked(f"it is {until:%H:%M}, as --until says; what was settled is kept"))
 
 
 @contextmanager
@@ -135,11 +150,11 @@ def reopened(settings: Settings, say: Say) -> Iterator[Run]:
         with refresh.locked(), refresh.retrying(path) as (checkpoint, resume):
             yield _again(Run(settings, checkpoint, resume), say)
         return
-    with settings.store.locked() if settings.store else nullcontext():
-        with Checkpoint.open(path, create=False) as checkpoint:
-            resume = begin(checkpoint, settings.identity(), export, settings.row_mapping())
-            whole = _whole(settings, say, retry=True)
-            yield _again(Run(settings, checkpoint, reopen(checkpoint, resume), whole), say)
+    kept = settings.store.locked() if settings.store else nullcontext()
+    with kept, Checkpoint.open(path, create=False) as checkpoint:
+        resume = begin(checkpoint, settings.identity(), export, settings.row_mapping())
+        whole = _whole(settings, say, retry=True)
+        yield _again(Run(settings, checkpoint, reopen(checkpoint, resume), whole), say)
 
 
 def _again(run: Run, say: Say) -> Run:

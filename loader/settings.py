@@ -171,20 +171,28 @@ class Settings(_Table):
     notify: NotifyTable = NotifyTable()
     network: NetworkTable = NetworkTable()
     _folder: Path = PrivateAttr(default=Path())
+    _export: Export | None = PrivateAttr(default=None)
 
     @property
     def source(self) -> Export:
         """The export to read. Raises ExportError if its name doesn't tell the format."""
+        if self._export is not None:
+            return self._export
         table = self.export
         paths = matching(table.path, self._folder)
         return Files.of(paths, table.format, table.delimiter, table.max_row_bytes, table.encoding)
+
+    @property
+    def _has_name(self) -> bool:
+        """Is the export one file, beside which others may stand that take its name?"""
+        return self.export.path != "-" and not glob.has_magic(self.export.path)
 
     @property
     def checkpoint_path(self) -> Path:
         """Where the checkpoint stands: beside the export if nothing else is said."""
         if self.checkpoint.path is not None:
             return self._folder / self.checkpoint.path
-        if self.export.path == "-" or glob.has_magic(self.export.path):
+        if not self._has_name:
             raise SettingsError("checkpoint.path is missing: stdin and patterns have no name that it could take")
         export = self._folder / self.export.path
         return export.parent / f"{stem(export)}.ckpt"
@@ -237,8 +245,7 @@ class Settings(_Table):
     def _beside(self, suffix: str, what: str) -> Path:
         """A file beside the export that has its name, or the checkpoint's if the export has none of its own."""
         export = self._folder / self.export.path
-        has_name = self.export.path != "-" and not glob.has_magic(self.export.path)
-        path = export.parent / f"{stem(export)}{suffix}" if has_name else self.checkpoint_path.with_suffix(suffix)
+        path = export.parent / f"{stem(export)}{suffix}" if self._has_name else self.checkpoint_path.with_suffix(suffix)
         if path == self.checkpoint_path:
             raise SettingsError(f"checkpoint.path: {path.name} is for {what}; choose another")
         return path
@@ -373,8 +380,16 @@ def load_settings(path: Path, overrides: Sequence[str] = ()) -> Settings:
 
     Raises SettingsError.
     """
+    data = read_tables(path)
+    for override in overrides:
+        _override(data, override)
+    return settings_from(data, path.absolute().parent, str(path))
+
+
+def read_tables(path: Path) -> dict[str, Any]:
+    """A settings file as it stands. Raises SettingsError."""
     try:
-        data = tomllib.loads(path.read_text("utf-8"))
+        return tomllib.loads(path.read_text("utf-8"))
     except OSError as error:
         raise SettingsError(f"can't read the settings {path}: {error.strerror}") from error
     except UnicodeDecodeError as error:
@@ -382,34 +397,48 @@ def load_settings(path: Path, overrides: Sequence[str] = ()) -> Settings:
     except tomllib.TOMLDecodeError as error:
         hint = "; this takes the settings file, not the export" if stem(path) != path.name else ""
         raise SettingsError(f"{path} is not valid TOML: {error}{hint}") from error
-    for override in overrides:
-        _override(data, override)
+
+
+def settings_from(data: dict[str, Any], folder: Path, name: str = "", export: Export | None = None) -> Settings:
+    """Check settings. Relative paths begin at `folder`; messages begin with `name`. Raises SettingsError.
+
+    `export`: what is read in place of `[export]`, which need not be there.
+    """
+    if export is not None:
+        data = data | {"export": {"path": "-"}}  # like stdin: no file, and no name that others could take
     try:
         settings = Settings.model_validate(data)
-        settings._folder = path.absolute().parent
+        settings._folder = folder
+        settings._export = export
         _check_target(settings)
         settings.way()
-    except ValidationError as error:
-        raise SettingsError(f"{path}: {_first(error, Settings)}") from error
-    except SettingsError as error:
-        raise SettingsError(f"{path}: {error}") from error
+        if export is not None and settings.checkpoint.path is None:
+            raise SettingsError("checkpoint.path is missing: an export in memory has no name that it could take")
+    except (ValidationError, SettingsError) as error:
+        message = _first(error, Settings) if isinstance(error, ValidationError) else str(error)
+        raise SettingsError(f"{name}: {message}" if name else message) from error
     return settings
 
 
 def _override(data: dict[str, Any], override: str) -> None:
     key, equals, text = override.partition("=")  # the text may be a secret: no message shows it
-    names = key.strip().split(".")
-    if not equals or not all(names):
+    if not equals or not all(key.strip().split(".")):
         raise SettingsError("--set: write it as key=value, such as limits.concurrency=4")
     try:
         value = tomllib.loads(f"v = {text}")["v"]
     except tomllib.TOMLDecodeError:
         value = text
-    for name in names[:-1]:
-        data = data.setdefault(name, {})
+    put(data, key.strip(), value, "--set")
+
+
+def put(data: dict[str, Any], key: str, value: Any, whence: str) -> None:
+    """Set `limits.concurrency` or the like. Raises SettingsError, which begins with `whence`."""
+    *tables, name = key.split(".")
+    for table in tables:
+        data = data.setdefault(table, {})
         if not isinstance(data, dict):
-            raise SettingsError(f"--set {key}: {name} is not a table")
-    data[names[-1]] = value
+            raise SettingsError(f"{whence} {key}: {table} is not a table")
+    data[name] = value
 
 
 def _check_target(settings: Settings) -> None:

@@ -33,7 +33,7 @@ LAYERS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("shell", ("lane", "meter", "reading", "resume", "client", "settle", "dispatch", "probe", "whole")),
     ("refresh", ("scan", "compare", "clearing", "refresh")),
     ("settings", ("settings",)),
-    ("story", ("load", "results", "check", "corrections", "bench", "findings", "plan", "notify", "runs")),
+    ("story", ("load", "results", "check", "corrections", "bench", "findings", "plan", "notify", "runs", "report")),
     ("public", ("loader", "library", "testing")),
     ("commands", ("screen", "cli.*", "demo", "__main__")),
 )

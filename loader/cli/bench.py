@@ -9,7 +9,7 @@ import click
 from loader.cli.arguments import overriding, settings_file, settings_of
 from loader.cli.endings import ends
 from loader.cli.loop import heed_signals, on_loop
-from loader.cli.messages import Warnings, say
+from loader.cli.messages import say, tell
 from loader.cli.output import written
 from loader.errors import LoaderError, Refused
 
@@ -98,6 +98,7 @@ def _bench(settings: "Settings", pool: "Pool", seconds: float) -> "tuple[Report,
     from rich.console import Console
 
     from loader.bench import bench
+    from loader.runs import Warnings
     from loader.screen import show_line
 
     async def run_bench() -> "tuple[Report, LoaderError | None]":
@@ -107,7 +108,7 @@ def _bench(settings: "Settings", pool: "Pool", seconds: float) -> "tuple[Report,
                 tasks.start_soon(show_line, Console(stderr=True), sweep.line)
                 tasks.start_soon(heed_signals, sweep.lane, "what was measured by then is shown")
 
-            found = await bench(settings, pool, seconds, watch, Warnings())
+            found = await bench(settings, pool, seconds, watch, Warnings(tell))
             tasks.cancel_scope.cancel()
         return found
 

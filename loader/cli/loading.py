@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 from loader.cli.importing import QuickImports
 from loader.cli.loop import heed_signals, on_loop
-from loader.cli.messages import Warnings, say
+from loader.cli.messages import say, tell
 from loader.errors import LoaderError, Refused
 
 if TYPE_CHECKING:
@@ -13,11 +13,6 @@ if TYPE_CHECKING:
 
     from loader.checkpoint import Checkpoint
     from loader.runs import Run
-
-
-def tell(message: str) -> None:
-    """What a run says of itself."""
-    say(f"loader: {message}")
 
 
 def go(run: "Run", again: str, until: "datetime | None", first: int | None = None, *, quiet: bool = False) -> int:
@@ -43,6 +38,7 @@ def _run(run: "Run", until: "datetime | None", first: int | None, *, quiet: bool
 
         import loader.load  # noqa: F401  # what `go` imports
         from loader.lane import Lane
+        from loader.runs import Warnings
         from loader.screen import progress
 
     async def run_load() -> None:
@@ -50,7 +46,7 @@ def _run(run: "Run", until: "datetime | None", first: int | None, *, quiet: bool
         with progress(Console(stderr=True, quiet=quiet)) as watch:
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(heed_signals, lane, "what was settled is kept")
-                await run.go(lane, watch, Warnings(), first, until)
+                await run.go(lane, watch, Warnings(tell), first, until)
                 tasks.cancel_scope.cancel()
 
     on_loop(run_load)

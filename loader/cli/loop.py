@@ -8,9 +8,8 @@ from collections.abc import Awaitable, Callable
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, TypeVar
 
-from loader.cli.endings import telling
 from loader.cli.messages import say
-from loader.errors import LoaderError
+from loader.errors import LoaderError, telling
 
 if TYPE_CHECKING:
     from loader.lane import Lane

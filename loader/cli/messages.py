@@ -1,4 +1,4 @@
-"""What is said to people: lines on stderr, the first few warnings of a run, and the command to go on with."""
+"""What is said to people: lines on stderr, and the command to go on with."""
 
 import shlex
 from collections.abc import Iterator
@@ -20,6 +20,11 @@ def say(message: str) -> None:
         lines.append(message)
 
 
+def tell(message: str) -> None:
+    """What a run says of itself."""
+    say(f"loader: {message}")
+
+
 @contextmanager
 def held_back(is_held: bool) -> Iterator[list[str]]:
     """What is said meanwhile is said at the end, as far as it is still in the list; False: it is said at once."""
@@ -31,20 +36,6 @@ def held_back(is_held: bool) -> Iterator[list[str]]:
         _held.reset(token)
         for line in lines:
             say(line)
-
-
-class Warnings:
-    """Says the first few warnings of a run aloud, and how many more there were by then."""
-
-    _most = 5
-
-    def __init__(self) -> None:
-        self._count = 0
-
-    def __call__(self, message: str) -> None:
-        self._count += 1
-        if self._count <= self._most:
-            say(f"loader: {message}" + (" (no more of these are shown)" if self._count == self._most else ""))
 
 
 def again(command: str, settings: Path, overrides: tuple[str, ...], flags: tuple[str, ...] = ()) -> str:

@@ -6,7 +6,7 @@ import click
 
 from loader.cli.arguments import overriding, settings_file, settings_of, text_or_json
 from loader.cli.endings import ends
-from loader.cli.loading import tell
+from loader.cli.messages import tell
 from loader.cli.output import written
 from loader.errors import Refused
 

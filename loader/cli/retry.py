@@ -7,8 +7,8 @@ import click
 from loader.cli.arguments import ending, moment_of, overriding, settings_file, settings_of
 from loader.cli.endings import ends
 from loader.cli.importing import QuickImports
-from loader.cli.loading import go, summarize, tell
-from loader.cli.messages import again
+from loader.cli.loading import go, summarize
+from loader.cli.messages import again, tell
 from loader.errors import Refused
 
 

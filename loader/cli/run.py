@@ -7,8 +7,8 @@ import click
 from loader.cli.arguments import ending, moment_of, overriding, quietly, settings_file, settings_of, summarizing
 from loader.cli.endings import ends
 from loader.cli.importing import QuickImports
-from loader.cli.loading import go, summarize, tell
-from loader.cli.messages import again, held_back
+from loader.cli.loading import go, summarize
+from loader.cli.messages import again, held_back, tell
 from loader.cli.reporting import reported
 
 
