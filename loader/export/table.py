@@ -186,7 +186,7 @@ def of(data: object) -> Table:
         once = iter(data) is data
         chunks = _Once(_lines(data)) if once else lambda: _lines(data)
         return Table(
-            lambda mapping, _ends: Lines(_Objects(chunks), mapping, _MAX_OBJECT_BYTES),
+            lambda mapping, ends: Lines(_Objects(chunks, ends), mapping, _MAX_OBJECT_BYTES),
             "the objects",
             "objects",
             comes_once=once,
@@ -397,11 +397,12 @@ def _words(error: BaseException) -> str:
 
 
 class _Objects(Source):
-    """Objects as the lines of a file that nobody wrote."""
+    """Objects as the lines of a file that nobody wrote. `ends`: rows that a chunk must begin with, as it did before."""
 
-    def __init__(self, lines: Callable[[], Iterator[bytes]]) -> None:
+    def __init__(self, lines: Callable[[], Iterator[bytes]], ends: Sequence[int]) -> None:
         super().__init__(Path(), None)
         self._lines = lines
+        self._ends = ends
 
     @property
     def name(self) -> str:
@@ -412,11 +413,32 @@ class _Objects(Source):
 
     def chunks(self, offset: int = 0) -> Iterator[bytes]:
         assert offset == 0, "they are read from the beginning, and what was settled is skipped"
-        return self._lines()
+        return _cut_at(self._ends, self._lines())
+
+
+def _cut_at(ends: Sequence[int], chunks: Iterator[bytes]) -> Iterator[bytes]:
+    """The same chunks of lines, cut before each of the rows `ends`: where one stood, it is looked for again.
+
+    Objects that have changed, or that broke off, were cut elsewhere.
+    """
+    later = iter(ends)
+    end, row = next(later, 0), 1
+    for chunk in chunks:
+        behind = row + chunk.count(b"\n")
+        while end and end <= behind:
+            if row < end < behind:
+                at = 0
+                for _ in range(end - row):
+                    at = chunk.index(b"\n", at) + 1
+                yield chunk[:at]
+                chunk, row = chunk[at:], end
+            end = next(later, 0)
+        yield chunk
+        row = behind
 
 
 def _lines(objects: Iterable[Any]) -> Iterator[bytes]:
-    """A line of JSON each, in chunks that end at the same places each time."""
+    """A line of JSON each, in chunks."""
     chunk = bytearray()
     row = 0
     try:

@@ -196,6 +196,33 @@ def test_a_table_that_has_changed_where_it_was_read_is_not_gone_on_with(is_keyed
     assert export.is_same_up_to(marks[:2], make.mapping())
 
 
+def test_objects_that_have_changed_in_size_are_seen_before_a_row_is_handed_out() -> None:
+    """They are cut where they were before, however long they are now."""
+    rows = users(40).to_pylist()
+    marks = {block.end.row: block.end for block in of(rows).rows(make.mapping()) if block.end is not None}
+    start = marks[max(marks)]
+
+    with pytest.raises(Changed):
+        next(of([{**rows[0], "d": "longer than before"}, *rows[1:]]).rows(make.mapping(), start, known=marks))
+    assert said(of(rows), start=marks[min(marks)], known=marks) == {
+        row: user for row, user in said(of(rows)).items() if row >= min(marks)
+    }
+
+
+def test_objects_that_broke_off_are_gone_on_with_when_all_are_there() -> None:
+    """The mark where they ended stands in the middle of what is a chunk now."""
+
+    def all_but(count: int) -> Iterator[dict[str, Any]]:
+        yield from users(40).to_pylist()[:-count]
+        raise OSError
+
+    blocks, _ = make.until_stopped(of(all_but(7)).rows(make.mapping()))
+    marks = {block.end.row: block.end for block in blocks if block.end is not None}
+    assert max(marks) == 34
+
+    assert set(said(of(users(40).to_pylist()), start=marks[34], known=marks)) == set(range(34, 41))
+
+
 def test_what_changes_behind_a_key_is_read_as_it_is_then() -> None:
     """What was read and settled is not read again, and what was not read yet has no number yet."""
     source = Keyed(users(55))
