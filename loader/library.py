@@ -7,9 +7,10 @@ the process is changed. What a run has to say goes to the logger "loader".
 import asyncio
 import logging
 import os
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, asynccontextmanager
 from datetime import datetime
+from functools import partial
 from importlib.util import find_spec
 from os import PathLike
 from pathlib import Path
@@ -17,10 +18,11 @@ from types import TracebackType
 from typing import Any, TypeVar
 
 import anyio
-from anyio import CancelScope, to_thread
+from anyio import CancelScope, from_thread, to_thread
 
 from loader.checkpoint import lock
 from loader.errors import Asked, telling
+from loader.export import Export
 from loader.export.table import of
 from loader.lane import Lane
 from loader.report import Report
@@ -36,6 +38,9 @@ _KEPT = "what was settled is kept"
 Given = str | PathLike[str] | Mapping[str, Any]
 
 Watch = Callable[[Snapshot], None]
+
+#: Objects of an async iterable that cross to a thread at a time.
+_FETCHED = 200
 
 _T = TypeVar("_T")
 
@@ -58,13 +63,14 @@ def open(  # noqa: A001  # loader.open, as gzip.open
     a mapping at the working directory. `overrides`: `{"limits.concurrency": 4}`.
 
     `export`: what is loaded in place of `[export]`: a table (anything with `__arrow_c_stream__`: pyarrow, polars,
-    pandas, DuckDB) or an iterable of dicts, each a record as in NDJSON. It is read on other threads, a block at a time.
-    To go on with a load, give the same again from its beginning; that it is the same is checked. It has no name, so the
-    checkpoint needs one: `checkpoint`, relative to the working directory, or `checkpoint.path` in the settings.
+    pandas, DuckDB) or an iterable of dicts, each a record as in NDJSON. It is read on other threads, a block at a time;
+    an async iterable on the event loop. To go on with a load, give the same again from its beginning; that it is the
+    same is checked. It has no name, so the checkpoint needs one: `checkpoint`, relative to the working directory, or
+    `checkpoint.path` in the settings.
 
     `watch` is called on the event loop, once a second, with how the load stands; an error that it raises ends the run.
     """
-    return Load(lambda: _settings(settings, export, checkpoint, overrides or {}), watch)
+    return Load(partial(_settings, settings, export, checkpoint, overrides or {}), watch)
 
 
 def run(
@@ -109,7 +115,7 @@ class Load:
     Of one event loop, asyncio's; `stop` from elsewhere goes through `loop.call_soon_threadsafe`.
     """
 
-    def __init__(self, read: Callable[[], Settings], watch: Watch) -> None:
+    def __init__(self, read: Callable[[Callable[[object], Export]], Settings], watch: Watch) -> None:
         self._read = read
         self._watch = watch
         self._held = ExitStack()
@@ -119,6 +125,7 @@ class Load:
         self._lane: Lane | None = None
         self._stopped: Asked | None = None  # for good
         self._ending: Asked | None = None  # this run
+        self._fetching = CancelScope()
 
     async def __aenter__(self) -> "Load":
         try:
@@ -126,7 +133,8 @@ class Load:
         except RuntimeError:
             raise RuntimeError("a load needs asyncio's event loop: aiohttp knows no other") from None
         try:
-            await _outlast(asyncio.create_task(to_thread.run_sync(self._hold)))
+            hold = asyncio.create_task(to_thread.run_sync(self._hold))
+            await _outlast(hold, lambda: self._end(Asked("cancelled as it was opened")))
         except BaseException:
             await self._let_go()
             raise
@@ -138,7 +146,7 @@ class Load:
         try:
             if self._job is not None and not self._job.done():
                 self._end(Asked(f"the load was left; {_KEPT}"))
-                await _outlast(asyncio.create_task(_ended(self._job)), at_once=self._scope.cancel)
+                await _outlast(asyncio.create_task(_ended(self._job)), self._scope.cancel, self._scope.cancel)
         finally:
             await self._let_go()
 
@@ -183,7 +191,7 @@ class Load:
     # Inside
 
     def _hold(self) -> None:
-        settings = self._read()
+        settings = self._read(self._exported)
         settings.secrets()  # what is missing is told before anything begins
         settings.source.check(settings.row_mapping())
         self._held.enter_context(lock(settings.checkpoint_path))
@@ -236,13 +244,40 @@ class Load:
 
     def _end(self, reason: Asked) -> None:
         self._ending = self._ending or reason
+        self._fetching.cancel()
         if self._lane is not None:
             self._lane.stop(reason)
 
-    def _heed(self, _rows: int) -> None:
-        """Called now and then by what is read before anything is sent, on its thread."""
+    def _heed(self, _rows: int = 0) -> None:
+        """Called now and then by what reads, on its thread: nobody knows how long it takes."""
         if self._ending is not None:
             raise self._ending
+
+    def _exported(self, data: object) -> Export:
+        return of(self._fetched(aiter(data)) if isinstance(data, AsyncIterable) else data, self._heed)
+
+    def _fetched(self, objects: AsyncIterator[Any]) -> Iterator[Any]:
+        """What comes on the event loop, for a thread."""
+
+        async def fetch() -> tuple[list[Any], Exception | None]:
+            found: list[Any] = []
+            try:
+                with CancelScope() as self._fetching:
+                    while self._ending is None and len(found) < _FETCHED:
+                        found.append(await anext(objects))
+            except StopAsyncIteration:
+                pass
+            except Exception as error:  # noqa: BLE001  # whatever it is: raised behind what came before it
+                return found, error
+            return found, None
+
+        found, error = from_thread.run(fetch)
+        while found:
+            yield from found
+            found, error = ([], error) if error else from_thread.run(fetch)
+        self._heed()
+        if error is not None:
+            raise error
 
 
 def _nothing() -> None:
@@ -267,7 +302,7 @@ async def _outlast(
                     await asyncio.wait({job})
                 except asyncio.CancelledError:
                     at_once()
-        if not job.cancelled() and (error := job.exception()) is not None:
+        if not job.cancelled() and not isinstance(error := job.exception(), Asked | None):
             _log.warning("cancelled, and meanwhile it ended: %s", error)
         raise
     return job.result()
@@ -293,7 +328,11 @@ async def _on_thread(manager: AbstractContextManager[_T]) -> AsyncIterator[_T]:
 
 
 def _settings(
-    given: Given, export: object, checkpoint: str | PathLike[str] | None, overrides: Mapping[str, Any]
+    given: Given,
+    export: object,
+    checkpoint: str | PathLike[str] | None,
+    overrides: Mapping[str, Any],
+    exported: Callable[[object], Export],
 ) -> Settings:
     if is_file := not isinstance(given, Mapping):
         path = Path(given)
@@ -304,7 +343,7 @@ def _settings(
         put(data, key, _plain(value), "overrides:")
     if checkpoint is not None:
         put(data, "checkpoint.path", os.path.abspath(checkpoint), "checkpoint:")
-    settings = settings_from(data, folder, name, None if export is None else of(export))
+    settings = settings_from(data, folder, name, None if export is None else exported(export))
     for key in settings.literal_secrets() if is_file else ():
         _log.warning("%s is given as plain text; env:NAME or file:PATH keeps it out of files and logs", key)
     return settings

@@ -6,6 +6,7 @@ import os
 import random
 import re
 import signal
+import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from contextlib import asynccontextmanager, contextmanager
@@ -59,6 +60,10 @@ def a_file(folder: Path, users: Iterable[dict[str, str]] = USERS) -> dict[str, A
     lines = ["email,dept", *(f"{user['email']},{user['dept']}" for user in users)]
     (folder / "users.csv").write_text("\n".join(lines) + "\n")
     return {"path": folder / "users.csv"}
+
+
+def names(folder: Path, pattern: str) -> list[str]:
+    return [path.name for path in folder.glob(pattern)]
 
 
 @contextmanager
@@ -131,7 +136,7 @@ def test_one_line_for_those_without_an_event_loop(tmp_path: Path) -> None:
 
 
 async def test_the_one_line_is_not_for_an_event_loop(tmp_path: Path) -> None:
-    with pytest.raises(RuntimeError, match="async with loader.open"):
+    with pytest.raises(RuntimeError, match=r"async with loader\.open"):
         loader.run(tmp_path / "load.toml")
 
 
@@ -163,11 +168,10 @@ def test_an_interrupt_ends_what_is_on_the_wire_and_is_raised(tmp_path: Path) -> 
 
 async def test_rows_so_far_and_then_the_rest(tmp_path: Path) -> None:
     """One load may be run again and again while it is held."""
-    async with serve(options()) as sandbox:
-        async with loader.open(tables(sandbox.url, export=a_file(tmp_path))) as load:
-            first = await load.run(first=10)
-            rest = await load.run()
-            finished = await load.run()
+    async with serve(options()) as sandbox, loader.open(tables(sandbox.url, export=a_file(tmp_path))) as load:
+        first = await load.run(first=10)
+        rest = await load.run()
+        finished = await load.run()
 
     assert (first.rows, first.finished, first.stopped, first.exit_status) == (10, False, "", 0)
     assert rest == finished
@@ -177,12 +181,14 @@ async def test_rows_so_far_and_then_the_rest(tmp_path: Path) -> None:
 
 async def test_what_failed_is_sent_again(tmp_path: Path) -> None:
     roster = RosterOptions(unknown=re.compile("user0000[1-3]"))
-    async with serve(options(roster=roster)) as sandbox:
-        async with loader.open(tables(sandbox.url, export=a_file(tmp_path))) as load:
-            assert (await load.run()).counts == {"SUCCESS": 997, "USER_NOT_FOUND": 3}
-            assert (await load.retry()).counts == {"SUCCESS": 997, "USER_NOT_FOUND": 3}
-            assert (await load.run(fresh=True, first=5)).rows == 5
-    assert len(list(tmp_path.glob("users.ckpt.*"))) == 1, "the old checkpoint is kept"
+    async with (
+        serve(options(roster=roster)) as sandbox,
+        loader.open(tables(sandbox.url, export=a_file(tmp_path))) as load,
+    ):
+        assert (await load.run()).counts == {"SUCCESS": 997, "USER_NOT_FOUND": 3}
+        assert (await load.retry()).counts == {"SUCCESS": 997, "USER_NOT_FOUND": 3}
+        assert (await load.run(fresh=True, first=5)).rows == 5
+    assert len(names(tmp_path, "users.ckpt.*")) == 1, "the old checkpoint is kept"
 
 
 async def test_a_hierarchy_goes_whole(tmp_path: Path) -> None:
@@ -217,6 +223,14 @@ def a_frame(name: str) -> Any:
     return pytest.importorskip(name).DataFrame(USERS)
 
 
+async def async_users(most: int = 1000) -> AsyncIterator[dict[str, str]]:
+    for user in USERS[:most]:
+        await asyncio.sleep(0)
+        yield dict(user)
+    if most < len(USERS):
+        raise OSError("the cable")
+
+
 EXPORTS: dict[str, Callable[[], Any]] = {
     "a table": lambda: TABLE,
     "a reader": lambda: TABLE.to_reader(max_chunksize=64),
@@ -225,6 +239,7 @@ EXPORTS: dict[str, Callable[[], Any]] = {
     "duckdb": rows_of_duckdb,
     "dicts": lambda: USERS,
     "a generator": lambda: (dict(user) for user in USERS),
+    "an async generator": async_users,
 }
 
 
@@ -277,19 +292,43 @@ async def test_an_export_in_memory_is_read_as_it_is_sent(tmp_path: Path) -> None
     assert behind < 15_000
 
 
-async def test_an_export_that_breaks_off_is_kept_up_to_there(tmp_path: Path) -> None:
-    def users(most: int) -> Iterator[dict[str, str]]:
-        yield from USERS[:most]
-        if most < len(USERS):
-            raise OSError("the cable")
+def sync_users(most: int = 1000) -> Iterator[dict[str, str]]:
+    yield from USERS[:most]
+    if most < len(USERS):
+        raise OSError("the cable")
 
+
+@pytest.mark.parametrize("users", [sync_users, async_users])
+async def test_an_export_that_breaks_off_is_kept_up_to_there(tmp_path: Path, users: Callable[..., Any]) -> None:
     async with serve(options()) as sandbox:
         path = tmp_path / "users.ckpt"
-        with pytest.raises(loader.Stopped, match="break off behind row 500.*the cable"):
+        with pytest.raises(loader.Stopped, match=r"break off behind row 500 .*the cable"):
             await run_once(tables(sandbox.url), export=users(500), checkpoint=path)
         assert await outcomes(path) == {"SUCCESS": 500}
         assert (await run_once(tables(sandbox.url), export=users(1000), checkpoint=path)).finished
         assert sandbox.ledger.writes == 1000
+
+
+def slow_users() -> Iterator[dict[str, str]]:
+    for user in USERS:
+        time.sleep(0.2)
+        yield user
+
+
+async def slow_async_users() -> AsyncIterator[dict[str, str]]:
+    for user in USERS:
+        await asyncio.sleep(60)
+        yield user
+
+
+@pytest.mark.parametrize("users", [slow_users, slow_async_users])
+async def test_a_slow_export_does_not_keep_a_load_from_ending(tmp_path: Path, users: Callable[[], Any]) -> None:
+    """It is waited for, for one user at most; neither to open it nor to run it goes on for its own sake."""
+    async with serve(options()) as sandbox:
+        with anyio.move_on_after(0.5) as scope:
+            await run_once(tables(sandbox.url), export=users(), checkpoint=tmp_path / "users.ckpt")
+    assert scope.cancelled_caught
+    assert not names(tmp_path, "*.lock")
 
 
 @pytest.mark.parametrize(
@@ -312,7 +351,7 @@ async def test_what_is_wrong_is_told_before_anything(
     with pytest.raises(loader.Refused, match=message):
         async with loader.open(settings, **given):
             pass
-    assert not list(tmp_path.glob("*.ckpt*"))
+    assert not names(tmp_path, "*.ckpt*")
 
 
 async def test_a_settings_file_is_named_and_its_folder_counts(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -334,7 +373,7 @@ async def test_a_settings_file_is_named_and_its_folder_counts(tmp_path: Path, ca
 
     async with loader.open(tmp_path / "load.toml") as load:
         assert isinstance(load, loader.Load)
-        assert [path.name for path in tmp_path.glob("users.ckpt*")] == ["users.ckpt.lock"]
+        assert names(tmp_path, "users.ckpt*") == ["users.ckpt.lock"]
 
     assert [(record.name, record.levelname) for record in caplog.records] == [("loader", "WARNING")]
     assert "target.auth.secret is given as plain text" in caplog.text
@@ -360,7 +399,7 @@ async def test_a_load_that_is_held_is_nobody_elses(tmp_path: Path) -> None:
                 pass
     async with loader.open(settings):
         pass
-    assert not list(tmp_path.glob("*.lock"))
+    assert not names(tmp_path, "*.lock")
 
 
 async def test_several_loads_at_once(tmp_path: Path) -> None:
@@ -438,10 +477,12 @@ async def test_a_stop_lets_what_is_on_the_wire_finish(tmp_path: Path) -> None:
 
 
 async def test_a_time_to_stop_at(tmp_path: Path) -> None:
-    async with serve(options(faults=FaultOptions(latency_s=0.1))) as sandbox:
-        async with loader.open(tables(sandbox.url, export=a_file(tmp_path))) as load:
-            report = await load.run(until=datetime.now() + timedelta(seconds=0.4))  # noqa: DTZ005  # local time
-            assert (await load.run()).finished
+    async with (
+        serve(options(faults=FaultOptions(latency_s=0.1))) as sandbox,
+        loader.open(tables(sandbox.url, export=a_file(tmp_path))) as load,
+    ):
+        report = await load.run(until=datetime.now() + timedelta(seconds=0.4))  # noqa: DTZ005  # local time
+        assert (await load.run()).finished
     assert "as --until says" in report.stopped
     assert report.rows < 1000
 
@@ -563,7 +604,7 @@ async def test_cancelled_again_it_ends_at_once(tmp_path: Path) -> None:
         async with asyncio.timeout(1):
             with pytest.raises(asyncio.CancelledError):
                 await running
-        assert not list(tmp_path.glob("*.lock"))
+        assert not names(tmp_path, "*.lock")
         sandbox.faults = FaultOptions()
         assert (await run_once(settings)).finished
         assert ledger(sandbox) == LEDGER
@@ -594,7 +635,7 @@ async def in_virtual_time(**more: Any) -> AsyncIterator[Memory]:
     memory = Memory(options(**more), clock=asyncio.get_running_loop().time)
     with patch.object(loader.load, "Transport", partial(_Wire, memory)):
         yield memory
-    while len(asyncio.all_tasks()) > 1:  # what the API has begun, it ends
+    while len(asyncio.all_tasks()) > 1:  # noqa: ASYNC110  # what the API has begun, it ends
         await asyncio.sleep(1)
 
 
@@ -613,7 +654,7 @@ async def cancelled_again_and_again(folder: Path, seed: int, *, patient: bool) -
                 await asyncio.sleep(dice.choice([0, dice.uniform(0, 1.5)]))
                 running.cancel()
             await asyncio.wait({running})
-            assert not list(folder.glob("*.lock"))
+            assert not names(folder, "*.lock")
             if not running.cancelled():
                 assert running.result().finished
                 break

@@ -174,17 +174,22 @@ class Table:
         )
 
 
-def of(data: object) -> Table:
+def _ignore() -> None:
+    pass
+
+
+def of(data: object, heed: Callable[[], None] = _ignore) -> Table:
     """What is in memory as an export: anything with `__arrow_c_stream__` (pyarrow, polars, pandas, DuckDB), or dicts.
 
     Dicts are records as in NDJSON. What comes once (an iterator, a generator, a RecordBatchReader) must be given again,
-    the same from its beginning, for a load to be gone on with: that it is the same is checked. Raises ExportError.
+    the same from its beginning, for a load to be gone on with: that it is the same is checked. `heed` is called for
+    each dict, and may raise: what gives them may take its time. Raises ExportError.
     """
     if hasattr(data, "__arrow_c_stream__"):
         return Table.of(_Stream(data))
     if isinstance(data, Iterable) and not isinstance(data, str | bytes | bytearray | Mapping):
         once = iter(data) is data
-        chunks = _Once(_lines(data)) if once else lambda: _lines(data)
+        chunks = _Once(_lines(data, heed)) if once else lambda: _lines(data, heed)
         return Table(
             lambda mapping, ends: Lines(_Objects(chunks, ends), mapping, _MAX_OBJECT_BYTES),
             "the objects",
@@ -437,12 +442,13 @@ def _cut_at(ends: Sequence[int], chunks: Iterator[bytes]) -> Iterator[bytes]:
         row = behind
 
 
-def _lines(objects: Iterable[Any]) -> Iterator[bytes]:
+def _lines(objects: Iterable[Any], heed: Callable[[], None]) -> Iterator[bytes]:
     """A line of JSON each, in chunks."""
     chunk = bytearray()
     row = 0
     try:
         for row, item in enumerate(objects, 1):
+            heed()
             chunk += _line(item, row)
             chunk += b"\n"
             if len(chunk) >= _CHUNK_BYTES:
