@@ -34,8 +34,8 @@ LAYERS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("refresh", ("scan", "compare", "clearing", "refresh")),
     ("settings", ("settings",)),
     ("story", ("load", "results", "check", "corrections", "bench", "findings", "plan", "notify")),
-    ("publishing", ("metrics", "telemetry")),
     ("public", ("loader", "testing")),
+    ("publishing", ("metrics", "telemetry")),
     ("commands", ("screen", "cli.*", "demo", "__main__")),
 )
 
