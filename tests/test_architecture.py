@@ -35,6 +35,7 @@ LAYERS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("settings", ("settings",)),
     ("story", ("load", "results", "check", "corrections", "bench", "findings", "plan", "notify", "runs", "report")),
     ("public", ("loader", "library", "testing")),
+    ("publishing", ("metrics", "telemetry")),
     ("commands", ("screen", "cli.*", "demo", "__main__")),
 )
 

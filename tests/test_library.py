@@ -264,14 +264,14 @@ async def test_another_export_in_memory_is_refused(tmp_path: Path) -> None:
     """Rows that were read before, and have changed, are seen before anything is sent."""
     many = [{"email": f"user{row:05}@example.com", "dept": "d" * 1000} for row in range(1000)]  # of several blocks
     async with serve(options()) as sandbox:
-        given = {"checkpoint": tmp_path / "users.ckpt"}
-        async with loader.open(tables(sandbox.url), export=many, **given) as load:
+        path = tmp_path / "users.ckpt"
+        async with loader.open(tables(sandbox.url), export=many, checkpoint=path) as load:
             await load.run(first=600)
         writes = sandbox.ledger.writes
         with pytest.raises(loader.LoaderError, match="not what it was"):
-            await run_once(tables(sandbox.url), export=[{**many[0], "dept": "other"}, *many[1:]], **given)
+            await run_once(tables(sandbox.url), export=[{**many[0], "dept": "other"}, *many[1:]], checkpoint=path)
         assert sandbox.ledger.writes == writes
-        assert (await run_once(tables(sandbox.url), export=many, **given)).counts == {"SUCCESS": 1000}
+        assert (await run_once(tables(sandbox.url), export=many, checkpoint=path)).counts == {"SUCCESS": 1000}
 
 
 async def test_an_export_in_memory_is_read_as_it_is_sent(tmp_path: Path) -> None:

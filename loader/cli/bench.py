@@ -9,7 +9,7 @@ import click
 from loader.cli.arguments import overriding, settings_file, settings_of
 from loader.cli.endings import ends
 from loader.cli.loop import heed_signals, on_loop
-from loader.cli.messages import say, tell
+from loader.cli.messages import say, warn
 from loader.cli.output import written
 from loader.errors import LoaderError, Refused
 
@@ -108,7 +108,7 @@ def _bench(settings: "Settings", pool: "Pool", seconds: float) -> "tuple[Report,
                 tasks.start_soon(show_line, Console(stderr=True), sweep.line)
                 tasks.start_soon(heed_signals, sweep.lane, "what was measured by then is shown")
 
-            found = await bench(settings, pool, seconds, watch, Warnings(tell))
+            found = await bench(settings, pool, seconds, watch, Warnings(warn))
             tasks.cancel_scope.cancel()
         return found
 

@@ -1,18 +1,25 @@
 """A load, as `run` and `retry` run it: with its progress on the screen, signals and the clock heeded, and an end."""
 
 import shlex
+from contextlib import asynccontextmanager, contextmanager
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 from loader.cli.importing import QuickImports
 from loader.cli.loop import heed_signals, on_loop
-from loader.cli.messages import say, tell
+from loader.cli.messages import is_json, log_line, say, tell, warn
 from loader.errors import LoaderError, Refused
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Iterator
     from datetime import datetime
 
     from loader.checkpoint import Checkpoint
     from loader.runs import Run
+    from loader.settings import Settings
+    from loader.snapshot import Snapshot
+
+_LOG_EVERY_S = 10.0
 
 
 def go(run: "Run", again: str, until: "datetime | None", first: int | None = None, *, quiet: bool = False) -> int:
@@ -43,13 +50,51 @@ def _run(run: "Run", until: "datetime | None", first: int | None, *, quiet: bool
 
     async def run_load() -> None:
         lane = Lane(run.settings.limits.give_up_s)
-        with progress(Console(stderr=True, quiet=quiet)) as watch:
+        with _logged(quiet) if is_json() else progress(Console(stderr=True, quiet=quiet)) as show:
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(heed_signals, lane, "what was settled is kept")
-                await run.go(lane, watch, Warnings(tell), first, until)
+                async with _published(run.settings) as publish:
+
+                    def watch(snapshot: "Snapshot") -> None:
+                        show(snapshot)
+                        publish(snapshot)
+
+                    await run.go(lane, watch, Warnings(warn), first, until)
                 tasks.cancel_scope.cancel()
 
     on_loop(run_load)
+
+
+@contextmanager
+def _logged(quiet: bool) -> "Iterator[Callable[[Snapshot], None]]":
+    """What logs a snapshot each ten seconds, without the keys of users: logs are sent to places."""
+    from msgspec import to_builtins
+
+    next_s = 0.0
+
+    def show(now: "Snapshot") -> None:
+        nonlocal next_s
+        if not quiet and now.elapsed_s >= next_s:
+            next_s = now.elapsed_s + _LOG_EVERY_S
+            facts = to_builtins(now)
+            del facts["failures"], facts["wire"]["times"]
+            tell(log_line("progress", **facts))
+
+    yield show
+
+
+@asynccontextmanager
+async def _published(settings: "Settings") -> "AsyncIterator[Callable[[Snapshot], None]]":
+    """What publishes each snapshot, where [metrics] asks for it."""
+    if not settings.metrics:
+        yield lambda _snapshot: None
+        return
+    from loader.metrics import publishing
+    from loader.telemetry import About
+
+    about = About(settings.api.api, urlsplit(settings.base_url).netloc, settings.export.path)
+    async with publishing(settings.metrics, settings.folder, about, say) as publish:
+        yield publish
 
 
 def summarize(checkpoint: "Checkpoint") -> int:
@@ -58,8 +103,11 @@ def summarize(checkpoint: "Checkpoint") -> int:
     from loader.results import outcome_lines
 
     tally = Tally(checkpoint.counts())
-    for line in outcome_lines(dict(tally.counts)):
-        say(line)
+    if is_json():
+        tell(log_line("outcomes", rows=tally.rows, failures=tally.failures, outcomes=dict(tally.counts)))
+    else:
+        for line in outcome_lines(dict(tally.counts)):
+            say(line)
     if tally.failures:
         rows = f"{tally.failures:,} row{'s' if tally.failures > 1 else ''}"
         say(f"{rows} failed; see them with: {shlex.join(['loader', 'results', str(checkpoint.path)])}")

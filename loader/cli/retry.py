@@ -8,7 +8,7 @@ from loader.cli.arguments import ending, moment_of, overriding, settings_file, s
 from loader.cli.endings import ends
 from loader.cli.importing import QuickImports
 from loader.cli.loading import go, summarize
-from loader.cli.messages import again, tell
+from loader.cli.messages import again, log_json, note
 from loader.errors import Refused
 
 
@@ -16,6 +16,7 @@ from loader.errors import Refused
 @settings_file
 @overriding
 @ending
+@log_json
 @ends
 def retry(settings: Path, overrides: tuple[str, ...], until: str | None) -> int:
     """Send again what failed in a finished load.
@@ -41,7 +42,7 @@ def retry(settings: Path, overrides: tuple[str, ...], until: str | None) -> int:
     if not path.exists():
         raise Refused(f"there is no checkpoint {path} yet; load first, with: {again('run', settings, overrides)}")
     export.check(loaded.row_mapping())
-    with lock(path), reopened(loaded, tell) as load:
+    with lock(path), reopened(loaded, note) as load:
         if load.resume.is_finished:
             return summarize(load.checkpoint)
         return go(load, again("retry", settings, overrides), moment)

@@ -8,7 +8,7 @@ from loader.cli.arguments import ending, moment_of, overriding, quietly, setting
 from loader.cli.endings import ends
 from loader.cli.importing import QuickImports
 from loader.cli.loading import go, summarize
-from loader.cli.messages import again, held_back, tell
+from loader.cli.messages import again, held_back, log_json, note
 from loader.cli.reporting import reported
 
 
@@ -29,6 +29,7 @@ from loader.cli.reporting import reported
 )
 @quietly
 @summarizing
+@log_json
 @ends
 def run(
     settings: Path,
@@ -66,9 +67,9 @@ def run(
         flags = Flags(first, moment, fresh, yes, full, planned, allow_shrink)
         flags.check(loaded)
         loaded.source.check(loaded.row_mapping())  # before a checkpoint is made for it
-        with lock(loaded.checkpoint_path), begun(loaded, flags, tell) as load:
+        with lock(loaded.checkpoint_path), begun(loaded, flags, note) as load:
             if load.resume.is_finished:
-                tell("this load is finished; --fresh loads the export again")
+                note("this load is finished; --fresh loads the export again")
                 return summarize(load.checkpoint)
             command = again("run", settings, overrides, ("--allow-shrink",) if allow_shrink else ())
             return go(load, command, moment, first, quiet=quiet)
