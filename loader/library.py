@@ -175,9 +175,7 @@ class Load:
         if first is not None and first < 1:
             raise ValueError(f"first: a number of rows, at least 1, not {first}")
         flags = Flags(first, until, fresh, yes, full, None if plan is None else Path(plan), allow_shrink)
-        settings = self._ready()
-        flags.check(settings)
-        return await self._do(begun(settings, flags, _log.info, self._heed), first, until)
+        return await self._do(begun(self._ready(), flags, _log.info, self._heed), first, until)
 
     async def retry(self, *, until: datetime | None = None) -> Report:
         """Send again what failed in a finished load, as `loader retry` does. Returns and raises as `run` does."""

@@ -111,6 +111,7 @@ def begun(settings: Settings, flags: Flags, say: Say, watch: Callable[[int], Non
     `watch` is told how many rows are read before anything is sent, and may raise. Raises Refused; Stopped where what
     the run leaves behind can't be kept.
     """
+    flags.check(settings)
     path = settings.checkpoint_path
     if refresh := refresh_of(settings, say, watch):
         with refresh.locked(), _night(refresh, path, flags) as (checkpoint, resume):

@@ -153,10 +153,11 @@ def test_another_event_loop_is_refused(tmp_path: Path) -> None:
 def test_an_interrupt_ends_what_is_on_the_wire_and_is_raised(tmp_path: Path) -> None:
     """As with any program that asyncio runs; the load goes on from there."""
 
-    def interrupt(_snapshot: loader.Snapshot) -> None:
-        signal.raise_signal(signal.SIGINT)
+    def interrupt(now: loader.Snapshot) -> None:
+        if now.rows:
+            signal.raise_signal(signal.SIGINT)
 
-    with sandbox_on_a_thread(faults=FaultOptions(latency_s=0.1)) as sandbox:
+    with sandbox_on_a_thread(faults=FaultOptions(latency_s=0.2)) as sandbox:
         settings = tables(sandbox.url, export=a_file(tmp_path))
         with pytest.raises(KeyboardInterrupt):
             loader.run(settings, watch=interrupt)
@@ -462,8 +463,10 @@ async def test_a_stop_lets_what_is_on_the_wire_finish(tmp_path: Path) -> None:
     async with serve(options(faults=FaultOptions(latency_s=0.1))) as sandbox:
         settings = tables(sandbox.url, export=a_file(tmp_path))
         async with loader.open(settings) as load:
-            asyncio.get_running_loop().call_later(0.35, load.stop, "the window is over")
-            report = await load.run()
+            running = asyncio.create_task(load.run())
+            await some_sent(sandbox)
+            load.stop("the window is over")
+            report = await running
             assert not report.finished
             assert 0 < report.rows < 1000
             assert report.stopped == "the window is over; what was settled is kept"
@@ -505,7 +508,7 @@ async def test_to_leave_a_load_ends_its_run(tmp_path: Path) -> None:
         settings = tables(sandbox.url, export=a_file(tmp_path))
         async with loader.open(settings) as load:
             running = asyncio.create_task(load.run())
-            await asyncio.sleep(0.35)
+            await some_sent(sandbox)
         report = await running
         assert "was left" in report.stopped
         assert sandbox.ledger.writes == report.rows < 1000
@@ -571,21 +574,39 @@ def test_results_are_read_in_bounded_memory(tmp_path: Path) -> None:
 # Cancelled, at any moment
 
 
+async def some_sent(sandbox: Sandbox) -> None:
+    """Until the target has something new, and not all."""
+    before = sandbox.ledger.writes
+    while sandbox.ledger.writes == before:  # noqa: ASYNC110
+        await asyncio.sleep(0.01)
+
+
 async def test_a_cancelled_load_is_gone_on_with(tmp_path: Path) -> None:
-    """What is on the wire is settled first, and the lock is free."""
+    """By asyncio's timeout, or a scope of anyio's: what is on the wire is settled first, and the lock is free."""
     async with serve(options(faults=FaultOptions(latency_s=0.1))) as sandbox:
         settings = tables(sandbox.url, export=a_file(tmp_path))
+
+        async def timed_out() -> None:
+            async with asyncio.timeout(None) as timeout:
+                running = asyncio.ensure_future(run_once(settings))
+                await some_sent(sandbox)
+                timeout.reschedule(asyncio.get_running_loop().time())
+                await running
+
         with pytest.raises(TimeoutError):
-            async with asyncio.timeout(0.35):
-                await run_once(settings)
+            await timed_out()
         rows = (await stand(tmp_path / "users.ckpt")).rows
         assert 0 < rows < 1000
         assert sandbox.ledger.writes == rows
-        with anyio.move_on_after(0.35) as scope:
-            await run_once(settings)
-        assert scope.cancelled_caught
-        assert (await stand(tmp_path / "users.ckpt")).rows == sandbox.ledger.writes > rows
-        assert "cancelled" in (await stand(tmp_path / "users.ckpt")).stopped
+
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(run_once, settings)
+            await some_sent(sandbox)
+            tasks.cancel_scope.cancel()
+        report = await stand(tmp_path / "users.ckpt")
+        assert report.rows == sandbox.ledger.writes > rows
+        assert "cancelled" in report.stopped
+
         assert (await run_once(settings)).finished
         assert sandbox.ledger.writes == 1000
     assert ledger(sandbox) == LEDGER
@@ -601,7 +622,7 @@ async def test_cancelled_again_it_ends_at_once(tmp_path: Path) -> None:
         await asyncio.sleep(0.1)
         assert not running.done()
         running.cancel()
-        async with asyncio.timeout(1):
+        async with asyncio.timeout(2.3):
             with pytest.raises(asyncio.CancelledError):
                 await running
         assert not names(tmp_path, "*.lock")
@@ -639,12 +660,12 @@ async def in_virtual_time(**more: Any) -> AsyncIterator[Memory]:
         await asyncio.sleep(1)
 
 
-async def cancelled_again_and_again(folder: Path, seed: int, *, patient: bool) -> tuple[int, int]:
+async def cancelled_again_and_again(folder: Path, seed: int, *, patient: bool, **more: Any) -> tuple[int, int]:
     """A load of 1,000 users in lives that are cancelled; how many, and users sent. `patient`: each but once."""
     dice = random.Random(seed)
     lives = 0
     async with in_virtual_time(faults=FaultOptions(latency_s=1.0)) as memory:
-        settings = tables("http://127.0.0.1:9", export=a_file(folder))
+        settings = tables("http://127.0.0.1:9", export=a_file(folder), **more)
         while True:
             running = asyncio.create_task(run_once(settings))
             lives += 1
@@ -679,6 +700,21 @@ def test_cancelled_once_nothing_is_sent_twice(tmp_path: Path, seed: int) -> None
 
     assert lives > 1
     assert sent == 1000
+
+
+@pytest.mark.parametrize("seed", range(20, 24))
+def test_a_refresh_is_cancelled_at_any_moment(tmp_path: Path, seed: int) -> None:
+    """While it compares, sends, or marks in its state who was acknowledged: the next night nobody is sent."""
+    refresh = {"refresh": {"mode": "changed"}}
+    run_virtual(cancelled_again_and_again(tmp_path, seed, patient=False, **refresh))
+
+    async def next_night() -> None:
+        async with in_virtual_time() as memory:
+            settings = tables("http://127.0.0.1:9", export={"path": tmp_path / "users.csv"}, **refresh)
+            assert (await run_once(settings)).counts == {"UNCHANGED": 1000}
+            assert memory.ledger.writes == 0
+
+    run_virtual(next_night())
 
 
 @virtual_time

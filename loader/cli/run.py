@@ -65,7 +65,6 @@ def run(
 
     def work() -> int:
         flags = Flags(first, moment, fresh, yes, full, planned, allow_shrink)
-        flags.check(loaded)
         loaded.source.check(loaded.row_mapping())  # before a checkpoint is made for it
         with lock(loaded.checkpoint_path), begun(loaded, flags, note) as load:
             if load.resume.is_finished:
