@@ -210,16 +210,11 @@ class Settings(_Table):
         return Files.of(paths, table.format, table.delimiter, table.max_row_bytes, table.encoding)
 
     @property
-    def _has_name(self) -> bool:
-        """Is the export one file, beside which others may stand that take its name?"""
-        return self.export.path != "-" and not glob.has_magic(self.export.path)
-
-    @property
     def checkpoint_path(self) -> Path:
         """Where the checkpoint stands: beside the export if nothing else is said."""
         if self.checkpoint.path is not None:
             return self._folder / self.checkpoint.path
-        if not self._has_name:
+        if self.export.path == "-" or glob.has_magic(self.export.path):
             raise SettingsError("checkpoint.path is missing: stdin and patterns have no name that it could take")
         export = self._folder / self.export.path
         return export.parent / f"{stem(export)}.ckpt"
@@ -272,7 +267,8 @@ class Settings(_Table):
     def _beside(self, suffix: str, what: str) -> Path:
         """A file beside the export that has its name, or the checkpoint's if the export has none of its own."""
         export = self._folder / self.export.path
-        path = export.parent / f"{stem(export)}{suffix}" if self._has_name else self.checkpoint_path.with_suffix(suffix)
+        has_name = self.export.path != "-" and not glob.has_magic(self.export.path)
+        path = export.parent / f"{stem(export)}{suffix}" if has_name else self.checkpoint_path.with_suffix(suffix)
         if path == self.checkpoint_path:
             raise SettingsError(f"checkpoint.path: {path.name} is for {what}; choose another")
         return path
