@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from loader.errors import CheckpointError, ExportError, LoaderError, Refused, SettingsError, Stopped
     from loader.library import Load, open, run  # noqa: A004  # loader.open, as gzip.open
     from loader.outcome import Code
-    from loader.report import Report, status
     from loader.snapshot import Failure, Found, Snapshot, Wire
+    from loader.standing import Report, status
 
 __version__ = "0.1.0"
 
@@ -47,8 +47,8 @@ _MODULES = {
     "errors": ("CheckpointError", "ExportError", "LoaderError", "Refused", "SettingsError", "Stopped"),
     "library": ("Load", "open", "run"),
     "outcome": ("Code",),
-    "report": ("Report", "status"),
     "snapshot": ("Failure", "Found", "Snapshot", "Wire"),
+    "standing": ("Report", "status"),
 }
 
 

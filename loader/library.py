@@ -25,10 +25,10 @@ from loader.errors import Asked, telling
 from loader.export import Export
 from loader.export.table import of
 from loader.lane import Lane
-from loader.report import Report
 from loader.runs import Flags, Run, Warnings, begun, reopened
 from loader.settings import Settings, put, read_tables, settings_from
 from loader.snapshot import Snapshot
+from loader.standing import Report
 
 _log = logging.getLogger("loader")
 
@@ -332,17 +332,15 @@ def _settings(
     overrides: Mapping[str, Any],
     exported: Callable[[object], Export],
 ) -> Settings:
-    if is_file := not isinstance(given, Mapping):
-        path = Path(given)
-        data, folder, name = read_tables(path), path.absolute().parent, str(path)
-    else:
-        data, folder, name = _plain(given), Path.cwd(), ""
+    path = None if isinstance(given, Mapping) else Path(given)
+    data = _plain(given) if path is None else read_tables(path)
+    folder = Path.cwd() if path is None else path.absolute().parent
     for key, value in overrides.items():
         put(data, key, _plain(value), "overrides:")
     if checkpoint is not None:
         put(data, "checkpoint.path", os.path.abspath(checkpoint), "checkpoint:")
-    settings = settings_from(data, folder, name, None if export is None else exported(export))
-    for key in settings.literal_secrets() if is_file else ():
+    settings = settings_from(data, folder, path, None if export is None else exported(export))
+    for key in settings.literal_secrets() if path is not None else ():
         _log.warning("%s is given as plain text; env:NAME or file:PATH keeps it out of files and logs", key)
     return settings
 

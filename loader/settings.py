@@ -198,6 +198,7 @@ class Settings(_Table):
     metrics: MetricsTable = MetricsTable()
     network: NetworkTable = NetworkTable()
     _folder: Path = PrivateAttr(default=Path())
+    _path: Path | None = PrivateAttr(default=None)
     _export: Export | None = PrivateAttr(default=None)
 
     @property
@@ -292,6 +293,20 @@ class Settings(_Table):
     def is_local(self) -> bool:
         """Is the API on this machine?"""
         return _is_loopback(urlsplit(self.base_url).hostname or "")
+
+    def shown(self) -> dict[str, Any]:
+        """All that is set, without secrets: as a report may show it."""
+        tables = self.model_dump(exclude_unset=True)
+        auth = {name: _masked(name, text) for name, text in self.target["auth"].items()}
+        tables["target"] = self.target | {"auth": auth}
+        if self.network.proxy:
+            tables["network"]["proxy"] = _masked("proxy", self.network.proxy)
+        return tables
+
+    @property
+    def path(self) -> Path | None:
+        """The settings file. None: they come from elsewhere."""
+        return self._path
 
     @property
     def folder(self) -> Path:
@@ -411,7 +426,7 @@ def load_settings(path: Path, overrides: Sequence[str] = ()) -> Settings:
     data = read_tables(path)
     for override in overrides:
         _override(data, override)
-    return settings_from(data, path.absolute().parent, str(path))
+    return settings_from(data, path.absolute().parent, path)
 
 
 def read_tables(path: Path) -> dict[str, Any]:
@@ -427,24 +442,25 @@ def read_tables(path: Path) -> dict[str, Any]:
         raise SettingsError(f"{path} is not valid TOML: {error}{hint}") from error
 
 
-def settings_from(data: dict[str, Any], folder: Path, name: str = "", export: Export | None = None) -> Settings:
-    """Check settings. Relative paths begin at `folder`; messages begin with `name`. Raises SettingsError.
+def settings_from(
+    data: dict[str, Any], folder: Path, path: Path | None = None, export: Export | None = None
+) -> Settings:
+    """Check settings, of the file at `path` if they are of one. Relative paths in them begin at `folder`.
 
-    `export`: what is read in place of `[export]`, which need not be there.
+    `export`: what is read in place of `[export]`, which need not be there. Raises SettingsError.
     """
     if export is not None:
         data = data | {"export": {"path": "-"}}  # like stdin: no file, and no name that others could take
     try:
         settings = Settings.model_validate(data)
-        settings._folder = folder
-        settings._export = export
+        settings._folder, settings._path, settings._export = folder, path, export
         _check_target(settings)
         settings.way()
         if export is not None and settings.checkpoint.path is None:
             raise SettingsError("checkpoint.path is missing: an export in memory has no name that it could take")
     except (ValidationError, SettingsError) as error:
         message = _first(error, Settings) if isinstance(error, ValidationError) else str(error)
-        raise SettingsError(f"{name}: {message}" if name else message) from error
+        raise SettingsError(f"{path}: {message}" if path else message) from error
     return settings
 
 
@@ -587,6 +603,11 @@ def _secret(key: str, value: str, folder: Path) -> str:
     if not secret.isprintable():  # in a header, it would fail each request
         raise SettingsError(f"{key}: the text holds a line break or another control character")
     return secret
+
+
+def _masked(name: str, text: str) -> str:
+    """A credential, if it is none itself but the name of one."""
+    return text if name == "scheme" or text.startswith(("env:", "file:")) else "***"
 
 
 _POINTED = {"env": "an environment variable", "file": "a file"}

@@ -1,7 +1,7 @@
 """A load, as `run` and `retry` run it: with its progress on the screen, signals and the clock heeded, and an end."""
 
 import shlex
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
@@ -22,10 +22,18 @@ if TYPE_CHECKING:
 _LOG_EVERY_S = 10.0
 
 
-def go(run: "Run", again: str, until: "datetime | None", first: int | None = None, *, quiet: bool = False) -> int:
+def go(
+    run: "Run",
+    again: str,
+    until: "datetime | None",
+    first: int | None = None,
+    *,
+    quiet: bool = False,
+    dashboard: int | None = None,
+) -> int:
     """Run the load, and tell how it ended. `again` is the command to go on with."""
     try:
-        _run(run, until, first, quiet=quiet)
+        _run(run, until, first, quiet=quiet, dashboard=dashboard)
     except Refused:
         raise
     except LoaderError as error:
@@ -38,7 +46,7 @@ def go(run: "Run", again: str, until: "datetime | None", first: int | None = Non
     return status
 
 
-def _run(run: "Run", until: "datetime | None", first: int | None, *, quiet: bool) -> None:
+def _run(run: "Run", until: "datetime | None", first: int | None, *, quiet: bool, dashboard: int | None) -> None:
     with QuickImports():
         import anyio
         from rich.console import Console
@@ -53,7 +61,7 @@ def _run(run: "Run", until: "datetime | None", first: int | None, *, quiet: bool
         with _logged(quiet) if is_json() else progress(Console(stderr=True, quiet=quiet)) as show:
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(heed_signals, lane, "what was settled is kept")
-                async with _published(run.settings) as publish:
+                async with _published(run.settings, dashboard) as publish:
 
                     def watch(snapshot: "Snapshot") -> None:
                         show(snapshot)
@@ -84,17 +92,30 @@ def _logged(quiet: bool) -> "Iterator[Callable[[Snapshot], None]]":
 
 
 @asynccontextmanager
-async def _published(settings: "Settings") -> "AsyncIterator[Callable[[Snapshot], None]]":
-    """What publishes each snapshot, where [metrics] asks for it."""
-    if not settings.metrics:
+async def _published(settings: "Settings", port: int | None) -> "AsyncIterator[Callable[[Snapshot], None]]":
+    """What publishes each snapshot, where [metrics] asks for it, and on a dashboard at `port`, unless that is None."""
+    watchers: list[Callable[[Snapshot], None]] = []
+    if not settings.metrics and port is None:
         yield lambda _snapshot: None
         return
-    from loader.metrics import publishing
     from loader.telemetry import About
 
     about = About(settings.api.api, urlsplit(settings.base_url).netloc, settings.export.path)
-    async with publishing(settings.metrics, settings.folder, about, say) as publish:
-        yield publish
+    async with AsyncExitStack() as stack:
+        if settings.metrics:
+            from loader.metrics import publishing
+
+            watchers.append(await stack.enter_async_context(publishing(settings.metrics, settings.folder, about, say)))
+        if port is not None:
+            from loader.dashboard import dashboard
+
+            watchers.append(await stack.enter_async_context(dashboard(port, about, say)))
+
+        def watch(snapshot: "Snapshot") -> None:
+            for each in watchers:
+                each(snapshot)
+
+        yield watch
 
 
 def summarize(checkpoint: "Checkpoint") -> int:

@@ -4,7 +4,16 @@ from pathlib import Path
 
 import click
 
-from loader.cli.arguments import ending, moment_of, overriding, quietly, settings_file, settings_of, summarizing
+from loader.cli.arguments import (
+    ending,
+    moment_of,
+    overriding,
+    quietly,
+    settings_file,
+    settings_of,
+    showing,
+    summarizing,
+)
 from loader.cli.endings import ends
 from loader.cli.importing import QuickImports
 from loader.cli.loading import go, summarize
@@ -27,6 +36,7 @@ from loader.cli.reporting import reported
     type=click.Path(path_type=Path, dir_okay=False),
     help="A refresh: only if it sends what loader plan -o wrote there.",
 )
+@showing
 @quietly
 @summarizing
 @log_json
@@ -41,6 +51,7 @@ def run(
     allow_shrink: bool,
     full: bool,
     planned: Path | None,
+    dashboard: int | None,
     quiet: bool,
     summary_json: Path | None,
 ) -> int:
@@ -71,7 +82,7 @@ def run(
                 note("this load is finished; --fresh loads the export again")
                 return summarize(load.checkpoint)
             command = again("run", settings, overrides, ("--allow-shrink",) if allow_shrink else ())
-            return go(load, command, moment, first, quiet=quiet)
+            return go(load, command, moment, first, quiet=quiet, dashboard=dashboard)
 
     with held_back(quiet) as held:
         moment = moment_of(until)
