@@ -15,6 +15,7 @@ import sqlite3
 import time
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Sequence
+from operator import itemgetter
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
@@ -233,6 +234,7 @@ class Checkpoint:
     def commit(self, entries: Iterable[Entry], found: Found | None = None) -> None:
         """Make the outcomes of `entries` durable: all or none. Raises Stopped if the disk doesn't take them."""
         now = time.time()
+        alike: list[_Alike] = []
         batches: list[tuple[Any, ...]] = []
         singles: list[tuple[Any, ...]] = []
         marks: list[Mark] = []
@@ -242,12 +244,23 @@ class Checkpoint:
             singles += [(item.row, item.user, *_columns(item.outcome)) for item in entry.settled]
             if entry.mark is not None:
                 marks.append(entry.mark)
-            if entry.batch is not None:
+            if entry.batch is None:
+                continue
+            if (rows := _alike(entry.batch, entry.outcomes)) is not None:
+                alike.append(rows)
+            else:
                 _spread(entry.batch, entry.outcomes, now, batches, singles)
+        batches += (
+            (first, first + len(users) - 1, len(users), orjson.dumps(users).decode(), *_columns(outcome), now)
+            for first, users, outcome in _joined(alike)
+        )
         with self._transaction():
-            self._db.executemany("INSERT INTO batch VALUES (NULL,?,?,?,?,?,?,?,?,?,?)", _joined(batches))
-            self._db.executemany("INSERT INTO outcome VALUES (?,?,?,?,?,?,?)", singles)
-            self._db.executemany("INSERT OR REPLACE INTO mark VALUES (?,?,?,?,?)", marks)
+            if batches:
+                self._db.executemany("INSERT INTO batch VALUES (NULL,?,?,?,?,?,?,?,?,?,?)", batches)
+            if singles:
+                self._db.executemany("INSERT INTO outcome VALUES (?,?,?,?,?,?,?)", singles)
+            if marks:
+                self._db.executemany("INSERT OR REPLACE INTO mark VALUES (?,?,?,?,?)", marks)
             if position is not None:
                 self._db.execute("INSERT OR REPLACE INTO load VALUES ('position', ?)", (json.dumps(position),))
             if found is not None:
@@ -507,19 +520,39 @@ def _users(own: dict[int, str]) -> str:
     return orjson.dumps([own.get(row) for row in range(min(own), max(own) + 1)]).decode()
 
 
-def _joined(batches: Iterable[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
-    """The same rows of `batch`, with those made one that follow each other and end alike.
+class _Alike(NamedTuple):
+    """Rows next to each other that end alike: the first one's number, and one user a row."""
+
+    first: int
+    users: list[str]
+    outcome: Outcome
+
+
+def _alike(batch: Batch, outcomes: Sequence[Outcome]) -> _Alike | None:
+    """A batch as such rows, which most are. None: it isn't, or rows were merged."""
+    count = len(outcomes)
+    is_so = count == 1 or (outcomes.count(outcomes[0]) == count and _are_consecutive(batch.numbers))
+    return _Alike(batch.numbers[0], list(batch.users), outcomes[0]) if is_so and not batch.merged else None
+
+
+def _joined(found: list[_Alike]) -> Iterator[_Alike]:
+    """Those made one that follow each other and end alike.
 
     Of requests that carry one user each, that is most of the file.
     """
-    found: list[tuple[Any, ...]] = []
-    for first, last, count, users, *same in sorted(batches):
-        before = found[-1] if found else None
-        if before and before[1] + 1 == first and list(before[4:]) == same and before[2] + count <= _JOINED_USERS:
-            found[-1] = (before[0], last, before[2] + count, f"{before[3][:-1]},{users[1:]}", *same)
-        else:
-            found.append((first, last, count, users, *same))
-    return found
+    found.sort(key=itemgetter(0))
+    before: _Alike | None = None
+    for rows in found:
+        if before is not None:
+            first, users, outcome = before
+            is_next = rows.first == first + len(users) and len(users) + len(rows.users) <= _JOINED_USERS
+            if is_next and rows.outcome == outcome:
+                users += rows.users
+                continue
+            yield before
+        before = rows
+    if before is not None:
+        yield before
 
 
 def _are_consecutive(numbers: Sequence[int]) -> bool:
@@ -537,20 +570,16 @@ def _spread(
 ) -> None:
     """A batch as one span with one outcome, as far as it is one, and single rows for the rest."""
     numbers, users = batch.numbers, batch.users
-    common = outcomes[0]
-    if outcomes.count(common) == len(outcomes) and _are_consecutive(numbers):
-        batches.append((numbers[0], numbers[-1], len(users), orjson.dumps(users).decode(), *_columns(common), now))
-    else:
-        common = Counter(outcomes).most_common(1)[0][0]
-        own = {n: u for n, u, o in zip(numbers, users, outcomes, strict=True) if o == common}
-        reach = max(own) - (1 + _SPREAD) * len(own)
-        near = {number: user for number, user in own.items() if number > reach}
-        batches.append((min(near), max(near), len(near), _users(near), *_columns(common), now))
-        singles += (
-            (number, user, *_columns(outcome))
-            for number, user, outcome in zip(numbers, users, outcomes, strict=True)
-            if number not in near
-        )
+    common = Counter(outcomes).most_common(1)[0][0]
+    own = {n: u for n, u, o in zip(numbers, users, outcomes, strict=True) if o == common}
+    reach = max(own) - (1 + _SPREAD) * len(own)
+    near = {number: user for number, user in own.items() if number > reach}
+    batches.append((min(near), max(near), len(near), _users(near), *_columns(common), now))
+    singles += (
+        (number, user, *_columns(outcome))
+        for number, user, outcome in zip(numbers, users, outcomes, strict=True)
+        if number not in near
+    )
     for at, (number, user) in enumerate(zip(numbers, users, strict=True)) if batch.merged else ():
         outcome = Outcome(Code.SUPERSEDED, f"{_MERGED_INTO}{number}", attempts=outcomes[at].attempts)
         singles += ((row, user, *_columns(outcome)) for row in batch.merged.get(number, ()))

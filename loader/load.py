@@ -60,7 +60,7 @@ async def load(
     fingerprint = await to_thread.run_sync(export.fingerprint)
     tally = Tally(await to_thread.run_sync(checkpoint.counts))
     kept = Found(**await to_thread.run_sync(checkpoint.get, "found") or {})
-    lane = Lane(limits.give_up_s)
+    lane = Lane(limits.give_up_s, time.monotonic)
     if whole is None:
         blocks = resume.amend(export.rows(settings.row_mapping(), resume.start, resume.settled, resume.known))
     else:
