@@ -254,17 +254,19 @@ class Checkpoint:
             (first, first + len(users) - 1, len(users), orjson.dumps(users).decode(), *_columns(outcome), now)
             for first, users, outcome in _joined(alike)
         )
-        with self._transaction():
-            if batches:
-                self._db.executemany("INSERT INTO batch VALUES (NULL,?,?,?,?,?,?,?,?,?,?)", batches)
-            if singles:
-                self._db.executemany("INSERT INTO outcome VALUES (?,?,?,?,?,?,?)", singles)
-            if marks:
-                self._db.executemany("INSERT OR REPLACE INTO mark VALUES (?,?,?,?,?)", marks)
-            if position is not None:
-                self._db.execute("INSERT OR REPLACE INTO load VALUES ('position', ?)", (json.dumps(position),))
-            if found is not None:
-                self._db.execute("INSERT OR REPLACE INTO load VALUES ('found', ?)", (json.dumps(found._asdict()),))
+        facts = {"position": position, "found": found and found._asdict()}
+        said = [(key, json.dumps(value)) for key, value in facts.items() if value is not None]
+        rows: list[tuple[str, Sequence[tuple[Any, ...]]]] = [
+            ("INSERT INTO batch VALUES (NULL,?,?,?,?,?,?,?,?,?,?)", batches),
+            ("INSERT INTO outcome VALUES (?,?,?,?,?,?,?)", singles),
+            ("INSERT OR REPLACE INTO mark VALUES (?,?,?,?,?)", marks),
+            ("INSERT OR REPLACE INTO load VALUES (?,?)", said),
+        ]
+        # A single row is a transaction of its own, and that is most often all, where a request carries one user.
+        with self._writing() if sum(len(each) for _, each in rows) == 1 else self._transaction():
+            for statement, each in rows:
+                if each:
+                    self._db.executemany(statement, each)
 
     def begin_with(
         self,
@@ -430,7 +432,7 @@ class Checkpoint:
     @contextlib.contextmanager
     def _transaction(self) -> Iterator[None]:
         """All or nothing, and durable. Raises Stopped if the disk doesn't take it."""
-        try:
+        with self._writing():
             self._db.execute("BEGIN IMMEDIATE")
             try:
                 yield
@@ -439,6 +441,12 @@ class Checkpoint:
                 if self._db.in_transaction:
                     self._db.execute("ROLLBACK")
                 raise
+
+    @contextlib.contextmanager
+    def _writing(self) -> Iterator[None]:
+        """Raises Stopped if the disk doesn't take what is written."""
+        try:
+            yield
         except sqlite3.DatabaseError as error:  # disk full, I/O error, file damaged
             if isinstance(error, _OURS):
                 raise

@@ -9,6 +9,7 @@ token of the moment and not with one that grew old in the queue. The transport h
 alone.
 """
 
+import os
 import random
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -74,6 +75,15 @@ class Tempo:
     def brake(self) -> Brake:
         """Why it is not faster, at this moment."""
         return self.waits_for or ("target" if self.concurrency.is_full else "reader")
+
+
+def work_clock() -> Callable[[], float]:
+    """Seconds for which the event loop of this thread could not look at answers, as it was at work.
+
+    On a single core it can't either while other threads of ours have that.
+    """
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return time.process_time if cores == 1 else time.thread_time
 
 
 def layers(

@@ -1,5 +1,6 @@
 """Batches out, outcomes in: so many places in flight, each free for the next batch only when its outcomes are durable."""
 
+import math
 from collections.abc import AsyncIterable, AsyncIterator, Callable
 
 import anyio
@@ -18,6 +19,9 @@ WINDOW = 2
 
 #: Blocks whose rows were never sent that wait for one commit: reading is no further ahead of it.
 _BLOCKS = 8
+
+#: What is known of the target is kept so often, and at the end.
+_FOUND_S = 1.0
 
 #: A commit waits so long for more to go into it. The other half of what may be in flight is on the wire meanwhile.
 _PATIENCE_S = 0.02
@@ -65,6 +69,7 @@ class Dispatcher:
         self._found = found
         self._in_flight = 0
         self._group = _Group()
+        self._found_at = -math.inf  # when that was kept last
         self._is_read = False  # all of the export
         self._is_over = False  # nothing more comes to be committed
         self._change = anyio.Event()  # there may be something to send that was not there before
@@ -184,8 +189,12 @@ class Dispatcher:
 
     async def _try_commit(self, group: list[Entry]) -> bool:
         """False: it failed, so the run stops, and nothing is claimed of these rows; the next run sends them again."""
+        now = self._lane.now()
+        found = None
+        if self._settler.is_last or self._lane.stopping.is_set() or now >= self._found_at + _FOUND_S:
+            self._found_at, found = now, self._found()
         try:
-            await to_thread.run_sync(self._checkpoint.commit, group, self._found())
+            await to_thread.run_sync(self._checkpoint.commit, group, found)
         except Stopped as error:
             self._lane.stop(error)
             return False
