@@ -246,8 +246,8 @@ class Checkpoint:
                 marks.append(entry.mark)
             if entry.batch is None:
                 continue
-            if (rows := _alike(entry.batch, entry.outcomes)) is not None:
-                alike.append(rows)
+            if (one := _alike(entry.batch, entry.outcomes)) is not None:
+                alike.append(one)
             else:
                 _spread(entry.batch, entry.outcomes, now, batches, singles)
         batches += (

@@ -1,4 +1,4 @@
-"""Batches out, outcomes in: so many places in flight, each free for the next batch only when its outcomes are durable."""
+"""Batches out, outcomes in: so many in flight, each in a place that is free again when its outcomes are durable."""
 
 import math
 from collections.abc import AsyncIterable, AsyncIterator, Callable
@@ -94,9 +94,8 @@ class Dispatcher:
         reader = aiter(blocks)
         try:
             while (rows := await self._next_block(reader)) is not None:
-                group = self._put(
-                    Entry(settled=rows.settled, mark=rows.end, position=(rows.position, rows.last) if rows.last else None)
-                )
+                position = (rows.position, rows.last) if rows.last else None
+                group = self._put(Entry(settled=rows.settled, mark=rows.end, position=position))
                 self._batcher.feed(rows)
                 self._hungry = anyio.Event()
                 self._tell()

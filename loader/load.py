@@ -71,7 +71,8 @@ async def load(
     await reading.begin()
 
     def committed(entry: Entry) -> None:
-        tally.add([item.outcome for item in entry.settled])
+        if entry.settled:
+            tally.add([item.outcome for item in entry.settled])
         tally.add(entry.outcomes, sum(map(len, entry.batch.merged.values())) if entry.batch else 0)
         # Where one answer is about all, there is nothing left to stop.
         if whole is None and (reason := tally.reason_to_stop(limits.max_failures)):
