@@ -416,3 +416,48 @@ async def test_reading_waits_for_a_slow_target() -> None:
         settled = len(rig.checkpoint.rows())
         assert taken * 100 <= settled + 2 * 4 * 10 + 2 * 100
         tasks.cancel_scope.cancel()
+
+
+@virtual_time
+async def test_reading_waits_for_commits_of_rows_that_are_never_sent() -> None:
+    """An export of nothing but rejected rows is read no faster than it is settled."""
+    taken, rejected = 0, Outcome(Code.REJECTED, "ragged")
+    ahead: list[int] = []
+    rig = Rig()
+
+    async def blocks_of_them() -> AsyncIterator[Rows]:
+        nonlocal taken
+        for row in range(1, 101):
+            taken += 1
+            ahead.append(taken - len(rig.checkpoint.rows()))
+            yield Rows([], [], [], settled=[Settled(row, "", rejected)])
+
+    found = await rig.run(blocks_of_them())
+
+    assert len(found) == taken == 100
+    assert max(ahead) <= 20
+
+
+class Keeper(Recorder):
+    """Notes with which commits it was told what is known of the target."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.told: list[float] = []
+
+    def commit(self, entries: Iterable[Entry], found: Found | None = None) -> None:
+        super().commit(entries)
+        if found is not None:
+            self.told.append(self.commits)
+
+
+@virtual_time
+async def test_what_is_known_of_the_target_is_kept_now_and_then_and_at_the_end() -> None:
+    """It costs a page of the file each time."""
+    keeper = Keeper()
+    rig = Rig(options(FaultOptions(latency_s=0.05)), checkpoint=keeper)
+    await rig.run(users(1000))
+
+    assert keeper.told[0] == 1
+    assert keeper.told[-1] == keeper.commits
+    assert len(keeper.told) <= elapsed() + 1 + 2 * 2, "once a second, and the last that were in flight"
