@@ -73,7 +73,7 @@ class Dispatcher:
         self._is_read = False  # all of the export
         self._is_over = False  # nothing more comes to be committed
         self._change = anyio.Event()  # there may be something to send that was not there before
-        self._hungry = anyio.Event()  # there is a place, and nothing to send
+        self._hungry = anyio.Event()  # more may be read: there is nothing to send, or that was all there was
 
     async def run(self, blocks: AsyncIterable[Rows]) -> None:
         """Send all rows of `blocks`, or those read until the lane stops. Returns when all that is settled is durable.
@@ -90,7 +90,7 @@ class Dispatcher:
             self._group.begun.set()
 
     async def _feed(self, blocks: AsyncIterable[Rows]) -> None:
-        """Read on whenever there is a place, and nothing to send."""
+        """Read on whenever nothing is left to send."""
         reader = aiter(blocks)
         try:
             while (rows := await self._next_block(reader)) is not None:
@@ -103,9 +103,10 @@ class Dispatcher:
                     await self._hungry.wait()
                     if len(group.entries) - group.batches >= _BLOCKS:
                         await group.over.wait()
+            self._is_read = True
+            self._settler.is_last = self._batcher.is_empty
         except Abandoned:
             pass
-        self._is_read = True
         self._tell()
 
     async def _next_block(self, blocks: AsyncIterator[Rows]) -> Rows | None:
@@ -131,11 +132,12 @@ class Dispatcher:
         """The next batch, as soon as there is one. None: there is none any more, or the run stops."""
         while not self._lane.stopping.is_set():
             is_final = self._is_read or self._batcher.is_full
-            if (batch := self._batcher.next(self._settler.limits, final=is_final)) is not None:
+            batch = self._batcher.next(self._settler.limits, final=is_final)
+            if self._batcher.is_empty:
+                self._settler.is_last = self._is_read
+                self._hungry.set()
+            if batch is not None or self._settler.is_last:
                 return batch
-            if self._is_read and self._batcher.is_empty:
-                self._settler.is_last = True
-                return None
             if not is_final:
                 self._hungry.set()
             elif not self._in_flight:
@@ -164,8 +166,7 @@ class Dispatcher:
         self._in_flight -= places
         if self._is_due(self._group):
             self._group.due.set()
-        if self._is_read or self._batcher.is_full:  # rows that were held back may go, or never will
-            self._tell()
+        self._tell()  # rows that were held back may go now, or never will
 
     async def _commit(self) -> None:
         """Whatever is settled goes into one commit together, as each costs a wait for the disk."""
