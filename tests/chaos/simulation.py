@@ -29,6 +29,7 @@ import loader.load
 from loader.checkpoint import Checkpoint
 from loader.client import Credentials
 from loader.errors import LoaderError, TimedOut
+from loader.lane import Lane
 from loader.network import Network
 from loader.request import Request, Response
 from loader.resume import begin
@@ -258,6 +259,8 @@ def _patched(scenario: Scenario, simulation: _Simulation) -> Iterator[None]:
             patch.object(Settings, "source", property(in_small_blocks)),
             patch.object(loader.load, "Transport", partial(_Wire, simulation)),
             patch.object(loader.load, "Credentials", partial(Credentials, wall=_wall, monotonic=monotonic)),
+            patch.object(loader.load, "Lane", lambda give_up_s, _clock: Lane(give_up_s, monotonic)),
+            patch.object(loader.load, "work_clock", lambda: lambda: 0.0),
             patch.object(loader.load, "Settler", partial(Settler, wall=_wall)),
         ):
             stack.enter_context(what)
