@@ -159,9 +159,14 @@ class Descope(Target):
     declares: ClassVar[bool] = True
 
     bulk: bool = False
+    """many users a request, all their attributes at once: [with a caveat](descope.md#in-bulk)"""
     bulk_key: Literal["loginId", "identifier"] = "loginId"
+    """in bulk: the name of the user's key"""
     license: _Word = "ask"
+    """the company's tier, such as `tier3`; `ask`: Descope is asked for it, `none`: the header is left out"""
     result_codes: Mapping[str, Meaning] = Field(default_factory=dict)
+    """`{ "E…" = "INVALID" }`: what an error code means, beside those that are known; or `USER_NOT_FOUND`, `again`,
+    `wait`, `stop`"""
 
     @property
     def frame(self) -> Frame:

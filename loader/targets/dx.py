@@ -106,6 +106,8 @@ class Dx(Target):
     )
 
     result_codes: Mapping[str, Meaning] = Field(default_factory=dict)
+    """`{ "the_code" = "USER_NOT_FOUND" }`: what an error means, beside those that are known; or `INVALID`, `again`,
+    `wait`, `stop`"""
 
     @property
     def frame(self) -> Frame:

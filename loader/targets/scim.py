@@ -107,13 +107,7 @@ class _Looked(NamedTuple):
 
 
 class Scim(OAuth2Target):
-    """`PATCH /Users/{id}`, or `POST /Bulk` with many of these.
-
-    `key`: the attribute that the export's key is, which the server must be able to search by. `op`: what sets a value;
-    §3.5.2.3 makes "replace" do for what is absent, and not all servers do. `users_per_lookup`: so many in one search,
-    joined by `or`; 1, as many servers know a single comparison alone, and others walk all users for each (scim2-server
-    0.8 at 2,000 users: 520 searches for one a second, 9 for ten). `search`: "post" keeps names out of URLs (§7.5.2).
-    """
+    """`PATCH /Users/{id}`, or `POST /Bulk` with many of these."""
 
     api: ClassVar[str] = "scim"
     null_removes: ClassVar[bool] = True
@@ -124,10 +118,18 @@ class Scim(OAuth2Target):
     }
 
     key: _Path = "userName"
+    """the attribute that the export's key is, which the server must be able to search by: `userName`, `externalId`, a
+    path such as `emails.value`; or `id`, the server's own"""
     op: Literal["replace", "add"] = "replace"
+    """what sets a value: `add` for servers that refuse to replace what is not there (RFC 7644 §3.5.2.3 has them do it)"""
     bulk: bool = False
+    """many users a request, if the server has `/Bulk`"""
+    # 1, as many servers know a single comparison alone, and others walk all users for each (scim2-server 0.8 at 2,000
+    # users: 520 searches for one a second, 9 for ten)
     users_per_lookup: Annotated[int, Field(ge=1)] = 1
+    """so many users in one search, joined by `or`"""
     search: Literal["get", "post"] = "get"
+    """`post` sends searches to `/Users/.search`, so that names stand in no address (RFC 7644 §7.5.2)"""
 
     @property
     def frame(self) -> Frame:
