@@ -98,7 +98,9 @@ def _auth(target: type[Target]) -> Schema:
             "type": "object",
             "properties": {
                 "scheme": {"const": name, "description": AUTH["scheme"]},
-                **{name: {"type": "string", "minLength": 1, "description": AUTH.get(name, "")} for name in scheme.needs},
+                **{
+                    name: {"type": "string", "minLength": 1, "description": AUTH.get(name, "")} for name in scheme.needs
+                },
             },
             "required": ["scheme", *scheme.needs],
             "additionalProperties": False,

@@ -135,8 +135,9 @@ class LimitsTable(_Table):
     requests_per_minute: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
     """not set: the target's. Retries and token calls count; it holds in every window of 2 s or longer"""
     quota: Annotated[list[Annotated[str, AfterValidator(_quota)]], Field(min_length=1)] | None = None
-    """instead of `requests_per_minute`, and one or several: `["500/60s", "5000 users/60s"]`; `s`, `min` or `h`. Not set: the target's, dx
-    `1000/60s`, descope `500/60s`, else none. None is ever passed, however the server counts: [pace](pace.md)"""
+    """instead of `requests_per_minute`, and one or several: `["500/60s", "5000 users/60s"]`; `s`, `min` or `h`. Not
+    set: the target's, dx `1000/60s`, descope `500/60s`, else none. None is ever passed, however the server counts:
+    [pace](pace.md)"""
     concurrency: Annotated[int, Field(ge=1, le=10_000)] = 16
     """the most requests at once; [the right number below it is found](pace.md)"""
     timeout_s: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 30.0
@@ -153,8 +154,8 @@ class CheckpointTable(_Table):
     """`[checkpoint]`"""
 
     path: _Path | None = None
-    """the file that holds the outcomes: [what is in it](checkpoint.md). Not set: beside the export, under its name without suffixes: `users.csv.gz` →
-    `users.ckpt`. A must for patterns and stdin"""
+    """the file that holds the outcomes: [what is in it](checkpoint.md). Not set: beside the export, under its name
+    without suffixes: `users.csv.gz` → `users.ckpt`. A must for patterns and stdin"""
     keep: Annotated[int, Field(ge=0)] = 7
     """of a [refresh](refresh.md): the checkpoints of so many nights before"""
 

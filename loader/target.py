@@ -87,6 +87,11 @@ class Target(BaseModel):
         """Why this can't be the API's base URL, to be read behind it; "": it may be."""
         return ""
 
+    @classmethod
+    def usual_name(cls, column: str) -> str | None:
+        """What an attribute from a column of that name would most likely be called there; None: nothing tells."""
+        return camel_case(column)
+
     def home(self, secrets: Callable[[], Mapping[str, str]]) -> str:
         """The API's base URL, where it depends on whom the credentials belong to."""
         return self.address
@@ -130,6 +135,22 @@ class Target(BaseModel):
     def undeclared(self, response: Response, names: Collection[str]) -> list[str] | None:
         """Which attributes an answer to `probe` shows to be unknown there. None: it doesn't tell."""
         return None
+
+
+_WORDS = re.compile(r"[A-Z]+(?=[A-Z][a-z])|[A-Z]?[^\W\dA-Z_]+\d*|[A-Z]+\d*|\d+")
+
+
+def words_of(column: str) -> list[str]:
+    """The words of a column's name, in lower case: of `Cost Centre`, `cost_centre` and `CostCentre` the same two."""
+    return [word.lower() for word in _WORDS.findall(column)]
+
+
+def camel_case(column: str) -> str:
+    """`Cost Centre` as `costCentre`; what is written so already stays as it is."""
+    if re.fullmatch(r"[a-z]+[A-Za-z0-9]*", column):
+        return column
+    first, *others = words_of(column) or [column.strip()]
+    return first + "".join(word.capitalize() for word in others)
 
 
 class OAuth2Target(Target):

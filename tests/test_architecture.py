@@ -33,7 +33,22 @@ LAYERS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("shell", ("lane", "reading", "resume", "client", "settle", "dispatch", "probe", "whole")),
     ("refresh", ("scan", "compare", "clearing", "refresh")),
     ("settings", ("settings",)),
-    ("story", ("load", "results", "check", "corrections", "bench", "findings", "plan", "notify")),
+    (
+        "story",
+        (
+            "load",
+            "results",
+            "check",
+            "corrections",
+            "bench",
+            "findings",
+            "plan",
+            "notify",
+            "schema",
+            "sample",
+            "proposal",
+        ),
+    ),
     ("public", ("loader", "testing")),
     ("commands", ("screen", "cli.*", "demo", "__main__")),
 )

@@ -167,9 +167,7 @@ def test_every_key_says_what_it_means() -> None:
 LISTED = {
     **{f"## `[{name}]`": keys(model) for name, model in tables().items()},
     "## `[target]`": [*(Key(name, "", said) for name, said in SHARED.items()), *keys(Target)],
-    **{
-        f"### `{api}`": [key for key in keys(target) if key not in keys(Target)] for api, target in BUILT_IN.items()
-    },
+    **{f"### `{api}`": [key for key in keys(target) if key not in keys(Target)] for api, target in BUILT_IN.items()},
 }
 
 

@@ -18,6 +18,7 @@ from loader import __version__
 
 #: In the order of their use, as each says of itself: help needs none of them.
 _COMMANDS = {
+    "init": "Look at an export, and write settings for it.",
     "run": "Load an export, or go on where the run before ended.",
     "plan": "Compare the export with what the target acknowledged, and tell what a run would send.",
     "retry": "Send again what failed in a finished load.",
@@ -26,6 +27,7 @@ _COMMANDS = {
     "results": "Write a line per settled row, in order of row.",
     "bench": "Find out how fast the target takes users, and with which limits.",
     "demo": "Show the whole job on this machine: load, kill, resume, compare.",
+    "schema": "Write the settings as JSON Schema, for editors.",
     "sandbox": "Serve an emulation of a directory API on loopback, until SIGINT or SIGTERM.",
 }
 

@@ -28,7 +28,7 @@ def ends(command: Callable[..., int | None]) -> Callable[..., NoReturn]:
             raise
         except BaseExceptionGroup as group:
             status = _explain(telling(group))
-        except KeyboardInterrupt:
+        except (KeyboardInterrupt, click.Abort):  # while it ran, or at a question
             status = 130
         except BrokenPipeError:  # the reader of our results went away
             discard_stdout()

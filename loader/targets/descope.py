@@ -25,7 +25,7 @@ from loader.batch import Batch
 from loader.outcome import Code, Result
 from loader.record import Frame, json_string
 from loader.request import Request, Response
-from loader.target import Defaults, Target
+from loader.target import Defaults, Target, camel_case
 from loader.tokens import Scheme, bearer_headers
 from loader.verdict import Answer, Do, Meaning, Verdict, by_status, meant, words
 
@@ -184,6 +184,11 @@ class Descope(Target):
             return SCHEME
         told = {} if self.license == "none" else {"x-descope-license": self.license}
         return replace(SCHEME, headers=lambda secrets: {**_headers(secrets), **told}, greet=None)
+
+    @classmethod
+    def usual_name(cls, column: str) -> str:
+        """A machine name: the vendor's Terraform provider has 20 characters of these."""
+        return re.sub(r"[^A-Za-z0-9_-]", "", camel_case(column))[:20] or column
 
     def home(self, secrets: Callable[[], Mapping[str, str]]) -> str:
         """A project's region is part of its id, as `use1` in Puse12…"""

@@ -132,6 +132,11 @@ class Dx(Target):
             )
         return ""
 
+    @classmethod
+    def usual_name(cls, column: str) -> str:
+        """As it is: DX shows names to people, and makes a new group of one that it doesn't know."""
+        return column.strip()
+
     def refuses_token(self, response: Response) -> bool:
         return self._meaning(response, _body(response)) is Do.RENEW
 

@@ -126,6 +126,11 @@ class Http(OAuth2Target):
     def frame(self) -> Frame:
         return Frame(self.wrapper, self.user, self.attributes)
 
+    @classmethod
+    def usual_name(cls, column: str) -> str:
+        """As it is: nothing is known of the API."""
+        return column.strip()
+
     @property
     def defaults(self) -> Defaults:
         return Defaults() if self.wrapper is not None else Defaults(users_per_request=1, max_users=1)

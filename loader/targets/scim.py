@@ -20,7 +20,7 @@ from loader.batch import Batch
 from loader.outcome import Code, Result
 from loader.record import Frame, Names, json_string
 from loader.request import Request, Response
-from loader.target import Defaults, OAuth2Target
+from loader.target import Defaults, OAuth2Target, words_of
 from loader.tokens import Scheme, basic_headers, bearer_headers
 from loader.verdict import Answer, Do, Stop, Then, Verdict, by_status, words
 
@@ -98,6 +98,30 @@ _object = msgspec.json.Decoder(dict[str, Any]).decode
 _Unreadable = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
 
 
+_ENTERPRISE = "urn:ietf:params:scim:schemas:extension:enterprise:2.0:User:"
+
+#: What columns are called, by the attribute of RFC 7643 §4.1 and §4.3 that they most likely are: their words, joined.
+_COLUMNS: Mapping[str, str] = {
+    "name.givenName": "givenname firstname forename vorname",
+    "name.familyName": "familyname lastname surname nachname",
+    "name.formatted": "fullname",
+    "displayName": "displayname",
+    "nickName": "nickname",
+    "title": "title jobtitle position",
+    "userType": "usertype employeetype employmenttype",
+    "preferredLanguage": "preferredlanguage language",
+    "locale": "locale",
+    "timezone": "timezone",
+    "active": "active enabled",
+    "externalId": "externalid",
+    f"{_ENTERPRISE}employeeNumber": "employeenumber employeeid personnelnumber staffid",
+    f"{_ENTERPRISE}costCenter": "costcenter costcentre",
+    f"{_ENTERPRISE}organization": "organization organisation company",
+    f"{_ENTERPRISE}division": "division",
+    f"{_ENTERPRISE}department": "department dept",
+}
+
+
 class _Looked(NamedTuple):
     """What a search says of each user asked for: the id, or why there is none."""
 
@@ -121,7 +145,7 @@ class Scim(OAuth2Target):
     """the attribute that the export's key is, which the server must be able to search by: `userName`, `externalId`, a
     path such as `emails.value`; or `id`, the server's own"""
     op: Literal["replace", "add"] = "replace"
-    """what sets a value: `add` for servers that refuse to replace what is not there (RFC 7644 §3.5.2.3 has them do it)"""
+    """what sets a value: `add` for servers that refuse to replace what is absent (RFC 7644 §3.5.2.3: they must add it)"""
     bulk: bool = False
     """many users a request, if the server has `/Bulk`"""
     # 1, as many servers know a single comparison alone, and others walk all users for each (scim2-server 0.8 at 2,000
@@ -147,6 +171,12 @@ class Scim(OAuth2Target):
     def names(self) -> Names:
         """RFC 7643 §2.1: names of attributes are case insensitive."""
         return Names(self.expect, fold_case=True)
+
+    @classmethod
+    def usual_name(cls, column: str) -> str | None:
+        """An attribute of SCIM's own schemas: a server takes no others, but those of schemas of its own."""
+        name = "".join(words_of(column))
+        return next((path for path, columns in _COLUMNS.items() if name in columns.split()), None)
 
     def identity(self) -> Mapping[str, object]:
         """Not `bulk`: it writes the same to the same users, and must be free to be given up half-way."""
