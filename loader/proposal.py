@@ -67,8 +67,9 @@ class Attribute(NamedTuple):
 class Proposal:
     """What was decided, by whomever.
 
-    `export`: as the settings write it. `options`: the target's settings that have no default. `user`, `others`: the key's column, and those that might be it. `fields`: of a target whose records have fixed
-    fields, which then have neither, the columns that are called otherwise.
+    `export`: as the settings write it. `options`: the target's settings that have no default. `user`, `others`: the
+    key's column, and those that might be it. `fields`: of a target whose records have fixed fields, and which then has
+    neither, the columns that are called otherwise.
     """
 
     export: str
@@ -115,18 +116,20 @@ def candidate(sample: Sample, column: str) -> Candidate:
 
 def _candidate(sample: Sample, column: str) -> Candidate | None:
     values = sample.values(column)
-    if not all(isinstance(value, str | int) and not isinstance(value, bool) for value in values):
+    kinds = (str, int) if sample.kind == "columns" else (str,)
+    if not all(isinstance(value, kinds) and not isinstance(value, bool) for value in values):
         return None
-    texts = [str(value) for value in values if str(value).strip()]
-    if not texts:
-        return None
-    rows = len(sample.rows)
-    emails = sum(map(is_email, texts)) / len(texts)
-    empty, again = rows - len(texts), len(texts) - len(set(texts))
     words = words_of(column)
     name = "".join(words)
     rank = (len(_KEYS) - _KEYS.index(name)) / len(_KEYS) if name in _KEYS else 0.0
-    rank += 0.3 * bool({"mail", "email", "login"} & {*words, *(words[-1:])}) - bool(_OTHERS & set(words))
+    rank += 0.3 * bool({"mail", "email", "login"} & set(words)) - bool(_OTHERS & set(words))
+    rows = len(sample.rows)
+    texts = [str(value) for value in values if str(value).strip()]
+    if not texts:
+        why = f"EMPTY in the first {rows:,} rows" if rows else "by its name alone, as there are no rows yet"
+        return Candidate(column, rank - 10, why, False) if rank > 0 else None
+    emails = sum(map(is_email, texts)) / len(texts)
+    empty, again = rows - len(texts), len(texts) - len(set(texts))
     unique = 1 - again / len(texts)
     score = 3 * unique**2 + 2 * (1 - empty / rows) + 2 * emails + 2 * rank
     reasons = [
@@ -167,7 +170,7 @@ def _type_of(sample: Sample, column: str) -> tuple[Type, str]:
     values = sample.values(column)
     if not values:
         return "string", f"empty in the first {len(sample.rows):,} rows"
-    if not sample.is_text or not all(isinstance(value, str) for value in values):
+    if sample.kind != "text":
         return "string", ""
     count = f"the {len(values):,} values" if len(values) > 1 else "the one value"
     if all(value.lower() in ("true", "false") for value in values):
@@ -275,7 +278,7 @@ def _mapping(proposal: Proposal) -> Iterator[list[str]]:
         lines.append(
             f"# The key might also be {_comment(', '.join(_text(each.column) for each in proposal.others[:3]))}"
         )
-    if sample.is_text:
+    if sample.kind == "text":
         lines.append('# empty = "omit"   # an empty cell is not sent; "null" sends null, "keep" sends ""')
     yield lines
     yield [*_attributes(proposal)]

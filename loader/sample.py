@@ -7,11 +7,10 @@ import csv
 import io
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, TypeVar
 
 import msgspec
 import pyarrow as pa
@@ -43,13 +42,18 @@ _STRANGERS = {
     b"%PDF": "is a PDF: ask for the export as CSV",
     b"SQLite format 3": "is a SQLite database: write the table as CSV with sqlite3 -header -csv",
 }
+#: An object that begins with a list of objects.
+_WRAPPER = re.compile(rb'\{\s*"([^"\\]+)"\s*:\s*\[\s*\{')
 _IS_EMAIL = re.compile(r"[^@\s]+@[^@\s]+\.[^@\s]+")
 _IS_VALUE = re.compile(r"-?[0-9]+([.,][0-9]+)?|[0-9]{4}-[0-9]{2}-[0-9]{2}.*|true|false", re.IGNORECASE)
 
 
+_Item = TypeVar("_Item")
+
+
 @dataclass(frozen=True)
 class Sample:
-    """What was seen. `rows`: records by column: text in CSV, else JSON's values; a column may be missing.
+    """What was seen. `rows`: records by column, which may be missing: texts, JSON's values, or those of typed columns.
 
     `format`, `delimiter`, `encoding`: where a setting must say them, as the name or the default says otherwise.
     `unusable`: columns that can't be read, by name, and why. `is_nested`: records need no mapping. `broken`: of some
@@ -58,7 +62,7 @@ class Sample:
 
     columns: Sequence[str]
     rows: Sequence[Mapping[str, Any]]
-    is_text: bool = False
+    kind: Literal["text", "json", "columns"]
     is_nested: bool = False
     format: Format | None = None
     delimiter: str | None = None
@@ -107,12 +111,23 @@ def look(path: Path) -> Sample:
 
 def _first_bytes(chunks: Iterable[bytes]) -> Iterator[bytes]:
     size = 0
-    with suppress(Stopped):  # it breaks off: whoever reads it to the end is told
-        for chunk in chunks:
-            yield chunk[: _HEAD_BYTES - size]
-            size += len(chunk)
-            if size >= _HEAD_BYTES:
-                return
+    for chunk in _as_far_as_it_goes(chunks):
+        yield chunk[: _HEAD_BYTES - size]
+        size += len(chunk)
+        if size >= _HEAD_BYTES:
+            return
+
+
+def _as_far_as_it_goes(items: Iterable[_Item]) -> Iterator[_Item]:
+    """All of them, until the file breaks off. Raises ExportError if that is before the first."""
+    is_any = False
+    try:
+        for item in items:
+            yield item
+            is_any = True
+    except Stopped as stopped:  # behind some it is no matter here: who reads it all is told
+        if not is_any:
+            raise ExportError(str(stopped)) from stopped
 
 
 def _columnar_format(head: bytes) -> Format | None:
@@ -148,29 +163,31 @@ def encoding_of(head: bytes) -> tuple[str, bool]:
 
 def _text_format(text: bytes, named: Format | None, name: str) -> Format:
     """What it is, whatever its name says."""
-    line = text.splitlines()[0] if text else b""
-    if _is_object(line):
+    line, *others = text.splitlines() or [b""]
+    first = _object(line)
+    is_wrapper = first is not None and not others and not any(isinstance(value, str) for value in first.values())
+    if (first is None or is_wrapper) and (found := _WRAPPER.match(text)):
+        inner = found[1].decode("utf-8", "replace")
+        raise ExportError(
+            f"{name} is one JSON object; if its list {inner!r} is what is meant, make that a file of its own: "
+            f"jq -c '.[\"{inner}\"][]' {name} > users.ndjson"
+        )
+    if first is not None:
         return "ndjson"
     if text.startswith(b"[") and text[1:].lstrip(_BLANK)[:1] in (b"{", b"]"):
         return "json"
-    if found := re.match(rb'\{\s*"([^"\\]+)"\s*:\s*\[', text):
-        inner = found[1].decode("utf-8", "replace")
-        raise ExportError(
-            f"{name} is one JSON object, of which the list {inner!r} may be what is meant: make it a file of its own "
-            f"with jq -c '.[\"{inner}\"][]' {name} > users.ndjson"
-        )
     if named in ("csv", "tsv", "ndjson", "json"):
         return named
     return "csv"
 
 
-def _is_object(line: bytes) -> bool:
-    if not line.startswith(b"{"):
-        return False
+def _object(line: bytes) -> dict[str, Any] | None:
+    """The JSON object on a line; None if it is none."""
     try:
-        return isinstance(msgspec.json.decode(line), dict)
+        found = msgspec.json.decode(line)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-        return False
+        return None
+    return found if isinstance(found, dict) else None
 
 
 # Delimited -----------------------------------------------------------------------------------------------------------
@@ -207,7 +224,7 @@ def _delimited(source: Source, form: Format) -> Sample:
     return Sample(
         [name for name in header if name not in unusable],
         rows,
-        is_text=True,
+        kind="text",
         delimiter=delimiter if delimiter != usual else None,
         unusable=unusable,
         broken=broken,
@@ -229,11 +246,10 @@ def _records(source: Source, delimiter: str, *, quoted: bool = True) -> Iterator
 
 def _numbered(cuts: Iterable[Cut]) -> Iterator[tuple[int, bytes, str]]:
     before = 1
-    with suppress(Stopped):  # as above
-        for cut in cuts:
-            for at, lines in enumerate(cut.lines(range(len(cut.starts)))):
-                yield before + lines, cut.text(at), cut.bad.get(at, "")
-            before += count_lines(cut.data)
+    for cut in _as_far_as_it_goes(cuts):
+        for at, lines in enumerate(cut.lines(range(len(cut.starts)))):
+            yield before + lines, cut.text(at), cut.bad.get(at, "")
+        before += count_lines(cut.data)
 
 
 def _delimiter(source: Source, usual: str) -> str:
@@ -269,20 +285,15 @@ def _json(source: Source, form: Format) -> Sample:
     rows: list[dict[str, Any]] = []
     broken = []
     for line, text, reason in islice(texts, LOOKED_AT):
-        try:
-            record = msgspec.json.decode(text)
-        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-            reason = reason or f"not JSON: {error}"
-            record = None
-        if isinstance(record, dict):
+        if (record := _object(text)) is not None:
             rows.append(record)
         else:
             broken.append(f"{source.name} line {line}: {reason or 'not a JSON object'}")
     if not rows:
-        raise ExportError(f"{broken[0]}; it takes JSON objects" if broken else f"{source.name} is empty")
+        raise ExportError(broken[0] if broken else f"{source.name} is empty")
     nested = sum(isinstance(r.get(NESTED_USER), str) and isinstance(r.get(NESTED_ATTRIBUTES), dict) for r in rows)
     columns = dict.fromkeys(name for row in rows for name in row)
-    return Sample(list(columns), rows, is_nested=nested * 2 > len(rows), broken=broken)
+    return Sample(list(columns), rows, kind="json", is_nested=nested * 2 > len(rows), broken=broken)
 
 
 # Columns -------------------------------------------------------------------------------------------------------------
@@ -309,4 +320,4 @@ def _columnar(source: Source, form: Format) -> Sample:
                 break
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         raise ExportError(f"{source.name} is damaged: {str(error).splitlines()[0]}") from error
-    return Sample(names, rows, unusable=unusable)
+    return Sample(names, rows, kind="columns", unusable=unusable)

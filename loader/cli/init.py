@@ -162,7 +162,7 @@ def _key(sample: "Sample", user: str | None, *, asks: bool) -> "tuple[Candidate,
     if not found:
         raise Refused("no column has a value that could be a user's key; --user names one that holds it")
     best = found[0]
-    others = [each for each in found[1:] if each.is_certain and each.score > best.score - 2]
+    others = [each for each in found[1:] if each.is_certain and each.score > best.score - 3.5]
     if not asks:
         return best, others
     for each in [best, *others[:4]]:
@@ -194,8 +194,8 @@ def _settings_file(*, asks: bool) -> Path:
 
 
 def _ask(question: str, default: str | None, known: Sequence[str] = ()) -> str:
-    choice = click.Choice(list(known)) if known and len(known) <= 40 else None
-    answer: str = click.prompt(question, default=default, type=choice, err=True)
+    choice = click.Choice(list(known)) if known else None
+    answer: str = click.prompt(question, default=default, type=choice, show_choices=len(known) <= 12, err=True)
     return answer
 
 
@@ -215,7 +215,7 @@ def _write(proposal: "Proposal", output: Path) -> int:
         tried = _try(proposal, output)
     except LoaderError as error:
         raise Refused(f"{output} is written, but can't be used yet: {error}") from error
-    say(f"loader: {output} is written; {tried}")
+    say(f"loader: {output} is written: {tried}")
     for line in _next(proposal, output):
         say(line)
     return 0
@@ -246,10 +246,18 @@ def _try(proposal: "Proposal", output: Path) -> str:
                 break
     except Stopped as stopped:
         reason = reason or str(stopped)
-    told = f"of the first {sent + skipped + rejected:,} rows {sent:,} would be sent"
-    told += f", {rejected:,} are REJECTED ({reason})" if rejected else f" ({reason})" if reason else ""
+    if rejected and not sent:
+        raise Refused(f"none of the first rows can be sent: {reason}")
+    rows_read = sent + skipped + rejected
+    told = (
+        f"of the first {rows_read:,} rows, {sent:,} would be sent"
+        if rows_read != 1
+        else f"of 1 row, {sent} would be sent"
+    )
+    told += f", {rejected:,} REJECTED" if rejected else ""
     told += f", {skipped:,} SKIPPED, as no attribute has a value" if skipped else ""
-    return told + (f"; the first as {first[:200]}{'…' if len(first) > 200 else ''}" if first else "")
+    told += f"\n  {reason}" if reason else ""
+    return told + (f"\n  the first as {first[:200]}{'…' if len(first) > 200 else ''}" if first else "")
 
 
 def _next(proposal: "Proposal", output: Path) -> list[str]:

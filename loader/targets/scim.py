@@ -145,7 +145,7 @@ class Scim(OAuth2Target):
     """the attribute that the export's key is, which the server must be able to search by: `userName`, `externalId`, a
     path such as `emails.value`; or `id`, the server's own"""
     op: Literal["replace", "add"] = "replace"
-    """what sets a value: `add` for servers that refuse to replace what is absent (RFC 7644 §3.5.2.3: they must add it)"""
+    """what sets a value: `add` for servers that refuse to replace what is absent (RFC 7644 §3.5.2.3: it is added)"""
     bulk: bool = False
     """many users a request, if the server has `/Bulk`"""
     # 1, as many servers know a single comparison alone, and others walk all users for each (scim2-server 0.8 at 2,000
