@@ -131,7 +131,7 @@ def _candidate(sample: Sample, column: str) -> Candidate | None:
     emails = sum(map(is_email, texts)) / len(texts)
     empty, again = rows - len(texts), len(texts) - len(set(texts))
     unique = 1 - again / len(texts)
-    score = 3 * unique**2 + 2 * (1 - empty / rows) + 2 * emails + 2 * rank
+    score = 3 * unique**2 + 4 * (1 - empty / rows) + 2 * emails + 2 * rank
     reasons = [
         "never empty" if not empty else f"EMPTY in {empty:,} of the first {rows:,} rows, which are then REJECTED",
         "different in each row" if not again else f"{again:,} of the first {rows:,} rows are of users who came before",
