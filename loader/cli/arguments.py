@@ -30,13 +30,14 @@ summarizing = click.option(
     type=click.Path(path_type=Path, dir_okay=False),
     help="At the end, write there how it went, as JSON.",
 )
-quietly = click.option("--quiet", is_flag=True, help="Say nothing, unless something is wrong.")
-summarizing = click.option(
-    "--summary-json",
-    type=click.Path(path_type=Path, dir_okay=False),
-    help="At the end, write there how it went, as JSON.",
+text_or_json = click.option(
+    "--format",
+    "form",
+    type=click.Choice(["text", "json"]),
+    default="text",
+    show_default=True,
+    help="Text for people, or JSON for programs.",
 )
-text_or_json = click.option("--format", "form", type=click.Choice(["text", "json"]), default="text", show_default=True)
 
 
 def settings_of(path: Path, overrides: tuple[str, ...]) -> "Settings":

@@ -30,7 +30,9 @@ SCHEMA = "loader.schema.json"
 @click.option("--base-url", metavar="URL", help="The API's address, where it isn't the vendor's.")
 @click.option("--scheme", metavar="SCHEME", help="How requests are authorized, such as hmac or bearer.")
 @click.option("--user", metavar="COLUMN", help="The column that holds the users' keys.")
-@click.option("-o", "output", type=click.Path(path_type=Path, dir_okay=False), help="The settings file; load.toml.")
+@click.option(
+    "-o", "output", type=click.Path(path_type=Path, dir_okay=False), help="The settings file. Default: load.toml."
+)
 @click.option("--yes", is_flag=True, help="Ask nothing: take what is proposed.")
 @click.option("--force", is_flag=True, help="Replace the settings file, if there is one.")
 @ends

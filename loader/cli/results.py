@@ -16,10 +16,23 @@ if TYPE_CHECKING:
     from loader.checkpoint import Checkpoint
 
 
+def _codes(_context: click.Context, _option: click.Parameter, begun: str) -> list[str]:
+    from loader.outcome import Code
+
+    return [code for code in Code if code.startswith(begun.upper())]
+
+
 @click.command()
 @checkpoint_file
-@click.option("--code", "codes", multiple=True, metavar="CODE", help="Only rows with this outcome; repeats.")
-@click.option("--format", "form", type=click.Choice(["csv", "ndjson"]), help="Of the results; csv if not given.")
+@click.option(
+    "--code",
+    "codes",
+    multiple=True,
+    metavar="CODE",
+    help="Only rows with this outcome; repeats.",
+    shell_complete=_codes,
+)
+@click.option("--format", "form", type=click.Choice(["csv", "ndjson"]), help="Of the results. Default: csv.")
 @click.option("-o", "output", type=click.Path(path_type=Path, dir_okay=False), help="A file instead of stdout.")
 @click.option("--rows", is_flag=True, help="The export's own rows and columns, to correct and load again.")
 @click.option("--formula-safe", is_flag=True, help="For a spreadsheet: an apostrophe before what it would calculate.")
@@ -43,6 +56,8 @@ def results(
 
     With --rows the export's rows come out as they stand in it, as CSV or NDJSON, with the columns loader_code and
     loader_message behind. Correct them and load that file: these two columns are never sent.
+
+    Exit status: 0 they are written; 2 there is no checkpoint, or something can't be read or written.
     """
     from loader.checkpoint import Checkpoint
     from loader.outcome import Code

@@ -31,6 +31,7 @@ def retry(settings: Path, overrides: tuple[str, ...], until: str | None) -> int:
 
     \b
     loader retry load.toml
+    loader retry load.toml --until 06:00 --set limits.concurrency=4
 
     Reads the export again, which must not have changed, and sends the rows that are FAILED, NO_RESULT, PARTIAL,
     INVALID, USER_NOT_FOUND or LOCATION_NOT_FOUND, each followed by the later rows of its user. REJECTED rows have to be
