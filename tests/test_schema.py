@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import subprocess
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,6 +17,7 @@ from loader.schema import SHARED, Key, keys, schema, tables
 from loader.settings import Settings, load_settings
 from loader.target import OAuth2Target, Target
 from loader.targets import BUILT_IN, find
+from tests.end_to_end.servers import installed_apart
 
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "settings.md"
@@ -159,6 +161,22 @@ def test_every_key_says_what_it_means() -> None:
         for name, key in named.items():
             assert key.get("description"), (model, name)
             assert "](" not in key["description"]
+
+
+@pytest.mark.soak
+def test_an_editor_takes_it(tmp_path: Path) -> None:
+    """Taplo is what Even Better TOML checks files with: it finds the schema that the first line names."""
+    (tmp_path / "loader.schema.json").write_text(json.dumps(schema()))
+    sound, odd = tmp_path / "sound.toml", tmp_path / "odd.toml"
+    sound.write_text(f"#:schema ./loader.schema.json\n{SOUND}")
+    odd.write_text(f"{sound.read_text()}[limits]\nconcurency = 4\n")
+
+    def judged(path: Path) -> "subprocess.CompletedProcess[str]":
+        return subprocess.run([installed_apart("taplo"), "lint", path], check=False, capture_output=True, text=True)
+
+    assert judged(sound).returncode == 0, judged(sound).stderr
+    assert judged(odd).returncode == 1
+    assert "'concurency' was unexpected" in judged(odd).stderr
 
 
 # The reference -------------------------------------------------------------------------------------------------------
