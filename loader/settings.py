@@ -451,7 +451,7 @@ def load_settings(path: Path, overrides: Sequence[str] = ()) -> Settings:
     try:
         data = tomllib.loads(path.read_text("utf-8"))
     except OSError as error:
-        raise SettingsError(f"can't read the settings {path}: {error.strerror}") from error
+        raise SettingsError(f"can't read the settings {path}: {error.strerror}{_beside(path, error)}") from error
     except UnicodeDecodeError as error:
         raise SettingsError(f"{path} is not UTF-8: {error.reason} at byte {error.start}") from error
     except tomllib.TOMLDecodeError as error:
@@ -469,6 +469,13 @@ def load_settings(path: Path, overrides: Sequence[str] = ()) -> Settings:
     except SettingsError as error:
         raise SettingsError(f"{path}: {error}") from error
     return settings
+
+
+def _beside(path: Path, error: OSError) -> str:
+    """What may have been meant, if there is no such file."""
+    if not isinstance(error, FileNotFoundError):
+        return ""
+    return _guess(path.name, [each.name for each in path.parent.glob("*.toml")]) or "; loader init EXPORT writes them"
 
 
 def _override(data: dict[str, Any], override: str) -> None:

@@ -85,7 +85,7 @@ def init(
 
 
 def _refuse(output: Path | None, *, force: bool) -> None:
-    if output is not None and output.exists() and not force:
+    if output is not None and os.path.exists(output) and not force:
         raise Refused(f"-o {output}: it is there already; --force replaces it, and -o names another")
 
 

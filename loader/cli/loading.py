@@ -58,7 +58,7 @@ def go(
     except Refused:
         raise
     except LoaderError as error:
-        ended = LoaderError(f"{error}\nGo on with: {again}")
+        ended = LoaderError(f"{error}\nGo on with: {' '.join([again, *error.flags])}")
         ended.exit_status = error.exit_status
         raise ended from error
     status = summarize(checkpoint)

@@ -1,5 +1,6 @@
 """`loader retry`: send again what failed in a finished load."""
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
@@ -47,7 +48,7 @@ def retry(settings: Path, overrides: tuple[str, ...], until: str | None) -> int:
     export, path = loaded.source, loaded.checkpoint_path
     if export.is_stdin:
         raise Refused("export.path: stdin can't be read again; load from a file to be able to retry")
-    if not path.exists():
+    if not os.path.exists(path):  # Path.exists() raises for a name that is too long
         raise Refused(f"there is no checkpoint {path} yet; load first, with: {again('run', settings, overrides)}")
     export.check(loaded.row_mapping())
     with lock(path), _reopened(loaded) as (checkpoint, resume, whole):
