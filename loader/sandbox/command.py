@@ -79,7 +79,7 @@ def sandbox(context: click.Context, /, port: int, ledger_file: Path | None, **fi
     """Serve an emulation of a directory API on loopback, until SIGINT or SIGTERM.
 
     \b
-    loader sandbox --port 8080 --key-id test --secret test
+    loader sandbox --port 8080
     loader sandbox --api dx --port 8080 --quota 100/60s
     loader sandbox --fault 500=0.02 --fault lost=0.01 --unknown '^former'
 
