@@ -41,12 +41,8 @@ class Key(NamedTuple):
 
 def keys(model: type[BaseModel]) -> list[Key]:
     """The settings of a table, in order."""
-    said = _said(model)
-    return [
-        Key(name, "" if field.is_required() else _toml(field.get_default(call_default_factory=True)), said[name])
-        for name, field in model.model_fields.items()
-        if name in said
-    ]
+    said, made = _said(model), model.model_json_schema()["properties"]
+    return [Key(name, _toml(made[name].get("default")), said[name]) for name in model.model_fields if name in said]
 
 
 def tables() -> dict[str, type[BaseModel]]:
@@ -168,7 +164,7 @@ def _said(model: type[BaseModel]) -> dict[str, str]:
 
 def _toml(value: object) -> str:
     """A default as TOML; "" for none."""
-    if value is None or value in ((), {}):
+    if value is None or value in ([], {}):
         return ""
     if isinstance(value, float) and value.is_integer():
         value = int(value)

@@ -209,6 +209,38 @@ class NotifyTable(_Table):
     """it is ended when it takes longer"""
 
 
+def _listen(text: str) -> str:
+    host, colon, port = text.rpartition(":")
+    if not (colon and host and port.isdecimal() and int(port) < 65_536):
+        raise ValueError('an address such as "127.0.0.1:9464"')
+    return text
+
+
+def _collector(text: str) -> str:
+    parts = urlsplit(text)
+    if parts.scheme not in ("http", "https") or not parts.hostname or parts.username is not None:
+        raise ValueError('an address such as "http://127.0.0.1:4318"; headers come from OTEL_EXPORTER_OTLP_HEADERS')
+    return text
+
+
+class MetricsTable(_Table):
+    """`[metrics]`"""
+
+    listen: Annotated[str, AfterValidator(_listen)] | None = None
+    """`"127.0.0.1:9464"`: a page there for Prometheus, `/metrics`"""
+    linger: Annotated[
+        float, PlainValidator(_seconds), WithJsonSchema(_TIME), Field(json_schema_extra={"default": "0s"})
+    ] = 0.0
+    """the end of a run waits so long, at most, for Prometheus to ask once more"""
+    file: _Path | None = None
+    """the same in a file, every 15 s, for Prometheus' node exporter"""
+    otlp: Annotated[str, AfterValidator(_collector)] | None = None
+    """`"http://127.0.0.1:4318"`: an OpenTelemetry collector that takes them, every 10 s"""
+
+    def __bool__(self) -> bool:
+        return bool(self.listen or self.file or self.otlp)
+
+
 class NetworkTable(_Table):
     """`[network]`"""
 
@@ -243,6 +275,8 @@ class Settings(_Table):
     """the nightly refresh: only what changed is sent"""
     notify: NotifyTable = NotifyTable()
     """who is told how a run ended"""
+    metrics: MetricsTable = MetricsTable()
+    """who is told how a run goes"""
     network: NetworkTable = NetworkTable()
     """how the target is reached"""
     _folder: Path = PrivateAttr(default=Path())
@@ -337,6 +371,11 @@ class Settings(_Table):
     def is_local(self) -> bool:
         """Is the API on this machine?"""
         return _is_loopback(urlsplit(self.base_url).hostname or "")
+
+    @property
+    def folder(self) -> Path:
+        """Where relative paths begin."""
+        return self._folder
 
     @property
     def batch_limits(self) -> BatchLimits:
