@@ -317,8 +317,10 @@ def _target(proposal: Proposal) -> list[str]:
         lines.append(f"# base_url = {_text(target.address)}")
     lines += [_option(proposal, name) for name in proposal.options if name != "base_url"]
     sent = [each.name for each in proposal.attributes if each.name is not None]
-    if target.api == "dx" and sent and not proposal.sample.is_nested:
-        lines.append(f"expect = [{', '.join(map(_text, sent))}]   # DX makes a new attribute group of any other name")
+    if target.makes_attributes and sent:
+        lines.append(
+            f"expect = [{', '.join(map(_text, sent))}]   # {target.api} makes a new attribute of any other name"
+        )
     own = [key for key in keys(target) if key.name not in {*proposal.options, *(key.name for key in keys(Target))}]
     lines += [f"# {key.name} = {key.default or '…'}   # {_brief(key.meaning)}" for key in own]
     return lines

@@ -39,6 +39,7 @@ _COMPARED = 50
 _STRANGERS = {
     b"PK\x03\x04": "is a zip archive, or a spreadsheet (.xlsx): unzip it, or save it as CSV UTF-8",
     b"\xd0\xcf\x11\xe0": "is a spreadsheet (.xls): save it as CSV UTF-8",
+    b"\xfd7zXZ": "is packed with xz, which is not read: pack it with gzip or zstd",
     b"%PDF": "is a PDF: ask for the export as CSV",
     b"SQLite format 3": "is a SQLite database: write the table as CSV with sqlite3 -header -csv",
 }

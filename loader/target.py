@@ -49,6 +49,8 @@ class Target(BaseModel):
     """What `check` says beside the names of the attributes that would be sent."""
     null_removes: ClassVar[bool] = False
     """Does null, as the value of an attribute, remove it there? Only then can what is gone be cleared."""
+    makes_attributes: ClassVar[bool] = False
+    """Does a name that isn't known there make a new attribute, for good? Then `loader init` sets `expect`."""
     declares: ClassVar[bool] = False
     """Must attributes be declared there before they are sent, so that a run asks first, by `probe`?"""
 

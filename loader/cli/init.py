@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import click
 
 from loader.cli.endings import ends
-from loader.cli.messages import say
+from loader.cli.messages import counted, say
 from loader.cli.output import written
 from loader.errors import LoaderError, Refused
 
@@ -73,7 +73,7 @@ def init(
     paths = files(export, Path.cwd())
     sample = look(paths[0])
     if asks:
-        say(f"{paths[0].name}: {len(sample.columns)} columns, {len(sample.rows):,} rows looked at")
+        say(f"{paths[0].name}: {counted(len(sample.columns), 'column')}, {counted(len(sample.rows), 'row')} looked at")
     for warning in [*sample.warnings, *sample.broken[:1]]:
         say(f"loader: {warning}")
     target = find(_api(sample, api, asks=asks))

@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 
 from loader.cli.importing import QuickImports
 from loader.cli.loop import heed_signals, on_loop
-from loader.cli.messages import Warnings, is_json, log_line, say, tell
+from loader.cli.messages import Warnings, counted, is_json, log_line, say, tell
 from loader.errors import LoaderError, Refused, Stopped
 
 if TYPE_CHECKING:
@@ -67,7 +67,7 @@ def go(
         raise ended from error
     status = summarize(checkpoint)
     if checkpoint.get("finished_at") is None:
-        say(f"The load is not finished: this run ended after {first:,} rows. Go on with: {again}")
+        say(f"The load is not finished: this run ended after {counted(first or 0, 'row')}. Go on with: {again}")
     return status
 
 
@@ -174,6 +174,6 @@ def summarize(checkpoint: "Checkpoint") -> int:
         for line in outcome_lines(dict(tally.counts)):
             say(line)
     if tally.failures:
-        rows = f"{tally.failures:,} row{'s' if tally.failures > 1 else ''}"
-        say(f"{rows} failed; see them with: {shlex.join(['loader', 'results', str(checkpoint.path)])}")
+        command = shlex.join(["loader", "results", str(checkpoint.path)])
+        say(f"{counted(tally.failures, 'row')} failed; see them with: {command}")
     return tally.exit_status

@@ -8,7 +8,7 @@ import click
 
 from loader.cli.arguments import checkpoint_file
 from loader.cli.endings import ends
-from loader.cli.messages import say
+from loader.cli.messages import counted, say
 from loader.cli.output import writing_to
 from loader.errors import Refused
 
@@ -73,7 +73,7 @@ def results(
     if formula_safe and form == "ndjson":
         raise Refused("--formula-safe is for CSV: in NDJSON nothing is calculated")
     if export and not rows:
-        raise Refused("--export is for --rows")
+        raise Refused("--export: it says where the rows of --rows are; without --rows none are read")
     with Checkpoint.read(checkpoint) as opened:
         if rows:
             _write_rows(opened, codes, output, export)
@@ -99,6 +99,6 @@ def _write_rows(checkpoint: "Checkpoint", codes: tuple[str, ...], output: Path |
     with writing_to(output, checkpoint, export.paths) as file:
         written = write_rows(checkpoint, export, file, codes)
     if output is not None:
-        say(f"loader: {written.rows:,} rows in {output}; correct them, and load that file as it is")
+        say(f"loader: {counted(written.rows, 'row')} in {output}; correct them, and load that file as it is")
     if written.too_long:
-        say(f"loader: {written.too_long:,} rows are left out, as they are too long (export.max_row_bytes)")
+        say(f"loader: left out, as too long (export.max_row_bytes): {counted(written.too_long, 'row')}")

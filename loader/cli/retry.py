@@ -12,7 +12,7 @@ from loader.cli.arguments import ending, moment_of, overriding, settings_file, s
 from loader.cli.endings import ends
 from loader.cli.importing import QuickImports
 from loader.cli.loading import go, prepare_whole, refresh_of, summarize
-from loader.cli.messages import again, log_json, say
+from loader.cli.messages import again, counted, log_json, say
 from loader.errors import Refused
 
 if TYPE_CHECKING:
@@ -56,7 +56,8 @@ def retry(settings: Path, overrides: tuple[str, ...], until: str | None) -> int:
         if resume.is_finished:
             say("loader: there is nothing to retry")
             return summarize(checkpoint)
-        say(f"loader: {checkpoint.get('rows') - len(resume.settled):,} rows are sent again")
+        rows = checkpoint.get("rows") - len(resume.settled)
+        say(f"loader: {counted(rows, 'row')} {'is' if rows == 1 else 'are'} sent again")
         return go(loaded, checkpoint, resume, again("retry", settings, overrides), moment, whole=whole)
 
 

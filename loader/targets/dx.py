@@ -100,6 +100,7 @@ class Dx(Target):
     address: ClassVar[str] = "https://api.getdx.com"
     schemes: ClassVar[Mapping[str, Scheme]] = {"bearer": Scheme(("token",), headers=bearer_headers)}
     null_removes: ClassVar[bool] = True
+    makes_attributes: ClassVar[bool] = True
     note: ClassVar[str] = (
         "a name that DX doesn't know makes an attribute group, for the whole account; target.expect lists those that "
         "may be sent"
