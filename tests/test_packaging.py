@@ -168,9 +168,9 @@ def test_as_process_1_it_heeds_sigterm(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.soak
 @pytest.mark.skipif(not shutil.which("unshare"), reason="Linux alone has it")
 def test_the_first_process_of_a_namespace_ends_at_sigterm(tmp_path: Path) -> None:
-    """As in a container, while it waits for an export that never comes."""
-    os.mkfifo(tmp_path / "users.csv")
-    inner = [sys.executable, "-m", "loader", "init", "users.csv"]
+    """As in a container, while it waits for settings that never come."""
+    os.mkfifo(tmp_path / "load.toml")
+    inner = [sys.executable, "-m", "loader", "check", "load.toml"]
     process = subprocess.Popen(["unshare", "--pid", "--fork", *inner], cwd=tmp_path)
     time.sleep(2)
     (child,) = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()

@@ -1,14 +1,20 @@
 """Settings that are proposed: the key, the names, the types, and a file that says why."""
 
+import gzip
 import tomllib
 from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from loader.errors import SettingsError
+from loader.errors import ExportError, SettingsError
 from loader.proposal import Proposal, attributes_of, candidate, candidates, fields_of, options_needed, toml
-from loader.sample import Sample
+from loader.sample import Sample, look
 from loader.targets import BUILT_IN, find
 
 
@@ -172,6 +178,40 @@ def test_it_is_toml_whatever_columns_are_called(api: str, kind: str) -> None:
     assert not {"a@x.com", "geheim"} & set(text.split('"'))
     if api in ("calven", "dx", "http"):
         assert set(read["mapping"]["attributes"].values()) == set(ODD)
+
+
+_CELLS = st.sampled_from(
+    ["", "a@x.com", "1", "007", "1.50", "true", '"', '"q"', "{", "[", "\0", "ü", "\x7f", "e\nf", "="]
+)
+_CSV = st.lists(st.lists(_CELLS, max_size=4).map(",".join), max_size=6).map("\n".join).map(str.encode)
+_NAMES = st.sampled_from(
+    ["users.csv", "users.tsv", "users.ndjson", "users.json", "users.parquet", "users.txt", "users.csv.gz"]
+)
+
+
+@given(st.one_of(st.binary(max_size=80), _CSV, _CSV.map(gzip.compress)), _NAMES, st.sampled_from(sorted(BUILT_IN)))
+@settings(deadline=None, max_examples=300)
+def test_whatever_a_file_holds_it_is_refused_or_gives_toml(content: bytes, name: str, api: str) -> None:
+    """Never anything else, such as a traceback."""
+    target = find(api)
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / name
+        path.write_bytes(content)
+        try:
+            seen = look(path)
+        except ExportError:
+            return
+    found = candidates(seen)
+    key = found[0] if found else None
+    made = Proposal(name, seen, target, next(iter(target.schemes)), options_needed(target), key, found)
+    if target.columns:
+        made = replace(made, fields=fields_of(seen, target))
+    elif key is not None and not seen.is_nested:
+        made = replace(made, attributes=attributes_of(seen, target, key.column))
+    elif not seen.is_nested:
+        return
+
+    assert tomllib.loads(toml(made, "load.toml"))["export"]["path"] == name
 
 
 def test_a_stand_in_is_to_be_changed() -> None:

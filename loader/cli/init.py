@@ -68,9 +68,10 @@ def init(
     (export,) = exports
     asks = not yes and sys.stdin.isatty() and sys.stderr.isatty()
     _refuse(output or (None if asks else Path("load.toml")), force=force)
-    if export == "-":
-        raise Refused("EXPORT: stdin can't be read twice; write its first lines to a file, and look at that")
     paths = files(export, Path.cwd())
+    if export == "-" or not (os.path.isfile(paths[0]) or os.path.isdir(paths[0]) or not os.path.exists(paths[0])):
+        name = "stdin" if export == "-" else export
+        raise Refused(f"EXPORT: {name} can't be read twice; write its first lines to a file, and look at that")
     sample = look(paths[0])
     if asks:
         say(f"{paths[0].name}: {counted(len(sample.columns), 'column')}, {counted(len(sample.rows), 'row')} looked at")

@@ -124,6 +124,8 @@ def test_rows_that_would_be_rejected_are_told(tmp_path: Path) -> None:
         (("nobody-*.csv",), "no file matches"),
         (("users.csv", "users.csv"), "EXPORT: 2 files; put their pattern in quotes"),
         (("-",), "EXPORT: stdin can't be read twice"),
+        (("pipe",), "EXPORT: pipe can't be read twice; write its first lines to a file"),
+        ((".",), "Is a directory"),
         (("users.csv", "--user", "Log"), "--user: the export has no column 'Log'; did you mean 'Login'?"),
         (("users.csv", "--api", "calvin"), "'calvin' is not an API; .*did you mean calven"),
         (("users.csv", "--scheme", "hmacs"), "--scheme: 'hmacs' is not one of hmac, client-secret, basic, bearer"),
@@ -135,6 +137,7 @@ def test_rows_that_would_be_rejected_are_told(tmp_path: Path) -> None:
 )
 def test_what_is_wrong_is_said(tmp_path: Path, arguments: tuple[str, ...], words: str) -> None:
     (tmp_path / "empty.csv").write_text("a,b\n,\n")
+    os.mkfifo(tmp_path / "pipe")
 
     ended = loader("init", *arguments)
 
