@@ -240,9 +240,20 @@ def fields(text: bytes, delimiter: str) -> list[str]:
 
 def _records(source: Source, delimiter: str, *, quoted: bool = True) -> Iterator[tuple[int, bytes, str]]:
     """Records with their lines, and what is wrong with them."""
-    mark = source.byte_order_mark()
     splitter = Splitter(delimiter, _MAX_ROW_BYTES, quoted=quoted)
-    yield from _numbered(splitter.cuts(source.glance().chunks(len(mark))))
+    return _numbered(splitter.cuts(_unmarked(source)))
+
+
+def _unmarked(source: Source) -> Iterator[bytes]:
+    """The text without its byte order mark."""
+    chunks = source.glance().chunks()
+    begin = b""
+    for chunk in _as_far_as_it_goes(chunks):
+        begin += chunk
+        if len(begin) >= len(BOM):
+            break
+    yield begin.removeprefix(BOM)
+    yield from chunks
 
 
 def _numbered(cuts: Iterable[Cut]) -> Iterator[tuple[int, bytes, str]]:
@@ -279,8 +290,7 @@ def _no_name(header: Sequence[str]) -> str | None:
 
 def _json(source: Source, form: Format) -> Sample:
     if form == "json":
-        mark = source.byte_order_mark()
-        texts = _numbered(elements(source.glance().chunks(len(mark)), source.name, _MAX_ROW_BYTES))
+        texts = _numbered(elements(_unmarked(source), source.name, _MAX_ROW_BYTES))
     else:
         texts = _records(source, ",", quoted=False)
     rows: list[dict[str, Any]] = []
