@@ -38,6 +38,7 @@ _IDENTIFIERS = {
 _SECRETS = {"password", "passwd", "passwort", "pwd", "secret", "token", "ssn", "iban", "pin"}
 
 _NUMBER = re.compile(r"-?(0|[1-9][0-9]*)(\.[0-9]+)?")
+_DIGITS = re.compile(r"[-+]?[0-9.,]*[0-9][0-9.,]*([eE][+-]?[0-9]+)?")
 #: Larger ones are no longer exact in many JSON readers, which hold numbers as doubles.
 _EXACT = 2**53
 
@@ -133,7 +134,7 @@ def _candidate(sample: Sample, column: str) -> Candidate | None:
     unique = 1 - again / len(texts)
     score = 3 * unique**2 + 4 * (1 - empty / rows) + 2 * emails + 2 * rank
     reasons = [
-        "never empty" if not empty else f"EMPTY in {empty:,} of the first {rows:,} rows, which are then REJECTED",
+        "never empty" if not empty else f"EMPTY in {empty:,} of the first {rows:,} rows (REJECTED)",
         "different in each row" if not again else f"{again:,} of the first {rows:,} rows are of users who came before",
         *(["looks like an e-mail address"] if emails > 0.9 else []),
     ]
@@ -175,8 +176,9 @@ def _type_of(sample: Sample, column: str) -> tuple[Type, str]:
     count = f"the {len(values):,} values" if len(values) > 1 else "the one value"
     if all(value.lower() in ("true", "false") for value in values):
         return "boolean", f"{count} seen: true or false"
-    if not all(re.fullmatch(r"[-+]?[0-9.,]*[0-9][0-9.,]*([eE][+-]?[0-9]+)?", value) for value in values):
-        return "string", ""
+    if odd := [value for value in values if not _DIGITS.fullmatch(value)]:
+        is_rare = len(odd) <= len(values) / 20
+        return "string", f"text, as {len(odd):,} of {len(values):,} values seen are no numbers" if is_rare else ""
     if any(re.match(r"[-+]?0[0-9]", value) for value in values):
         return "string", "text, as zeros at the beginning would be lost"
     if not all(map(_NUMBER.fullmatch, values)):

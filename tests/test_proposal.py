@@ -91,6 +91,13 @@ def test_a_type_is_proposed_only_if_nothing_is_lost(name: str, values: list[str]
     assert made.why or kind == "string"
 
 
+def test_a_few_values_that_are_no_numbers_are_told() -> None:
+    """Most likely they are mistakes: as numbers, their rows would be REJECTED."""
+    (made,) = attributes_of(sample({"Sum": ["1"] * 99 + ["one"]}), find("calven"), None)
+
+    assert (made.type, made.why) == ("string", "text, as 1 of 100 values seen are no numbers")
+
+
 @pytest.mark.parametrize(
     ("api", "names"),
     [
