@@ -280,6 +280,7 @@ class Settings(_Table):
     network: NetworkTable = NetworkTable()
     """how the target is reached"""
     _folder: Path = PrivateAttr(default=Path())
+    _path: Path | None = PrivateAttr(default=None)
 
     @property
     def source(self) -> Export:
@@ -371,6 +372,20 @@ class Settings(_Table):
     def is_local(self) -> bool:
         """Is the API on this machine?"""
         return _is_loopback(urlsplit(self.base_url).hostname or "")
+
+    def shown(self) -> dict[str, Any]:
+        """All that is set, without secrets: as a report may show it."""
+        tables = self.model_dump(exclude_unset=True)
+        auth = {name: _masked(name, text) for name, text in self.target["auth"].items()}
+        tables["target"] = self.target | {"auth": auth}
+        if self.network.proxy:
+            tables["network"]["proxy"] = _masked("proxy", self.network.proxy)
+        return tables
+
+    @property
+    def path(self) -> Path | None:
+        """The settings file. None: they come from elsewhere."""
+        return self._path
 
     @property
     def folder(self) -> Path:
@@ -500,7 +515,7 @@ def load_settings(path: Path, overrides: Sequence[str] = ()) -> Settings:
         _override(data, override)
     try:
         settings = Settings.model_validate(data)
-        settings._folder = path.absolute().parent
+        settings._folder, settings._path = path.absolute().parent, path
         _check_target(settings)
         settings.way()
     except ValidationError as error:
@@ -651,6 +666,11 @@ def _secret(key: str, value: str, folder: Path) -> str:
     if not secret.isprintable():  # in a header, it would fail each request
         raise SettingsError(f"{key}: the text holds a line break or another control character")
     return secret
+
+
+def _masked(name: str, text: str) -> str:
+    """A credential, if it is none itself but the name of one."""
+    return text if name == "scheme" or text.startswith(("env:", "file:")) else "***"
 
 
 _POINTED = {"env": "an environment variable", "file": "a file"}

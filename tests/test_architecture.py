@@ -25,7 +25,10 @@ ROOT = Path(loader.errors.__file__).parent
 # "loader" is loader/__init__.py, `x.*` is the package x with all in it. A new module needs a place here.
 LAYERS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("errors", ("errors",)),
-    ("values", ("span", "record", "request", "outcome", "snapshot", "progress", "until", "keys", "digest", "echo")),
+    (
+        "values",
+        ("span", "record", "request", "outcome", "advice", "snapshot", "progress", "until", "keys", "digest", "echo"),
+    ),
     ("decisions", ("batch", "ceiling", "retry", "tokens", "verdict", "target", "mapping")),
     ("tempo", ("quota", "rate", "concurrency", "optimum", "visit", "traffic")),
     ("plug-ins", ("targets.*",)),
@@ -50,7 +53,7 @@ LAYERS: tuple[tuple[str, tuple[str, ...]], ...] = (
         ),
     ),
     ("public", ("loader", "testing")),
-    ("publishing", ("metrics", "telemetry")),
+    ("publishing", ("pages", "report", "listening", "metrics", "telemetry", "dashboard")),
     ("commands", ("screen", "cli.*", "demo", "__main__")),
 )
 

@@ -34,11 +34,13 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> zipfile.ZipFile:
 def test_the_wheel_holds_the_loader_and_nothing_else(wheel: zipfile.ZipFile) -> None:
     """Not the tests, and no file that happened to lie there."""
     info = f"directory_loader-{__version__}.dist-info"
-    sources = {str(path.relative_to(ROOT)) for path in (ROOT / "loader").rglob("*.py")}
+    below = [*(ROOT / "loader").rglob("*.py"), *(ROOT / "loader" / "pages").iterdir()]
+    sources = {str(path.relative_to(ROOT)) for path in below if path.is_file()}
+    licences = ("licenses/LICENSE", "licenses/loader/pages/uPlot.LICENSE")
 
     assert set(wheel.namelist()) == sources | {
         "loader/py.typed",
-        *(f"{info}/{name}" for name in ("METADATA", "WHEEL", "RECORD", "entry_points.txt", "licenses/LICENSE")),
+        *(f"{info}/{name}" for name in ("METADATA", "WHEEL", "RECORD", "entry_points.txt", *licences)),
     }
     assert wheel.read(f"{info}/entry_points.txt").decode().split() == [
         "[console_scripts]",

@@ -27,6 +27,7 @@ _COMMANDS = {
     "retry": "Send again what failed in a finished load.",
     "check": "Read the whole export and tell what a load would do.",
     "status": "Show how a load stands, finished or running.",
+    "report": "Make a report of a load: one page that needs no network, Markdown, or JSON.",
     "results": "Write a line per settled row, in order of row.",
     "bench": "Find out how fast the target takes users, and with which limits.",
     "demo": "Show the whole job on this machine: load, kill, resume, compare.",
@@ -78,6 +79,7 @@ def main() -> None:
     loader run load.toml                 load, or go on where the run before ended
     loader status users.ckpt             how it stands
     loader results users.ckpt --code USER_NOT_FOUND
+    loader report users.ckpt -o report.html
     loader retry load.toml               send again what failed
     loader plan load.toml                what a nightly refresh would send
     loader bench load.toml               how fast the target takes it, and with which limits
