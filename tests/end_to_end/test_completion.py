@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from loader.cli import main
+
 ROOT = Path(__file__).parents[2]
 SHELLS = [
     "bash",
@@ -111,7 +113,7 @@ def test_fish_completes(place: Path) -> None:
         )
         return [each.partition("\t")[0] for each in done.stdout.splitlines()]
 
-    assert offered("loader re") == ["results", "retry"]
+    assert offered("loader re") == sorted(name for name in main.commands if name.startswith("re"))
     assert "--summary-json" in offered("loader run --")
 
 
@@ -135,5 +137,5 @@ def test_it_loads_nothing_but_the_command_line(place: Path) -> None:
     done = subprocess.run([sys.executable, "-c", code], env=asked, check=True, capture_output=True, text=True)
 
     *offered, loaded = done.stdout.splitlines()
-    assert offered == ["plain,run", "plain,retry", "plain,results"]
+    assert offered == [f"plain,{name}" for name in main.commands if name.startswith("r")]
     assert not {"loader.cli.run", "loader.sandbox", "pydantic", "anyio", "orjson"} & set(loaded.split())
