@@ -19,16 +19,17 @@ from operator import itemgetter
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
+import msgspec
 import orjson
 
 from loader.batch import Batch
 from loader.errors import CheckpointError, Stopped
-from loader.outcome import Code, Outcome, Settled
-from loader.progress import Found
+from loader.outcome import GOOD, Code, Outcome, Settled
 from loader.record import Mark
+from loader.snapshot import Found, Note, Snapshot
 from loader.span import SpanSet
 
-VERSION = 1
+VERSION = 2
 
 _SCHEMA = """
 CREATE TABLE load (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
@@ -56,6 +57,21 @@ CREATE TABLE outcome (
     http_status INTEGER NOT NULL,
     attempts INTEGER NOT NULL
 );
+CREATE TABLE moment (                  -- the course of the load: each second at first, then ever fewer
+    at REAL PRIMARY KEY,               -- unix time
+    elapsed_s REAL NOT NULL,           -- since its run began; rows are over all runs, what is of the wire over this
+    rows INTEGER NOT NULL,
+    failures INTEGER NOT NULL,
+    rows_per_s REAL NOT NULL,          -- over some ten seconds
+    requests INTEGER NOT NULL,
+    refused INTEGER NOT NULL,          -- for the rate: 429
+    broken INTEGER NOT NULL,           -- no answer, or 5xx
+    on_wire INTEGER NOT NULL,
+    at_once INTEGER NOT NULL,          -- so many were allowed on the wire
+    p50_s REAL,                        -- of the last second's answers; null: there were none
+    p95_s REAL,
+    brake TEXT                         -- why it was not faster
+) WITHOUT ROWID;
 CREATE VIEW results AS
     SELECT batch.first + entry.key AS row, entry.value AS user, code, message, target_code,
            nullif(http_status, 0) AS http_status, attempts
@@ -142,6 +158,53 @@ class ResultRow(NamedTuple):
     attempts: int
 
 
+class Moment(NamedTuple):
+    """One row of the load's course: see the table `moment`."""
+
+    at: float
+    elapsed_s: float
+    rows: int
+    failures: int
+    rows_per_s: float
+    requests: int
+    refused: int
+    broken: int
+    on_wire: int
+    at_once: int
+    p50_s: float | None
+    p95_s: float | None
+    brake: str | None
+
+    @classmethod
+    def of(cls, now: Snapshot) -> "Moment":
+        """What a snapshot leaves."""
+        failures = sum(count for code, count in now.counts.items() if code not in GOOD)
+        wire = now.wire
+        return cls(
+            now.at,
+            now.elapsed_s,
+            now.rows,
+            failures,
+            now.now_per_s,
+            wire.requests,
+            wire.refused,
+            wire.broken,
+            wire.on_wire,
+            now.at_once,
+            wire.p50_s,
+            wire.p95_s,
+            now.found.brake,
+        )
+
+
+class Reason(NamedTuple):
+    """So many rows with one outcome, of which the API said the same."""
+
+    target_code: str
+    http_status: int | None
+    rows: int
+
+
 class Checkpoint:
     """An open checkpoint. Use as a context manager; methods block and belong into a thread."""
 
@@ -153,7 +216,7 @@ class Checkpoint:
     @classmethod
     def open(cls, path: Path, *, create: bool) -> "Checkpoint":
         """Open to write; a new one is readable by its owner alone. Raises CheckpointError."""
-        is_new = not path.exists()
+        is_new = not os.path.exists(path)
         if is_new and not create:
             raise CheckpointError(f"there is no checkpoint {path}")
         try:
@@ -181,7 +244,9 @@ class Checkpoint:
     def read(cls, path: Path) -> "Checkpoint":
         """Open to read, also while a run writes: all that is read is of one moment. Raises CheckpointError."""
         if not os.path.isfile(path):  # Path.is_file() raises for a name that is too long
-            raise CheckpointError(f"there is no checkpoint {path}")
+            raise CheckpointError(
+                f"there is no checkpoint {path}; loader run makes it, beside the export or where checkpoint.path says"
+            )
         uri = f"{path.absolute().as_uri()}?mode=ro"
         try:
             with _closed_on_error(sqlite3.connect(uri, uri=True, isolation_level=None, check_same_thread=False)) as db:
@@ -231,7 +296,7 @@ class Checkpoint:
 
     # What is settled
 
-    def commit(self, entries: Iterable[Entry], found: Found | None = None) -> None:
+    def commit(self, entries: Iterable[Entry], note: Note | None = None) -> None:
         """Make the outcomes of `entries` durable: all or none. Raises Stopped if the disk doesn't take them."""
         now = time.time()
         alike: list[_Alike] = []
@@ -254,13 +319,15 @@ class Checkpoint:
             (first, first + len(users) - 1, len(users), orjson.dumps(users).decode(), *_columns(outcome), now)
             for first, users, outcome in _joined(alike)
         )
-        facts = {"position": position, "found": found and found._asdict()}
-        said = [(key, json.dumps(value)) for key, value in facts.items() if value is not None]
         rows: list[tuple[str, Sequence[tuple[Any, ...]]]] = [
             ("INSERT INTO batch VALUES (NULL,?,?,?,?,?,?,?,?,?,?)", batches),
             ("INSERT INTO outcome VALUES (?,?,?,?,?,?,?)", singles),
             ("INSERT OR REPLACE INTO mark VALUES (?,?,?,?,?)", marks),
-            ("INSERT OR REPLACE INTO load VALUES (?,?)", said),
+            (
+                "INSERT OR REPLACE INTO load VALUES ('position', ?)",
+                [] if position is None else [(json.dumps(position),)],
+            ),
+            *(_noted(note) if note is not None else ()),
         ]
         # A single row is a transaction of its own, and that is most often all, where a request carries one user.
         with self._writing() if sum(len(each) for _, each in rows) == 1 else self._transaction():
@@ -394,6 +461,20 @@ class Checkpoint:
         ).fetchone()
         return Mark(*found) if found else None
 
+    def now(self) -> Snapshot | None:
+        """The load at the last moment that was noted; None: there is none."""
+        found = self._db.execute("SELECT value FROM load WHERE key = 'now'").fetchone()
+        return None if found is None else msgspec.json.decode(found[0], type=Snapshot)
+
+    def found(self) -> Found:
+        """What the runs before found of the target."""
+        found = self._db.execute("SELECT value FROM load WHERE key = 'found'").fetchone()
+        return Found() if found is None else msgspec.json.decode(found[0], type=Found)
+
+    def course(self) -> list[Moment]:
+        """How the load went, over all its runs, in order of time."""
+        return [Moment._make(found) for found in self._db.execute("SELECT * FROM moment ORDER BY at")]
+
     def counts(self) -> dict[Code, int]:
         """Rows by code."""
         found = self._db.execute(
@@ -401,6 +482,17 @@ class Checkpoint:
             " UNION ALL SELECT code, count(*) FROM outcome GROUP BY code) GROUP BY code"
         )
         return {Code(code): count for code, count in found}
+
+    def reasons(self, code: str, most: int = 10) -> list[Reason]:
+        """What the API said where rows ended in `code`, the most frequent first."""
+        found = self._db.execute(
+            "SELECT target_code, nullif(http_status, 0), sum(n) FROM ("
+            " SELECT target_code, http_status, sum(count) AS n FROM batch WHERE code = ?1 GROUP BY 1, 2"
+            " UNION ALL SELECT target_code, http_status, count(*) FROM outcome WHERE code = ?1 GROUP BY 1, 2"
+            ") GROUP BY 1, 2 ORDER BY 3 DESC LIMIT ?2",
+            (code, most),
+        )
+        return [Reason(*each) for each in found]
 
     def rate(self) -> float:
         """Rows settled a second, of late: over the last minute in which any were."""
@@ -485,6 +577,8 @@ def _unusable(path: Path, error: sqlite3.Error) -> str:
         return f"the checkpoint {path} is in use by another program ({error}); end that, and run this again"
     if kind in _OF_DISK:
         return f"can't use the checkpoint {path}: {error}; see to its disk, or set checkpoint.path to put it elsewhere"
+    if path.suffix == ".toml":
+        return f"{path} is not a checkpoint ({error}); this takes the checkpoint, not the settings"
     return f"{path} is not a checkpoint ({error}); move it away, or name another file in checkpoint.path"
 
 
@@ -563,6 +657,18 @@ def _joined(found: list[_Alike]) -> Iterator[_Alike]:
         yield before
 
 
+def _noted(note: Note) -> Iterator[tuple[str, list[tuple[Any, ...]]]]:
+    """What a note leaves: statements, and rows for each."""
+    now = note.snapshot
+    facts = {"found": now.found, "now": now}
+    yield (
+        "INSERT OR REPLACE INTO load VALUES (?, ?)",
+        [(key, msgspec.json.encode(value).decode()) for key, value in facts.items()],
+    )
+    if note.is_moment:
+        yield f"INSERT OR REPLACE INTO moment VALUES ({', '.join('?' * len(Moment._fields))})", [Moment.of(now)]
+
+
 def _are_consecutive(numbers: Sequence[int]) -> bool:
     """Not by their ends alone: in 10, 13, 12, where row 11 was merged into 13, the last less the first fits, too."""
     whole = range(numbers[0], numbers[0] + len(numbers))
@@ -594,20 +700,21 @@ def _spread(
 
 
 @contextlib.contextmanager
-def lock(path: Path) -> Iterator[None]:
-    """Keep other runs off the checkpoint at `path` for as long as this lasts. Raises CheckpointError if one has it."""
+def lock(path: Path, setting: str = "checkpoint.path") -> Iterator[None]:
+    """Keep other runs off the checkpoint, or what else `setting` puts at `path`, for as long as this lasts.
+
+    Raises CheckpointError if one has it.
+    """
     name = path.with_name(path.name + ".lock")
+    what = "checkpoint" if setting == "checkpoint.path" else "state"
     while True:
         try:
             handle = os.open(name, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
         except OSError as error:
             if isinstance(error, FileNotFoundError):
-                raise CheckpointError(
-                    f"checkpoint {path}: its folder is not there; make it, or set checkpoint.path"
-                ) from error
+                raise CheckpointError(f"{what} {path}: its folder is not there; make it, or set {setting}") from error
             raise CheckpointError(
-                f"checkpoint {path}: can't make {name.name} beside it: {error.strerror}; "
-                "checkpoint.path can put both elsewhere"
+                f"{what} {path}: can't make {name.name} beside it: {error.strerror}; {setting} can put both elsewhere"
             ) from error
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -628,7 +735,7 @@ def lock(path: Path) -> Iterator[None]:
             os.truncate(handle, 0)
             os.pwrite(handle, f"{os.getpid()}\n".encode(), 0)
         except OSError as error:
-            raise CheckpointError(f"checkpoint {path}: can't write {name.name} beside it: {error.strerror}") from error
+            raise CheckpointError(f"{what} {path}: can't write {name.name} beside it: {error.strerror}") from error
         yield
     finally:
         with contextlib.suppress(OSError):  # it may stay: what counts is who holds it

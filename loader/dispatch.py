@@ -1,6 +1,5 @@
 """Batches out, outcomes in: so many in flight, each in a place that is free again when its outcomes are durable."""
 
-import math
 from collections.abc import AsyncIterable, AsyncIterator, Callable
 
 import anyio
@@ -10,9 +9,9 @@ from loader.batch import Batch, Batcher
 from loader.checkpoint import Checkpoint, Entry
 from loader.errors import Stopped
 from loader.lane import Abandoned, Lane
-from loader.progress import Found
 from loader.record import Rows
 from loader.settle import Settler
+from loader.snapshot import Note
 
 #: Batches in flight for each place on the wire: one there, one in backoff or waiting for its commit (promise 2).
 WINDOW = 2
@@ -20,11 +19,11 @@ WINDOW = 2
 #: Blocks whose rows were never sent that wait for one commit: reading is no further ahead of it.
 _BLOCKS = 8
 
-#: What is known of the target is kept so often, and at the end.
-_FOUND_S = 1.0
-
 #: A commit waits so long for more to go into it. The other half of what may be in flight is on the wire meanwhile.
 _PATIENCE_S = 0.02
+
+#: Where nothing is settled for so long, that is noted, too: somebody may look how the load stands.
+_QUIET_S = 5.0
 
 
 class _Group:
@@ -47,7 +46,7 @@ class _Group:
 class Dispatcher:
     """Moves rows through batcher, settler and checkpoint. `committed` is told of every entry that became durable.
 
-    `found`: what is known of the target, to be kept beside the outcomes.
+    `note`: what is to be kept beside the outcomes, if there is something new.
     """
 
     def __init__(
@@ -58,7 +57,7 @@ class Dispatcher:
         lane: Lane,
         concurrency: int,
         committed: Callable[[Entry], None],
-        found: Callable[[], Found] = Found,
+        note: Callable[[], Note | None] = lambda: None,
     ) -> None:
         self._batcher = batcher
         self._settler = settler
@@ -66,10 +65,9 @@ class Dispatcher:
         self._lane = lane
         self._places = WINDOW * concurrency
         self._committed = committed
-        self._found = found
+        self._note = note
         self._in_flight = 0
         self._group = _Group()
-        self._found_at = -math.inf  # when that was kept last
         self._is_read = False  # all of the export
         self._is_over = False  # nothing more comes to be committed
         self._change = anyio.Event()  # there may be something to send that was not there before
@@ -172,9 +170,13 @@ class Dispatcher:
         """Whatever is settled goes into one commit together, as each costs a wait for the disk."""
         while not self._is_over or self._group.entries:
             group = self._group
-            await group.begun.wait()
-            if not group.entries:  # it is over
-                return
+            with anyio.move_on_after(_QUIET_S):
+                await group.begun.wait()
+            if not group.entries:
+                if self._is_over:
+                    return
+                await self._try_commit([])
+                continue
             if not self._is_due(group):
                 with anyio.move_on_after(_PATIENCE_S):
                     await group.due.wait()
@@ -189,12 +191,11 @@ class Dispatcher:
 
     async def _try_commit(self, group: list[Entry]) -> bool:
         """False: it failed, so the run stops, and nothing is claimed of these rows; the next run sends them again."""
-        now = self._lane.now()
-        found = None
-        if self._settler.is_last or self._lane.stopping.is_set() or now >= self._found_at + _FOUND_S:
-            self._found_at, found = now, self._found()
+        note = self._note()
+        if not group and note is None:
+            return True
         try:
-            await to_thread.run_sync(self._checkpoint.commit, group, found)
+            await to_thread.run_sync(self._checkpoint.commit, group, note)
         except Stopped as error:
             self._lane.stop(error)
             return False

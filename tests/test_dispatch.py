@@ -16,10 +16,10 @@ from hypothesis import strategies as st
 from loader.checkpoint import Checkpoint, Entry
 from loader.errors import Stopped
 from loader.outcome import Code, Outcome, Settled
-from loader.progress import Found
 from loader.record import Rows
 from loader.request import Request, Response
 from loader.sandbox import FaultOptions, LedgerOptions, RosterOptions
+from loader.snapshot import Note
 from loader.transport import Send
 from tests.faults.rig import Recorder, Rig, Row, blocks, options, stream, users, users_of
 from tests.virtual_time import START_S, run_virtual, virtual_time
@@ -55,7 +55,7 @@ class Watched(Recorder):
         super().__init__(fails_from, delay=lambda: time.sleep(0.001))
         self._witness = witness
 
-    def commit(self, entries: Iterable[Entry], found: Found | None = None) -> None:
+    def commit(self, entries: Iterable[Entry], note: Note | None = None) -> None:
         entries = list(entries)
         super().commit(entries)
         self._witness.durable(entries)
@@ -319,7 +319,7 @@ class OnDisk(Recorder):
         super().__init__()
         self._checkpoint = checkpoint
 
-    def commit(self, entries: Iterable[Entry], found: Found | None = None) -> None:
+    def commit(self, entries: Iterable[Entry], note: Note | None = None) -> None:
         entries = list(entries)
         self._checkpoint.commit(entries)
         super().commit(entries)
@@ -436,28 +436,3 @@ async def test_reading_waits_for_commits_of_rows_that_are_never_sent() -> None:
 
     assert len(found) == taken == 100
     assert max(ahead) <= 20
-
-
-class Keeper(Recorder):
-    """Notes with which commits it was told what is known of the target."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.told: list[float] = []
-
-    def commit(self, entries: Iterable[Entry], found: Found | None = None) -> None:
-        super().commit(entries)
-        if found is not None:
-            self.told.append(self.commits)
-
-
-@virtual_time
-async def test_what_is_known_of_the_target_is_kept_now_and_then_and_at_the_end() -> None:
-    """It costs a page of the file each time."""
-    keeper = Keeper()
-    rig = Rig(options(FaultOptions(latency_s=0.05)), checkpoint=keeper)
-    await rig.run(users(1000))
-
-    assert keeper.told[0] == 1
-    assert keeper.told[-1] == keeper.commits
-    assert len(keeper.told) <= elapsed() + 1 + 2 * 2, "once a second, and the last that were in flight"

@@ -1,6 +1,7 @@
 """How a command ends: whatever it raises becomes a message and an exit status."""
 
 import os
+import signal
 import sys
 import time
 import traceback
@@ -22,13 +23,15 @@ def ends(command: Callable[..., int | None]) -> Callable[..., NoReturn]:
 
     @wraps(command)
     def ended(*args: Any, **kwargs: Any) -> NoReturn:
+        if os.getpid() == 1:  # in a container: the kernel keeps a SIGTERM from process 1 that nobody there waits for
+            signal.signal(signal.SIGTERM, _terminated)
         try:
             status = command(*args, **kwargs) or 0
         except click.ClickException:
             raise
         except BaseExceptionGroup as group:
             status = _explain(telling(group))
-        except KeyboardInterrupt:
+        except (KeyboardInterrupt, click.Abort):  # while it ran, or at a question
             status = 130
         except BrokenPipeError:  # the reader of our results went away
             discard_stdout()
@@ -38,6 +41,10 @@ def ends(command: Callable[..., int | None]) -> Callable[..., NoReturn]:
         sys.exit(status)
 
     return ended
+
+
+def _terminated(number: int, _frame: object) -> NoReturn:
+    sys.exit(128 + number)
 
 
 def telling(group: BaseExceptionGroup[BaseException]) -> BaseException:
@@ -55,7 +62,7 @@ def telling(group: BaseExceptionGroup[BaseException]) -> BaseException:
 
 def _explain(error: BaseException) -> int:
     if isinstance(error, LoaderError):
-        say(f"loader: {error}")
+        say(f"loader: {error}", "error")
         return error.exit_status
     path = Path(f"loader-crash-{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}.txt")
     text = f"directory-loader {__version__}, Python {sys.version}\n\n{''.join(traceback.format_exception(error))}"
@@ -66,6 +73,8 @@ def _explain(error: BaseException) -> int:
     except OSError:
         where = "its details could not be written to the working directory"
     say(
-        f"loader: internal error, please report it: {type(error).__name__}: {error} ({where}). What was settled is kept"
+        f"loader: internal error, please report it: {type(error).__name__}: {error} ({where}). "
+        "What was settled is kept",
+        "error",
     )
     return 3

@@ -47,6 +47,10 @@ T = TypeVar("T")
 BAD_LIVES, MOST_LIVES = 25, 35
 
 
+def _ignore(_told: object) -> None:
+    pass
+
+
 class Story(NamedTuple):
     """What came of a scenario. `digest`: of all requests, in order, with the moments they went."""
 
@@ -176,7 +180,8 @@ class _Simulation:
             resume = _as_on_a_thread(
                 lambda: begin(checkpoint, settings.identity(), settings.source, settings.row_mapping())
             )
-            await loader.load.load(settings, checkpoint, resume, lambda _meter, _lane: None, lambda _message: None)
+            lane = Lane(settings.limits.give_up_s)
+            await loader.load.load(settings, checkpoint, resume, lane, _ignore, _ignore)
             life.is_finished = True
         except LoaderError as error:
             life.error = error
@@ -259,7 +264,6 @@ def _patched(scenario: Scenario, simulation: _Simulation) -> Iterator[None]:
             patch.object(Settings, "source", property(in_small_blocks)),
             patch.object(loader.load, "Transport", partial(_Wire, simulation)),
             patch.object(loader.load, "Credentials", partial(Credentials, wall=_wall, monotonic=monotonic)),
-            patch.object(loader.load, "Lane", lambda give_up_s, _clock: Lane(give_up_s, monotonic)),
             patch.object(loader.load, "work_clock", lambda: lambda: 0.0),
             patch.object(loader.load, "Settler", partial(Settler, wall=_wall)),
         ):
