@@ -234,7 +234,7 @@ class Load:
             return
         if self._ending is not None:
             raise self._ending
-        self._lane = Lane(run.settings.limits.give_up_s)
+        self._lane = Lane(run.settings.limits.give_up_s, asyncio.get_running_loop().time)
         try:
             await run.go(self._lane, self._watch, Warnings(_log.warning), first, until)
         except BaseExceptionGroup as group:

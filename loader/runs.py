@@ -23,6 +23,7 @@ from loader.resume import Resume, begin, reopen, set_aside
 from loader.settings import Settings
 from loader.snapshot import Snapshot
 from loader.whole import Whole, prepare
+from loader.words import counted
 
 Say = Callable[[str], None]
 
@@ -125,7 +126,7 @@ def begun(settings: Settings, flags: Flags, say: Say, watch: Callable[[int], Non
         with Checkpoint.open(path, create=True) as checkpoint:
             resume = begin(checkpoint, settings.identity(), settings.source, settings.row_mapping())
             if not is_new and not resume.is_finished:
-                say(f"going on behind {len(resume.settled):,} settled rows")
+                say(f"going on behind {counted(len(resume.settled), 'settled row')}")
             yield Run(settings, checkpoint, resume, whole)
 
 
@@ -162,7 +163,8 @@ def _again(run: Run, say: Say) -> Run:
     if run.resume.is_finished:
         say("there is nothing to retry")
     else:
-        say(f"{run.checkpoint.get('rows') - len(run.resume.settled):,} rows are sent again")
+        rows = run.checkpoint.get("rows") - len(run.resume.settled)
+        say(f"{counted(rows, 'row')} {'is' if rows == 1 else 'are'} sent again")
     return run
 
 

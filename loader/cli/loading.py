@@ -1,6 +1,7 @@
 """A load, as `run` and `retry` run it: with its progress on the screen, signals and the clock heeded, and an end."""
 
 import shlex
+import time
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
@@ -9,6 +10,7 @@ from loader.cli.importing import QuickImports
 from loader.cli.loop import heed_signals, on_loop
 from loader.cli.messages import is_json, log_line, say, tell, warn
 from loader.errors import LoaderError, Refused
+from loader.words import counted
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
@@ -37,12 +39,12 @@ def go(
     except Refused:
         raise
     except LoaderError as error:
-        ended = LoaderError(f"{error}\nGo on with: {again}")
+        ended = LoaderError(f"{error}\nGo on with: {' '.join([again, *error.flags])}")
         ended.exit_status = error.exit_status
         raise ended from error
     status = summarize(run.checkpoint)
     if run.checkpoint.get("finished_at") is None:
-        say(f"The load is not finished: this run ended after {first:,} rows. Go on with: {again}")
+        say(f"The load is not finished: this run ended after {counted(first or 0, 'row')}. Go on with: {again}")
     return status
 
 
@@ -57,7 +59,7 @@ def _run(run: "Run", until: "datetime | None", first: int | None, *, quiet: bool
         from loader.screen import progress
 
     async def run_load() -> None:
-        lane = Lane(run.settings.limits.give_up_s)
+        lane = Lane(run.settings.limits.give_up_s, time.monotonic)
         with _logged(quiet) if is_json() else progress(Console(stderr=True, quiet=quiet)) as show:
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(heed_signals, lane, "what was settled is kept")
@@ -130,6 +132,6 @@ def summarize(checkpoint: "Checkpoint") -> int:
         for line in outcome_lines(dict(tally.counts)):
             say(line)
     if tally.failures:
-        rows = f"{tally.failures:,} row{'s' if tally.failures > 1 else ''}"
-        say(f"{rows} failed; see them with: {shlex.join(['loader', 'results', str(checkpoint.path)])}")
+        command = shlex.join(["loader", "results", str(checkpoint.path)])
+        say(f"{counted(tally.failures, 'row')} failed; see them with: {command}")
     return tally.exit_status

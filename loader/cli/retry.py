@@ -1,5 +1,6 @@
 """`loader retry`: send again what failed in a finished load."""
 
+import os
 from pathlib import Path
 
 import click
@@ -23,6 +24,7 @@ def retry(settings: Path, overrides: tuple[str, ...], until: str | None) -> int:
 
     \b
     loader retry load.toml
+    loader retry load.toml --until 06:00 --set limits.concurrency=4
 
     Reads the export again, which must not have changed, and sends the rows that are FAILED, NO_RESULT, PARTIAL,
     INVALID, USER_NOT_FOUND or LOCATION_NOT_FOUND, each followed by the later rows of its user. REJECTED rows have to be
@@ -39,7 +41,7 @@ def retry(settings: Path, overrides: tuple[str, ...], until: str | None) -> int:
     export, path = loaded.source, loaded.checkpoint_path
     if export.comes_once:
         raise Refused(f"export.path: {export} can't be read again; load from a file to be able to retry")
-    if not path.exists():
+    if not os.path.exists(path):  # Path.exists() raises for a name that is too long
         raise Refused(f"there is no checkpoint {path} yet; load first, with: {again('run', settings, overrides)}")
     export.check(loaded.row_mapping())
     with lock(path), reopened(loaded, note) as load:

@@ -61,7 +61,6 @@ def run(
     loader run load.toml
     loader run load.toml --first 10
     loader run load.toml --until 06:00 --set limits.concurrency=4
-    loader run load.toml --fresh
     loader run load.toml --quiet --summary-json last.json
 
     With refresh.mode = "changed" each night's export is compared with what the target acknowledged, and only what
