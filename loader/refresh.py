@@ -38,7 +38,7 @@ from loader.outcome import Code
 from loader.progress import duration
 from loader.resume import Resume, begin, differing, reopen, resumed, set_aside, standing
 from loader.span import SpanSet
-from loader.spill import PARTITIONS, Spill, Table
+from loader.spill import PARTITIONS, Spill, Table, nameless
 from loader.state import (
     ACKED,
     CLEARED,
@@ -284,7 +284,7 @@ class Refresh:
         if self.rules.missing != "ignore":
             self._report(path, found)
         draft: Draft = comparison.draft
-        keys = comparison.keys.path
+        keys = comparison.key_path
         draft.finish(
             comparison.sets.names,
             [sorted(each) for each in comparison.sets.sets],
@@ -354,7 +354,7 @@ class Refresh:
                 return 0
             digester = Digester(state.about.secret)
             folder = self.rules.state.parent
-            good, cleared = files.enter_context(Spill(folder, 2)), files.enter_context(Spill(folder, 2))
+            good, cleared = files.enter_context(Spill(nameless(folder), 2)), files.enter_context(Spill(nameless(folder), 2))
             _hash_users(checkpoint, (Code.SUCCESS, Code.SUPERSEDED), digester, good, range(1, fact["rows"] + 1))
             if fact["clears"]:
                 gone = range(fact["rows"] + 1, 1 << 62)

@@ -31,7 +31,7 @@ LAYERS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("plug-ins", ("targets.*",)),
     ("edges", ("export.*", "network", "transport", "checkpoint", "spill", "state")),
     ("shell", ("lane", "reading", "resume", "client", "settle", "dispatch", "probe", "whole")),
-    ("refresh", ("scan", "compare", "clearing", "refresh")),
+    ("refresh", ("worker", "scan", "compare", "clearing", "refresh")),
     ("settings", ("settings",)),
     ("story", ("load", "results", "check", "corrections", "bench", "findings", "plan", "notify")),
     ("public", ("loader", "testing")),
