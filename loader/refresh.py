@@ -33,12 +33,13 @@ from loader.compare import Comparison, Counts, Found, Gone, match
 from loader.digest import Digester
 from loader.errors import CheckpointError, Refused, Stopped
 from loader.export import Export
-from loader.mapping import RowMapping, json_strings
+from loader.mapping import RowMapping, escaped
 from loader.outcome import Code
 from loader.progress import duration
 from loader.resume import Resume, begin, differing, reopen, resumed, set_aside, standing
 from loader.span import SpanSet
-from loader.spill import PARTITIONS, Spill, Table, nameless
+from loader.scan import in_order
+from loader.spill import PARTITIONS, KeyBlock, Spill, Table, nameless
 from loader.state import (
     ACKED,
     CLEARED,
@@ -414,21 +415,27 @@ def _hash_users(checkpoint: Checkpoint, codes: Iterable[Code], digester: Digeste
 
 
 def _spans(found: Found, comparison: Comparison) -> Iterator[Span]:
-    """The unchanged rows with their users, as the checkpoint keeps them."""
-    for block in comparison.keys.blocks():
-        is_own = found.unchanged[block.numbers - 1]
-        own = np.flatnonzero(is_own)
-        if not len(own):
-            continue
-        part = slice(int(own[0]), int(own[-1]) + 1)
-        numbers, first, last = block.numbers[part], int(block.numbers[own[0]]), int(block.numbers[own[-1]])
-        users = pc.if_else(pa.array(is_own[part]), json_strings(block.users[part]), pa.scalar("null"))
-        if last - first + 1 > len(numbers):  # rows in between have no key
-            places = np.full(last - first + 1, -1)
-            places[numbers - first] = np.arange(len(numbers))
-            users = users.take(pa.array(places, mask=places < 0)).fill_null("null")
-        text = pc.binary_join(pa.ListArray.from_arrays(pa.array([0, len(users)], pa.int32()), users), ",")[0].as_py()
-        yield Span(first, last, len(own), f"[{text}]")
+    """The unchanged rows with their users, as the checkpoint keeps them. Made on other threads than what writes them."""
+    keys = comparison.keys
+    stored = sorted(keys.stored)
+    return filter(None, in_order(lambda at: _span(keys.block(stored[at]), found.unchanged), len(stored)))
+
+
+def _span(block: KeyBlock, unchanged: "np.ndarray[Any, np.dtype[np.bool_]]") -> Span | None:
+    """The rows of a block that are unchanged; None: there are none."""
+    own = np.flatnonzero(unchanged[block.numbers - 1])
+    if not len(own):
+        return None
+    rows = block.numbers[own]
+    quoted = pc.binary_join_element_wise('"', escaped(block.users), '",', "")
+    _, ends, data = quoted.buffers()
+    text, at = memoryview(data), np.frombuffer(ends, np.int32)
+    begins = np.flatnonzero(np.diff(rows, prepend=-1) > 1)  # of rows that stand side by side
+    stops = np.append(begins[1:], len(own)) - 1
+    gaps = np.append(rows[begins[1:]] - rows[stops[:-1]] - 1, 0)
+    parts = zip(at[own[begins]].tolist(), at[own[stops] + 1].tolist(), gaps.tolist(), strict=True)
+    users = b"".join(piece for first, last, gap in parts for piece in (text[first:last], b"null," * gap))
+    return Span(int(rows[0]), int(rows[-1]), len(own), f"[{users[:-1].decode()}]")
 
 
 def _settled(unchanged: "np.ndarray[Any, np.dtype[np.bool_]]") -> SpanSet:

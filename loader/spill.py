@@ -144,9 +144,9 @@ class Stored(NamedTuple):
     """Where a block of keys is: its first row, its keys' and its index's offsets in their files, how many they are."""
 
     row: int
-    keys: int
-    index: int
-    count: int
+    keys_at: int
+    index_at: int
+    rows: int
 
 
 #: Where a key stands: its offset, and in the lowest bits its length. 0: nobody knows.
@@ -190,7 +190,7 @@ class KeyFile:
             while part := theirs.read(_COPIED):
                 write_all(mine, part)
         self.stored += (
-            each._replace(keys=each.keys + self._size, index=each.index + self._index_size) for each in stored
+            each._replace(keys_at=each.keys_at + self._size, index_at=each.index_at + self._index_size) for each in stored
         )
         moved = np.uint64(self._size) << _LENGTH_BITS
         self._size, self._index_size = (file.tell() for file in self.files)
@@ -207,18 +207,18 @@ class KeyFile:
         self._size += len(key)
         return place
 
-    def blocks(self) -> Iterator[KeyBlock]:
-        """All keys of rows, in order of row. Raises OSError."""
-        for _, first, at, count in sorted(self.stored):
-            index = bytearray(_INDEX_BYTES * count)
-            read_into(self._index.fileno(), memoryview(index), at)
-            lengths = np.frombuffer(index, np.int32, count, 8 * count)
-            ends = np.zeros(count + 1, np.int32)
-            np.cumsum(lengths, out=ends[1:])
-            keys = bytearray(int(ends[-1]))
-            read_into(self._keys.fileno(), memoryview(keys), first)
-            users = pa.StringArray.from_buffers(count, pa.py_buffer(ends), pa.py_buffer(keys))
-            yield KeyBlock(np.frombuffer(index, np.int64, count), users)
+    def block(self, stored: Stored) -> KeyBlock:
+        """Keys that are stored. Raises OSError."""
+        _, first, at, count = stored
+        index = bytearray(_INDEX_BYTES * count)
+        read_into(self._index.fileno(), memoryview(index), at)
+        lengths = np.frombuffer(index, np.int32, count, 8 * count)
+        ends = np.zeros(count + 1, np.int32)
+        np.cumsum(lengths, out=ends[1:])
+        keys = bytearray(int(ends[-1]))
+        read_into(self._keys.fileno(), memoryview(keys), first)
+        users = pa.StringArray.from_buffers(count, pa.py_buffer(ends), pa.py_buffer(keys))
+        return KeyBlock(np.frombuffer(index, np.int64, count), users)
 
     def sync(self) -> None:
         """Make it durable. Raises OSError."""

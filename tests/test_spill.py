@@ -52,7 +52,7 @@ def test_keys_come_back_with_their_rows_and_each_from_its_place(tmp_path: Path) 
     second = one.add(np.array([7]), pa.array(["skipped", "cat"])[1:])
     last = one.append(b"dan")
 
-    assert [(block.numbers.tolist(), block.users.to_pylist()) for block in one.blocks()] == [
+    assert [(block.numbers.tolist(), block.users.to_pylist()) for block in map(one.block, one.stored)] == [
         ([1, 2, 4], ["ann", "", "bö"]),
         ([7], ["cat"]),
     ]
