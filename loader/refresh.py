@@ -355,7 +355,10 @@ class Refresh:
                 return 0
             digester = Digester(state.about.secret)
             folder = self.rules.state.parent
-            good, cleared = files.enter_context(Spill(nameless(folder), 2)), files.enter_context(Spill(nameless(folder), 2))
+            good, cleared = (
+                files.enter_context(Spill(nameless(folder), 2)),
+                files.enter_context(Spill(nameless(folder), 2)),
+            )
             _hash_users(checkpoint, (Code.SUCCESS, Code.SUPERSEDED), digester, good, range(1, fact["rows"] + 1))
             if fact["clears"]:
                 gone = range(fact["rows"] + 1, 1 << 62)

@@ -22,9 +22,10 @@ from loader.digest import Digester, Digests, finish, nothing
 from loader.errors import ExportError, Stopped
 from loader.export import Export, Place
 from loader.export.rows import Wanted
-from loader.mapping import Column, RowMapping, Values
+from loader.mapping import RowMapping, Values
 from loader.record import Mark
 from loader.spill import KeyFile, Run, Spill, Stored, Table, nameless
+from loader.texts import Texts
 from loader.worker import Worker
 
 #: An export of fewer bytes is read before another process has begun.
@@ -77,20 +78,20 @@ class Sets:
                 self.sets.append(places)
         return found
 
-    def numbers(self, columns: Sequence[tuple[int, Column]], rows: int) -> NDArray[np.uint64]:
-        """The number of each row's set, from the columns that have a place each."""
+    def numbers(self, columns: Sequence[tuple[int, NDArray[np.int64] | None, Texts]], rows: int) -> NDArray[np.uint64]:
+        """The number of each row's set, from columns: the attribute's place, which rows (None: all), their values."""
         if not rows:
             return np.empty(0, np.uint64)
-        words = max((place for place, _ in columns), default=0) // 64 + 1
+        words = max((place for place, *_ in columns), default=0) // 64 + 1
         masks = np.zeros((rows, words), np.uint64)
-        for place, column in columns:
+        for place, own, values in columns:
             word, bit = masks[:, place // 64], np.uint64(1 << place % 64)
-            if column.rows is not None:
-                word[column.rows] |= bit
-            elif not column.values.null_count:
+            if own is not None:
+                word[own] |= bit
+            elif values.is_sent is None:
                 word |= bit
             else:
-                word |= bit * column.values.is_valid().to_numpy(zero_copy_only=False).astype(np.uint64)
+                word |= bit * values.is_sent.astype(np.uint64)
         if words == 1 and bool((masks == masks[0]).all()):
             return np.full(rows, self.number(_places(masks[0])), np.uint64)
         found, which = np.unique(masks, axis=0, return_inverse=True)
@@ -288,10 +289,11 @@ def _put_aside(
 
 def _digested(values: Values, digester: Digester, sets: Sets) -> tuple[Digests, NDArray[np.uint64]]:
     """The digest of each row's values, and the number of its set."""
-    sums = nothing(len(values.keys))
-    columns = [(sets.place(name), column) for name, column in values.columns.items()]
+    sums, columns = nothing(len(values.keys)), []
     for name, column in values.columns.items():
-        part = digester.attribute(name, column.values)
+        texts = Texts.of(column.values)
+        columns.append((sets.place(name), column.rows, texts))
+        part = digester.attribute(name, texts)
         if column.rows is None:
             sums += part
         else:
@@ -316,9 +318,10 @@ def scan_cells(
             is_valid = np.ones(len(numbers), bool)
             is_valid[values.invalid] = False
             for name, column in values.columns.items():
-                rows, own = _own(column, is_valid)
+                texts = Texts.of(column.values)
+                rows, own = _own(column.rows, texts, is_valid)
                 words = numbers[rows] | np.uint64(sets.place(name) << int(SET_AT))
-                spill.add(np.column_stack([keys[rows], words, digester.attribute(name, column.values).T[own]]))
+                spill.add(np.column_stack([keys[rows], words, digester.attribute(name, texts).T[own]]))
 
 
 @contextmanager
@@ -328,9 +331,7 @@ def _whole() -> Iterator[None]:
         yield
     except Stopped as error:
         reason = str(error).partition(";")[0]
-        raise ExportError(
-            f"{reason}; nothing was sent, as what is missing can't be told from what has gone"
-        ) from error
+        raise ExportError(f"{reason}; nothing was sent, as what is missing can't be told from what has gone") from error
 
 
 def _keep_memory() -> None:
@@ -342,11 +343,13 @@ def _keep_memory() -> None:
     np.empty(_KEPT_BYTES, np.uint8)
 
 
-def _own(column: Column, is_valid: NDArray[np.bool_]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+def _own(
+    rows: NDArray[np.int64] | None, values: Texts, is_valid: NDArray[np.bool_]
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """The valid rows that have a value, and which of the column's values these are."""
-    has = column.values.is_valid().to_numpy(zero_copy_only=False)
-    rows = np.arange(len(is_valid)) if column.rows is None else column.rows
-    own = np.flatnonzero(has & is_valid[rows])
+    rows = np.arange(len(is_valid)) if rows is None else rows
+    is_own = is_valid[rows] if values.is_sent is None else is_valid[rows] & values.is_sent
+    own = np.flatnonzero(is_own)
     return rows[own], own
 
 

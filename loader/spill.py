@@ -190,7 +190,8 @@ class KeyFile:
             while part := theirs.read(_COPIED):
                 write_all(mine, part)
         self.stored += (
-            each._replace(keys_at=each.keys_at + self._size, index_at=each.index_at + self._index_size) for each in stored
+            each._replace(keys_at=each.keys_at + self._size, index_at=each.index_at + self._index_size)
+            for each in stored
         )
         moved = np.uint64(self._size) << _LENGTH_BITS
         self._size, self._index_size = (file.tell() for file in self.files)

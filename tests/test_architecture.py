@@ -25,7 +25,7 @@ ROOT = Path(loader.errors.__file__).parent
 # "loader" is loader/__init__.py, `x.*` is the package x with all in it. A new module needs a place here.
 LAYERS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("errors", ("errors",)),
-    ("values", ("span", "record", "request", "outcome", "progress", "until", "keys", "digest", "echo")),
+    ("values", ("span", "record", "request", "outcome", "progress", "until", "keys", "texts", "digest", "echo")),
     ("decisions", ("batch", "ceiling", "retry", "tokens", "verdict", "target", "mapping")),
     ("tempo", ("quota", "rate", "concurrency", "optimum", "visit")),
     ("plug-ins", ("targets.*",)),

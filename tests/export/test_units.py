@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from loader.export import Export, Place
 from loader.export.rows import Wanted
 from loader.record import Mark
+from loader.texts import Texts
 from tests import make
 
 ROWS = [("ann", "Ops", "Wien"), ("bob", "", "Graz"), ("cat", "Ops", ""), ("dan", "HR", "Linz")] * 50
@@ -45,10 +46,11 @@ def read(export: Export, *wanted: Wanted) -> Found:
             found[unit.first + int(positions[at])] = (user, {})
         for name, column in values.columns.items():
             rows = range(len(values.keys)) if column.rows is None else column.rows.tolist()
-            for at, value in zip(rows, column.values.to_pylist(), strict=True):
-                if value is not None:
-                    text = value.decode() if isinstance(value, bytes) else value
-                    found[unit.first + int(positions[at])][1][name] = text.strip('"')
+            texts = Texts.of(column.values)
+            is_sent = np.ones(len(texts), bool) if texts.is_sent is None else texts.is_sent
+            for at, text, counts in zip(rows, texts.each(), is_sent, strict=True):
+                if counts:
+                    found[unit.first + int(positions[at])][1][name] = text.decode().strip('"')
     return found
 
 
