@@ -223,7 +223,8 @@ class Comparison:
 
     def _again(self, number: int) -> NDArray[np.int64]:
         """The rows of one partition, from 0, whose users have several."""
-        users = _group(_valid(self._lines.partition(number)))
+        rows = self._lines.partition(number)
+        users = _group(rows[_is_valid(rows)])
         several = np.repeat(users.sizes > 1, users.sizes)
         return _places(users.rows[several, 4:5])
 
@@ -256,9 +257,11 @@ class Comparison:
 
     def _names(self, users: "_Users") -> NDArray[np.uint64]:
         """The set of attributes of each user: those of all rows together."""
-        sets = users.rows[:, 4] >> SET_AT
+        sets: NDArray[np.uint64] = users.rows[:, 4] >> SET_AT
+        if users.are_single:
+            return sets
         names: NDArray[np.uint64] = sets[users.starts + users.sizes - 1]
-        if len(sets) and not self._is_replaced:
+        if not self._is_replaced:
             lowest, highest = np.minimum.reduceat(sets, users.starts), np.maximum.reduceat(sets, users.starts)
             for at in np.flatnonzero(lowest != highest).tolist():
                 whole = EMPTY
@@ -271,13 +274,15 @@ class Comparison:
 
     def _compare(self, number: int, cells: Spill | None) -> "_Part":
         rows = self._lines.partition(number)
-        users = _group(_valid(rows))
+        is_valid = _is_valid(rows)
+        users = _group(rows if is_valid.all() else rows[is_valid])
         old = self._before.partition(number) if self._before is not None else np.empty((0, 5), np.uint64)
         part = _Part(Counts(users=len(users.keys)), entries=np.empty((0, self._columns), np.uint64))
         if not len(rows) and not len(old):  # most are, of a small export
             return part
         at, is_known = match(users.keys, old[:, :2])
-        others = rows[~_is_valid(rows)]  # broken, or without a value: who has only these is there, but not compared
+        others = rows[~is_valid]  # broken, or without a value: who has only these is there, but not compared
+        others = others[np.argsort(others[:, 4] & ROW, kind="stable")]
         left = self._left(np.delete(old, at[is_known], axis=0), others, part)
         mine = self._mine(users, self._values(number, users, cells), old, at, is_known, part)
         part.entries = mine
@@ -455,12 +460,6 @@ def _is_valid(rows: Table) -> NDArray[np.bool_]:
 def _places(rows: Table) -> NDArray[np.int64]:
     """The rows' numbers, from 0."""
     return (rows[:, -1] & ROW).astype(np.int64) - 1
-
-
-def _valid(rows: Table) -> Table:
-    """The rows that can be compared."""
-    is_valid = _is_valid(rows)
-    return rows if is_valid.all() else rows[is_valid]
 
 
 def _group(rows: Table) -> _Users:

@@ -32,13 +32,13 @@ from loader.clearing import amended
 from loader.compare import Comparison, Counts, Found, Gone, match
 from loader.digest import Digester
 from loader.errors import CheckpointError, Refused, Stopped
-from loader.export import Export
+from loader.export import Export, Fingerprint
 from loader.mapping import RowMapping, escaped
 from loader.outcome import Code
 from loader.progress import duration
 from loader.resume import Resume, begin, differing, reopen, resumed, set_aside, standing
-from loader.span import SpanSet
 from loader.scan import in_order
+from loader.span import SpanSet
 from loader.spill import PARTITIONS, KeyBlock, Spill, Table, nameless
 from loader.state import (
     ACKED,
@@ -101,6 +101,7 @@ class Compared(NamedTuple):
     full: str
     full_at: float
     secret: bytes
+    fingerprint: Fingerprint
     comparison: Comparison
 
 
@@ -151,6 +152,7 @@ class Refresh:
                 if (count := self.conclude(checkpoint)) and checkpoint.get("finished_at") is None:
                     self.say(f"the load before was not finished; {count:,} users that it had acknowledged count")
         state, night, now = self.rules.state, secrets.token_hex(8), time.time()
+        fingerprint = self.export.fingerprint()
         _remove_leftovers(state)
         with State.open(state) or _none() as before:
             full, is_known = self._full(before, now, is_full=options.is_full)
@@ -171,7 +173,7 @@ class Refresh:
             ) as comparison:
                 found = comparison.run(self.export, self.mapping, self.watch)
                 full_at = now if full or before is None else before.about.full_at
-                yield Compared(night, found, before, full, full_at, secret, comparison)
+                yield Compared(night, found, before, full, full_at, secret, fingerprint, comparison)
 
     def _full(self, before: State | None, now: float, *, is_full: bool) -> tuple[str, bool]:
         """Why all users are sent, "" if they aren't; and whether the state's entries are of the same users."""
@@ -190,7 +192,9 @@ class Refresh:
         return "", True
 
     def refuse(self, compared: Compared) -> None:
-        """Raise Refused if so much is gone, or other, that the export can't be right."""
+        """Raise Refused if so much is gone, or other, that the export can't be right, or it is another by now."""
+        if self.export.fingerprint() != compared.fingerprint:
+            raise Refused(f"{self.export} changed while it was compared; nothing was sent")
         counts, rules = compared.found.counts, self.rules
         if counts.missing > _limit(rules.max_missing, counts.known):
             names = ", ".join(_first_gone(compared.found))
@@ -418,7 +422,7 @@ def _hash_users(checkpoint: Checkpoint, codes: Iterable[Code], digester: Digeste
 
 
 def _spans(found: Found, comparison: Comparison) -> Iterator[Span]:
-    """The unchanged rows with their users, as the checkpoint keeps them. Made on other threads than what writes them."""
+    """The unchanged rows with their users, as the checkpoint keeps them, made while others are written."""
     keys = comparison.keys
     stored = sorted(keys.stored)
     return filter(None, in_order(lambda at: _span(keys.block(stored[at]), found.unchanged), len(stored)))

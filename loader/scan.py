@@ -234,7 +234,7 @@ def _second(
     columns: int,
 ) -> _Done:
     """The other process's share, into files that it was given."""
-    spilled, *keys = (open(handle, "r+b", buffering=0) for handle in handles)  # noqa: SIM115  # its end closes them
+    spilled, *keys = (open(handle, "r+b", buffering=0, closefd=False) for handle in handles)  # noqa: SIM115
     sets, files = Sets(names, known), _Files(Spill(spilled, columns), KeyFile(*keys))
     rows = _put_aside(export, mapping, digester, sets, files, _unmarked(), _unwatched, Share(1, 2))
     files.spill.finish()

@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from threading import Thread
 from typing import Any, Generic, TypeVar
 
@@ -27,17 +28,18 @@ class Worker(Generic[_Answer]):
 
     def __init__(self, work: Callable[..., _Answer], arguments: Sequence[Any], handles: Sequence[int]) -> None:
         self._process: subprocess.Popen[bytes] | None = None
+        task = pickle.dumps((work, arguments))
         try:
             self._process = subprocess.Popen(
                 [sys.executable, "-c", _MAIN.format(path=sys.path)],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.DEVNULL,
-                bufsize=0,
                 pass_fds=handles,
             )
-            with open(self._stdin, "wb", closefd=False) as pipe:  # which stays open: its end would be the process's
-                pickle.dump((work, arguments), pipe)
+            assert self._process.stdin is not None
+            self._process.stdin.write(task)
+            self._process.stdin.flush()  # and not closed: that would end the process
         except OSError:  # there may be no room for another, or no interpreter: answer() tells
             self.close()
 
@@ -52,8 +54,7 @@ class Worker(Generic[_Answer]):
         if self._process is None:
             return None
         assert self._process.stdout is not None
-        with open(self._process.stdout.fileno(), "rb", closefd=False) as pipe:
-            found = pipe.read()
+        found = self._process.stdout.read()
         if self._process.wait() != 0:
             return None
         answer: _Answer = pickle.loads(found)  # from a process that this one started
@@ -62,31 +63,30 @@ class Worker(Generic[_Answer]):
     def close(self) -> None:
         """End the process, if it hasn't ended."""
         process, self._process = self._process, None
-        if process is not None:
-            process.kill()
-            with process:  # closes the pipes, and waits
-                pass
-
-    @property
-    def _stdin(self) -> int:
-        assert self._process is not None
-        assert self._process.stdin is not None
-        return self._process.stdin.fileno()
+        if process is None:
+            return
+        process.kill()
+        process.wait()
+        for pipe in (process.stdin, process.stdout):
+            with suppress(OSError):  # what it didn't read
+                assert pipe is not None
+                pipe.close()
 
 
 def main() -> None:
     """What the process does. Its owner hears of Ctrl-C, too, and ends it."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    with open(0, "rb", buffering=0, closefd=False) as pipe:
-        work, arguments = pickle.load(pipe)
-    Thread(target=_end_with_owner, daemon=True).start()
+    status = 1  # of whatever goes wrong: its owner does the work again, and finds out why
     try:
+        with open(0, "rb", closefd=False) as pipe:
+            work, arguments = pickle.load(pipe)
+        Thread(target=_end_with_owner, daemon=True).start()
         answer = memoryview(pickle.dumps(work(*arguments)))
         while answer:
             answer = answer[os.write(1, answer) :]
-    except BaseException:  # its owner does the work again, and finds out why
-        os._exit(1)
-    os._exit(0)  # without waiting for the thread
+        status = 0
+    finally:
+        os._exit(status)  # without waiting for the thread
 
 
 def _end_with_owner() -> None:
