@@ -269,7 +269,7 @@ class Checkpoint:
         """
         now = time.time()
         same = (*_columns(Outcome(code)), now)
-        with self._transaction():
+        with self._without_log(), self._transaction():
             for table in ("batch", "outcome", "mark"):
                 self._db.execute(f"DELETE FROM {table}")
             self._db.executemany("INSERT INTO mark VALUES (?,?,?,?,?)", marks)
@@ -413,6 +413,24 @@ class Checkpoint:
             (batch,),
         ).fetchone()
         return [ResultRow(row, user, *same) for row, user in enumerate(orjson.loads(users), first) if user is not None]
+
+    @contextlib.contextmanager
+    def _without_log(self) -> Iterator[None]:
+        """Around the transaction that writes most of the file: the log would be all of it once more, and be merged.
+
+        A commit without a log ends with the removal of the journal, which EXTRA syncs.
+        """
+        with contextlib.suppress(sqlite3.OperationalError):  # somebody reads it: then the log is as good
+            self._db.execute("PRAGMA journal_mode=DELETE").fetchone()
+        try:
+            self._db.execute("PRAGMA synchronous=EXTRA")
+            yield
+        finally:
+            self._with_log()
+
+    def _with_log(self) -> None:
+        self._db.execute("PRAGMA journal_mode=WAL").fetchone()
+        self._db.execute("PRAGMA synchronous=FULL")
 
     @contextlib.contextmanager
     def _transaction(self) -> Iterator[None]:

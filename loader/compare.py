@@ -178,7 +178,8 @@ class Comparison:
                 self._gone.truncate(0)
                 self._gone.seek(0)
                 found = self._all(rows, marks, cells)
-            self.keys.sync()
+            if self.key_path is not None:
+                self.keys.sync()
         except OSError as error:
             raise self._told(error) from error
         return found
@@ -466,9 +467,10 @@ def _group(rows: Table) -> _Users:
     """The rows by user."""
     order = np.argsort(rows[:, 0])
     first = rows[order, 0]
-    if (first[1:] == first[:-1]).any():  # of one user, or, once in a thousand years, of two
-        order = np.lexsort((rows[:, 4] & ROW, rows[:, 1], rows[:, 0]))
-    rows = rows.take(order, axis=0)
+    if not (first[1:] == first[:-1]).any():
+        return _Users(rows.take(order, axis=0), np.arange(len(rows)), np.ones(len(rows), np.int64))
+    # Several of one user, or, once in a thousand years, of two.
+    rows = rows.take(np.lexsort((rows[:, 4] & ROW, rows[:, 1], rows[:, 0])), axis=0)
     begins = np.ones(len(rows), bool)
     begins[1:] = (rows[1:, 0] != rows[:-1, 0]) | (rows[1:, 1] != rows[:-1, 1])
     starts = np.flatnonzero(begins)

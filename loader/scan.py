@@ -174,15 +174,17 @@ class Lines:
 
     def partition(self, number: int) -> Table:
         """The lines of one partition, in no order. Raises OSError."""
-        own, other = self.own.spill.partition(number), self.other.spill.partition(number)
-        if not len(other):
-            return own
+        own, other = self.own.spill, self.other.spill
+        found = np.empty((own.size(number) + other.size(number), self.columns), np.uint64)
+        mine, theirs = np.split(found, [own.size(number)])
+        own.read(number, mine)
+        other.read(number, theirs)
         if self._numbers is not None:
-            words = other[:, 4]
+            words = theirs[:, 4]
             words[:] = (words & ROW) | (self._numbers[(words >> SET_AT).astype(np.intp)] << SET_AT)
         if self.columns == 6:
-            other[:, 5] += np.where(other[:, 5] > 0, self._moved, np.uint64(0))
-        return np.concatenate([own, other])
+            theirs[:, 5] += np.where(theirs[:, 5] > 0, self._moved, np.uint64(0))
+        return found
 
     def close(self) -> None:
         """Give the room on the disk back."""
@@ -220,8 +222,11 @@ def scan(
 
 def _is_shared(export: Export) -> bool:
     """Is it worth another process? Only files can be read twice at a time."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return cores > 1 and len(export.paths) > 0 and export.fingerprint().size >= _SHARED_BYTES
+    return _cores() > 1 and len(export.paths) > 0 and export.fingerprint().size >= _SHARED_BYTES
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _second(

@@ -93,14 +93,25 @@ class Spill:
         self._rows_held = 0
         write_all(self.file, ordered)
 
+    def size(self, number: int) -> int:
+        """How many rows a partition has."""
+        return sum(int(ends[number + 1] - ends[number]) for _, ends in self.runs)
+
     def partition(self, number: int) -> Table:
         """The rows of one partition, in the order in which they came. Raises OSError."""
-        parts = []
+        found = np.empty((self.size(number), self.columns), np.uint64)
+        self.read(number, found)
+        return found
+
+    def read(self, number: int, found: Table) -> None:
+        """The same into an array of this size. Raises OSError."""
+        if not len(found):
+            return
+        room, width = found.data.cast("B"), self.columns * 8
         for first, ends in self.runs:
-            count = int(ends[number + 1] - ends[number])
-            if count:
-                parts.append(read_table(self.file.fileno(), first + int(ends[number]), count, self.columns))
-        return np.concatenate(parts) if parts else np.empty((0, self.columns), np.uint64)
+            begin, end = (int(each) for each in ends[number : number + 2])
+            read_into(self.file.fileno(), room[: (end - begin) * width], (first + begin) * width)
+            room = room[(end - begin) * width :]
 
     def close(self) -> None:
         """Give the room on the disk back."""

@@ -14,19 +14,19 @@ from contextlib import suppress
 from threading import Thread
 from typing import Any, Generic, TypeVar
 
-_Answer = TypeVar("_Answer")
+Answer_co = TypeVar("Answer_co", covariant=True)
 
 _MAIN = "import sys; sys.path[:] = {path!r}; from loader.worker import main; main()"
 
 
-class Worker(Generic[_Answer]):
+class Worker(Generic[Answer_co]):
     """A call that runs while this one's owner goes on: use as a context manager, whose end ends the process.
 
     `work` and its arguments are pickled. `handles`: open files that keep their numbers there. It ends by itself should
     this process be killed.
     """
 
-    def __init__(self, work: Callable[..., _Answer], arguments: Sequence[Any], handles: Sequence[int]) -> None:
+    def __init__(self, work: Callable[..., Answer_co], arguments: Sequence[Any], handles: Sequence[int]) -> None:
         self._process: subprocess.Popen[bytes] | None = None
         task = pickle.dumps((work, arguments))
         try:
@@ -43,13 +43,13 @@ class Worker(Generic[_Answer]):
         except OSError:  # there may be no room for another, or no interpreter: answer() tells
             self.close()
 
-    def __enter__(self) -> "Worker[_Answer]":
+    def __enter__(self) -> "Worker[Answer_co]":
         return self
 
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def answer(self) -> _Answer | None:
+    def answer(self) -> Answer_co | None:
         """Wait for what the call returned. None: there is nothing, whatever went wrong."""
         if self._process is None:
             return None
@@ -57,7 +57,7 @@ class Worker(Generic[_Answer]):
         found = self._process.stdout.read()
         if self._process.wait() != 0:
             return None
-        answer: _Answer = pickle.loads(found)  # from a process that this one started
+        answer: Answer_co = pickle.loads(found)  # from a process that this one started
         return answer
 
     def close(self) -> None:

@@ -18,7 +18,9 @@ def scattered(texts: list[str]) -> Texts:
         starts.append(len(data))
         data += text.encode()
     lengths = [len(text.encode()) for text in texts]
-    return Texts(np.frombuffer(data + bytes(PADDING), np.uint8), np.array(starts, np.int64), np.array(lengths, np.int64))
+    return Texts(
+        np.frombuffer(data + bytes(PADDING), np.uint8), np.array(starts, np.int64), np.array(lengths, np.int64)
+    )
 
 
 def words(texts: Texts) -> list[list[int]]:

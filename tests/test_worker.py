@@ -6,6 +6,7 @@ import signal
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -39,7 +40,7 @@ def wait_for(pid: int) -> None:
         time.sleep(0.01)
 
 
-def pid_of(worker: Worker[object]) -> int:
+def pid_of(worker: Worker[Any]) -> int:
     assert worker._process is not None
     return worker._process.pid
 
