@@ -163,14 +163,10 @@ class Checkpoint:
                     db.execute(f"PRAGMA page_size={_PAGE_BYTES}")
                     db.executescript(f"BEGIN; PRAGMA user_version={VERSION}; {_SCHEMA} COMMIT;")
                 _check(path, db)  # before anything is changed: it may be another program's
-                # Fetched, as only that tells of an I/O error; after it, and without a log, a commit would end with the
-                # removal of a file, which is not synced.
-                db.execute("PRAGMA journal_mode=WAL").fetchone()
-                db.execute("PRAGMA synchronous=FULL")
                 db.execute("PRAGMA fullfsync=ON")  # macOS: else a sync ends in the drive's memory
-                db.execute("BEGIN IMMEDIATE")  # opens the log, or says why that can't be
-                db.execute("ROLLBACK")
-                return cls(path, db)
+                found = cls(path, db)
+                found._with_log()
+                return found
         except sqlite3.Error as error:
             raise CheckpointError(_unusable(path, error)) from error
         except OSError as error:
@@ -429,8 +425,12 @@ class Checkpoint:
             self._with_log()
 
     def _with_log(self) -> None:
+        # Fetched, as only that tells of an I/O error; after it, and without a log, a commit would end with the
+        # removal of a file, which is not synced.
         self._db.execute("PRAGMA journal_mode=WAL").fetchone()
         self._db.execute("PRAGMA synchronous=FULL")
+        self._db.execute("BEGIN IMMEDIATE")  # opens the log, or says why that can't be
+        self._db.execute("ROLLBACK")
 
     @contextlib.contextmanager
     def _transaction(self) -> Iterator[None]:
