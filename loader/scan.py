@@ -5,6 +5,7 @@ of the work: of the units that are cut off each parses and hashes every other on
 other but, at the end, what is where in the files.
 """
 
+import hashlib
 import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -137,10 +138,17 @@ class _Files(NamedTuple):
     keys: KeyFile
 
 
-class _Done(NamedTuple):
-    """What another process has put aside: how many rows it saw, what is in its files, and its sets."""
+class _Seen(NamedTuple):
+    """How many rows an export has, and a hash of where its units end: who shares them must have seen the same ones."""
 
     rows: int
+    ends: bytes
+
+
+class _Done(NamedTuple):
+    """What another process has put aside: what it saw, what is in its files, and its sets."""
+
+    seen: _Seen
     runs: list[Run]
     stored: list[Stored]
     names: list[str]
@@ -203,21 +211,21 @@ def scan(
     """
     place, own = Place(Mark()), lines.own
     if not _is_shared(export):
-        rows = _put_aside(export, mapping, digester, sets, own, place, watch)
+        seen = _put_aside(export, mapping, digester, sets, own, place, watch)
     else:
         task = (export, mapping, digester, sets.names, [sorted(each) for each in sets.sets], lines.handles)
         with Worker(_second, (*task, lines.columns), lines.handles) as worker:
-            rows = _put_aside(export, mapping, digester, sets, own, place, watch, Share(0, 2))
+            seen = _put_aside(export, mapping, digester, sets, own, place, watch, Share(0, 2))
             done = worker.answer()
         if done is None:  # it was killed, or had no room: then the same is done here, and who can't do it says why
-            done_rows = _put_aside(export, mapping, digester, sets, own, _unmarked(), _unwatched, Share(1, 2))
+            other = _put_aside(export, mapping, digester, sets, own, _unmarked(), _unwatched, Share(1, 2))
         else:
-            done_rows = done.rows
+            other = done.seen
             lines.take(done, sets)
-        if done_rows != rows:
+        if other != seen:
             raise ExportError(f"{export} changed while it was read; nothing was sent")
     own.spill.finish()
-    return rows, place.marks
+    return seen.rows, place.marks
 
 
 def _is_shared(export: Export) -> bool:
@@ -241,9 +249,9 @@ def _second(
     """The other process's share, into files that it was given."""
     spilled, *keys = (open(handle, "r+b", buffering=0, closefd=False) for handle in handles)  # noqa: SIM115
     sets, files = Sets(names, known), _Files(Spill(spilled, columns), KeyFile(*keys))
-    rows = _put_aside(export, mapping, digester, sets, files, _unmarked(), _unwatched, Share(1, 2))
+    seen = _put_aside(export, mapping, digester, sets, files, _unmarked(), _unwatched, Share(1, 2))
     files.spill.finish()
-    return _Done(rows, files.spill.runs, files.keys.stored, sets.names, [sorted(each) for each in sets.sets])
+    return _Done(seen, files.spill.runs, files.keys.stored, sets.names, [sorted(each) for each in sets.sets])
 
 
 def _unmarked() -> Place:
@@ -263,13 +271,14 @@ def _put_aside(
     place: Place,
     watch: Callable[[int], None],
     share: Share = Share(),  # noqa: B008  # it can't be changed
-) -> int:
-    """Put the rows of a share aside; returns how many the export has, all together. Raises as scan() does."""
+) -> _Seen:
+    """Put the rows of a share aside; returns what there is all together. Raises as scan() does."""
     _keep_memory()
-    spill, rows = files.spill, 0
+    spill, rows, ends = files.spill, 0, hashlib.sha256()
     with _whole():
         for at, unit in enumerate(export.units(mapping, place)):
             rows = unit.first + unit.rows - 1
+            ends.update(rows.to_bytes(8, "little"))
             if at % share.of != share.number:
                 continue
             positions, values, strangers = unit.read()
@@ -289,7 +298,7 @@ def _put_aside(
                 odd[:, 4] = np.uint64(INVALID) << SET_AT
                 spill.add(odd)
             watch(rows)
-    return rows
+    return _Seen(rows, ends.digest())
 
 
 def _digested(values: Values, digester: Digester, sets: Sets) -> tuple[Digests, NDArray[np.uint64]]:

@@ -22,7 +22,7 @@ PARTITIONS = 256
 _SHIFT = np.uint64(56)
 
 #: Numbers (of 8 bytes) that are held before they are put in order and written.
-_HELD = 2_500_000
+_HELD = 1_250_000
 
 #: Bytes of a file that are copied at a time.
 _COPIED = 1 << 20
@@ -83,6 +83,7 @@ class Spill:
         """All rows are there, and partitions may be read. Raises OSError."""
         if self._rows_held:
             self._write()
+        self._held = self._ordered = self._held[:0].copy()  # their memory is needed no more
 
     def _write(self) -> None:
         rows, ordered = self._held[: self._rows_held], self._ordered[: self._rows_held]

@@ -289,7 +289,7 @@ def test_another_process_reads_every_other_unit(tmp_path: Path, monkeypatch: pyt
 
 
 def test_rows_that_come_while_it_is_read_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each process reads for itself, and both must have read the same."""
+    """Each process reads for itself, and both must have seen the same."""
     export = write(tmp_path, [("u", {"dept": "a"}), ("v", {"dept": "b"})], "csv")
 
     class Late(Here):
@@ -299,6 +299,20 @@ def test_rows_that_come_while_it_is_read_are_told(tmp_path: Path, monkeypatch: p
                 file.write("w,c,,\n")
 
     monkeypatch.setattr(scan, "Worker", Late)
+    monkeypatch.setattr(scan, "_is_shared", lambda _export: True)
+    with pytest.raises(ExportError, match="changed while it was read; nothing was sent"):
+        night(tmp_path, export)
+
+
+def test_two_processes_that_cut_units_elsewhere_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Or some rows would be nobody's."""
+    export = write(tmp_path, [(f"u{number}", {"dept": "a"}) for number in range(50)], "csv")
+
+    class Other(Here):
+        def __init__(self, work: Callable[..., object], arguments: Sequence[object], handles: Sequence[int]) -> None:
+            super().__init__(work, (replace(export, chunk_bytes=100), *arguments[1:]), handles)
+
+    monkeypatch.setattr(scan, "Worker", Other)
     monkeypatch.setattr(scan, "_is_shared", lambda _export: True)
     with pytest.raises(ExportError, match="changed while it was read; nothing was sent"):
         night(tmp_path, export)
