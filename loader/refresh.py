@@ -35,9 +35,9 @@ from loader.errors import CheckpointError, Refused, Stopped
 from loader.export import Export, Fingerprint
 from loader.mapping import RowMapping, escaped
 from loader.outcome import Code
-from loader.progress import duration
 from loader.resume import Resume, begin, differing, reopen, resumed, set_aside, standing
 from loader.scan import in_order
+from loader.snapshot import duration
 from loader.span import SpanSet
 from loader.spill import PARTITIONS, KeyBlock, Spill, Table, nameless
 from loader.state import (
