@@ -196,6 +196,14 @@ class Moment(NamedTuple):
         )
 
 
+class Reason(NamedTuple):
+    """So many rows with one outcome, of which the API said the same."""
+
+    target_code: str
+    http_status: int | None
+    rows: int
+
+
 class Checkpoint:
     """An open checkpoint. Use as a context manager; methods block and belong into a thread."""
 
@@ -207,7 +215,7 @@ class Checkpoint:
     @classmethod
     def open(cls, path: Path, *, create: bool) -> "Checkpoint":
         """Open to write; a new one is readable by its owner alone. Raises CheckpointError."""
-        is_new = not path.exists()
+        is_new = not os.path.exists(path)
         if is_new and not create:
             raise CheckpointError(f"there is no checkpoint {path}")
         try:
@@ -231,7 +239,9 @@ class Checkpoint:
     def read(cls, path: Path) -> "Checkpoint":
         """Open to read, also while a run writes: all that is read is of one moment. Raises CheckpointError."""
         if not os.path.isfile(path):  # Path.is_file() raises for a name that is too long
-            raise CheckpointError(f"there is no checkpoint {path}")
+            raise CheckpointError(
+                f"there is no checkpoint {path}; loader run makes it, beside the export or where checkpoint.path says"
+            )
         uri = f"{path.absolute().as_uri()}?mode=ro"
         try:
             with _closed_on_error(sqlite3.connect(uri, uri=True, isolation_level=None, check_same_thread=False)) as db:
@@ -465,6 +475,17 @@ class Checkpoint:
         )
         return {Code(code): count for code, count in found}
 
+    def reasons(self, code: str, most: int = 10) -> list[Reason]:
+        """What the API said where rows ended in `code`, the most frequent first."""
+        found = self._db.execute(
+            "SELECT target_code, nullif(http_status, 0), sum(n) FROM ("
+            " SELECT target_code, http_status, sum(count) AS n FROM batch WHERE code = ?1 GROUP BY 1, 2"
+            " UNION ALL SELECT target_code, http_status, count(*) FROM outcome WHERE code = ?1 GROUP BY 1, 2"
+            ") GROUP BY 1, 2 ORDER BY 3 DESC LIMIT ?2",
+            (code, most),
+        )
+        return [Reason(*each) for each in found]
+
     def rate(self) -> float:
         """Rows settled a second, of late: over the last minute in which any were."""
         count, first, last = self._db.execute(
@@ -564,6 +585,8 @@ def _unusable(path: Path, error: sqlite3.Error) -> str:
         return f"the checkpoint {path} is in use by another program ({error}); end that, and run this again"
     if kind in _OF_DISK:
         return f"can't use the checkpoint {path}: {error}; see to its disk, or set checkpoint.path to put it elsewhere"
+    if path.suffix == ".toml":
+        return f"{path} is not a checkpoint ({error}); this takes the checkpoint, not the settings"
     return f"{path} is not a checkpoint ({error}); move it away, or name another file in checkpoint.path"
 
 
@@ -657,20 +680,21 @@ def _spread(
 
 
 @contextlib.contextmanager
-def lock(path: Path) -> Iterator[None]:
-    """Keep other runs off the checkpoint at `path` for as long as this lasts. Raises CheckpointError if one has it."""
+def lock(path: Path, setting: str = "checkpoint.path") -> Iterator[None]:
+    """Keep other runs off the checkpoint, or what else `setting` puts at `path`, for as long as this lasts.
+
+    Raises CheckpointError if one has it.
+    """
     name = path.with_name(path.name + ".lock")
+    what = "checkpoint" if setting == "checkpoint.path" else "state"
     while True:
         try:
             handle = os.open(name, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
         except OSError as error:
             if isinstance(error, FileNotFoundError):
-                raise CheckpointError(
-                    f"checkpoint {path}: its folder is not there; make it, or set checkpoint.path"
-                ) from error
+                raise CheckpointError(f"{what} {path}: its folder is not there; make it, or set {setting}") from error
             raise CheckpointError(
-                f"checkpoint {path}: can't make {name.name} beside it: {error.strerror}; "
-                "checkpoint.path can put both elsewhere"
+                f"{what} {path}: can't make {name.name} beside it: {error.strerror}; {setting} can put both elsewhere"
             ) from error
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -691,7 +715,7 @@ def lock(path: Path) -> Iterator[None]:
             os.truncate(handle, 0)
             os.pwrite(handle, f"{os.getpid()}\n".encode(), 0)
         except OSError as error:
-            raise CheckpointError(f"checkpoint {path}: can't write {name.name} beside it: {error.strerror}") from error
+            raise CheckpointError(f"{what} {path}: can't write {name.name} beside it: {error.strerror}") from error
         yield
     finally:
         with contextlib.suppress(OSError):  # it may stay: what counts is who holds it

@@ -126,7 +126,7 @@ class Refresh:
         folder = self.rules.state.absolute().parent
         if not os.access(folder, os.W_OK):
             raise Refused(f"refresh.state: {folder} is not there, or can't be written to")
-        with lock(self.rules.state):
+        with lock(self.rules.state, "refresh.state"):
             yield
 
     # Before a load

@@ -100,12 +100,15 @@ class Dx(Target):
     address: ClassVar[str] = "https://api.getdx.com"
     schemes: ClassVar[Mapping[str, Scheme]] = {"bearer": Scheme(("token",), headers=bearer_headers)}
     null_removes: ClassVar[bool] = True
+    makes_attributes: ClassVar[bool] = True
     note: ClassVar[str] = (
         "a name that DX doesn't know makes an attribute group, for the whole account; target.expect lists those that "
         "may be sent"
     )
 
     result_codes: Mapping[str, Meaning] = Field(default_factory=dict)
+    """`{ "the_code" = "USER_NOT_FOUND" }`: what an error means, beside those that are known; or `INVALID`, `again`,
+    `wait`, `stop`"""
 
     @property
     def frame(self) -> Frame:
@@ -129,6 +132,11 @@ class Dx(Target):
                 f"{cls.address}, or at https://api.<account>.getdx.io"
             )
         return ""
+
+    @classmethod
+    def usual_name(cls, column: str) -> str:
+        """As it is: DX shows names to people, and makes a new group of one that it doesn't know."""
+        return column.strip()
 
     def refuses_token(self, response: Response) -> bool:
         return self._meaning(response, _body(response)) is Do.RENEW
