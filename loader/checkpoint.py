@@ -15,6 +15,7 @@ import sqlite3
 import time
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Sequence
+from operator import itemgetter
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
@@ -294,6 +295,7 @@ class Checkpoint:
     def commit(self, entries: Iterable[Entry], note: Note | None = None) -> None:
         """Make the outcomes of `entries` durable: all or none. Raises Stopped if the disk doesn't take them."""
         now = time.time()
+        alike: list[_Alike] = []
         batches: list[tuple[Any, ...]] = []
         singles: list[tuple[Any, ...]] = []
         marks: list[Mark] = []
@@ -303,29 +305,31 @@ class Checkpoint:
             singles += [(item.row, item.user, *_columns(item.outcome)) for item in entry.settled]
             if entry.mark is not None:
                 marks.append(entry.mark)
-            if entry.batch is not None:
+            if entry.batch is None:
+                continue
+            if (one := _alike(entry.batch, entry.outcomes)) is not None:
+                alike.append(one)
+            else:
                 _spread(entry.batch, entry.outcomes, now, batches, singles)
-        with self._transaction():
-            self._db.executemany("INSERT INTO batch VALUES (NULL,?,?,?,?,?,?,?,?,?,?)", _joined(batches))
-            self._db.executemany("INSERT INTO outcome VALUES (?,?,?,?,?,?,?)", singles)
-            self._db.executemany("INSERT OR REPLACE INTO mark VALUES (?,?,?,?,?)", marks)
-            if position is not None:
-                self._db.execute("INSERT OR REPLACE INTO load VALUES ('position', ?)", (json.dumps(position),))
-            if note is not None:
-                self._keep(note)
-
-    def _keep(self, note: Note) -> None:
-        facts: list[tuple[str, object]] = [("found", note.found)]
-        if (now := note.snapshot) is not None:
-            facts.append(("now", now))
-            if note.is_moment:
-                self._db.execute(
-                    f"INSERT OR REPLACE INTO moment VALUES ({', '.join('?' * len(Moment._fields))})", Moment.of(now)
-                )
-        self._db.executemany(
-            "INSERT OR REPLACE INTO load VALUES (?, ?)",
-            [(key, msgspec.json.encode(value).decode()) for key, value in facts],
+        batches += (
+            (first, first + len(users) - 1, len(users), orjson.dumps(users).decode(), *_columns(outcome), now)
+            for first, users, outcome in _joined(alike)
         )
+        rows: list[tuple[str, Sequence[tuple[Any, ...]]]] = [
+            ("INSERT INTO batch VALUES (NULL,?,?,?,?,?,?,?,?,?,?)", batches),
+            ("INSERT INTO outcome VALUES (?,?,?,?,?,?,?)", singles),
+            ("INSERT OR REPLACE INTO mark VALUES (?,?,?,?,?)", marks),
+            (
+                "INSERT OR REPLACE INTO load VALUES ('position', ?)",
+                [] if position is None else [(json.dumps(position),)],
+            ),
+            *(_noted(note) if note is not None else ()),
+        ]
+        # A single row is a transaction of its own, and that is most often all, where a request carries one user.
+        with self._writing() if sum(len(each) for _, each in rows) == 1 else self._transaction():
+            for statement, each in rows:
+                if each:
+                    self._db.executemany(statement, each)
 
     def begin_with(
         self,
@@ -538,7 +542,7 @@ class Checkpoint:
     @contextlib.contextmanager
     def _transaction(self) -> Iterator[None]:
         """All or nothing, and durable. Raises Stopped if the disk doesn't take it."""
-        try:
+        with self._writing():
             self._db.execute("BEGIN IMMEDIATE")
             try:
                 yield
@@ -547,6 +551,12 @@ class Checkpoint:
                 if self._db.in_transaction:
                     self._db.execute("ROLLBACK")
                 raise
+
+    @contextlib.contextmanager
+    def _writing(self) -> Iterator[None]:
+        """Raises Stopped if the disk doesn't take what is written."""
+        try:
+            yield
         except sqlite3.DatabaseError as error:  # disk full, I/O error, file damaged
             if isinstance(error, _OURS):
                 raise
@@ -630,19 +640,51 @@ def _users(own: dict[int, str]) -> str:
     return orjson.dumps([own.get(row) for row in range(min(own), max(own) + 1)]).decode()
 
 
-def _joined(batches: Iterable[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
-    """The same rows of `batch`, with those made one that follow each other and end alike.
+class _Alike(NamedTuple):
+    """Rows next to each other that end alike: the first one's number, and one user a row."""
+
+    first: int
+    users: list[str]
+    outcome: Outcome
+
+
+def _alike(batch: Batch, outcomes: Sequence[Outcome]) -> _Alike | None:
+    """A batch as such rows, which most are. None: it isn't, or rows were merged."""
+    count = len(outcomes)
+    is_so = count == 1 or (outcomes.count(outcomes[0]) == count and _are_consecutive(batch.numbers))
+    return _Alike(batch.numbers[0], list(batch.users), outcomes[0]) if is_so and not batch.merged else None
+
+
+def _joined(found: list[_Alike]) -> Iterator[_Alike]:
+    """Those made one that follow each other and end alike.
 
     Of requests that carry one user each, that is most of the file.
     """
-    found: list[tuple[Any, ...]] = []
-    for first, last, count, users, *same in sorted(batches):
-        before = found[-1] if found else None
-        if before and before[1] + 1 == first and list(before[4:]) == same and before[2] + count <= _JOINED_USERS:
-            found[-1] = (before[0], last, before[2] + count, f"{before[3][:-1]},{users[1:]}", *same)
-        else:
-            found.append((first, last, count, users, *same))
-    return found
+    found.sort(key=itemgetter(0))
+    before: _Alike | None = None
+    for rows in found:
+        if before is not None:
+            first, users, outcome = before
+            is_next = rows.first == first + len(users) and len(users) + len(rows.users) <= _JOINED_USERS
+            if is_next and rows.outcome == outcome:
+                users += rows.users
+                continue
+            yield before
+        before = rows
+    if before is not None:
+        yield before
+
+
+def _noted(note: Note) -> Iterator[tuple[str, list[tuple[Any, ...]]]]:
+    """What a note leaves: statements, and rows for each."""
+    now = note.snapshot
+    facts = {"found": now.found, "now": now}
+    yield (
+        "INSERT OR REPLACE INTO load VALUES (?, ?)",
+        [(key, msgspec.json.encode(value).decode()) for key, value in facts.items()],
+    )
+    if note.is_moment:
+        yield f"INSERT OR REPLACE INTO moment VALUES ({', '.join('?' * len(Moment._fields))})", [Moment.of(now)]
 
 
 def _are_consecutive(numbers: Sequence[int]) -> bool:
@@ -660,20 +702,16 @@ def _spread(
 ) -> None:
     """A batch as one span with one outcome, as far as it is one, and single rows for the rest."""
     numbers, users = batch.numbers, batch.users
-    common = outcomes[0]
-    if outcomes.count(common) == len(outcomes) and _are_consecutive(numbers):
-        batches.append((numbers[0], numbers[-1], len(users), orjson.dumps(users).decode(), *_columns(common), now))
-    else:
-        common = Counter(outcomes).most_common(1)[0][0]
-        own = {n: u for n, u, o in zip(numbers, users, outcomes, strict=True) if o == common}
-        reach = max(own) - (1 + _SPREAD) * len(own)
-        near = {number: user for number, user in own.items() if number > reach}
-        batches.append((min(near), max(near), len(near), _users(near), *_columns(common), now))
-        singles += (
-            (number, user, *_columns(outcome))
-            for number, user, outcome in zip(numbers, users, outcomes, strict=True)
-            if number not in near
-        )
+    common = Counter(outcomes).most_common(1)[0][0]
+    own = {n: u for n, u, o in zip(numbers, users, outcomes, strict=True) if o == common}
+    reach = max(own) - (1 + _SPREAD) * len(own)
+    near = {number: user for number, user in own.items() if number > reach}
+    batches.append((min(near), max(near), len(near), _users(near), *_columns(common), now))
+    singles += (
+        (number, user, *_columns(outcome))
+        for number, user, outcome in zip(numbers, users, outcomes, strict=True)
+        if number not in near
+    )
     for at, (number, user) in enumerate(zip(numbers, users, strict=True)) if batch.merged else ():
         outcome = Outcome(Code.SUPERSEDED, f"{_MERGED_INTO}{number}", attempts=outcomes[at].attempts)
         singles += ((row, user, *_columns(outcome)) for row in batch.merged.get(number, ()))

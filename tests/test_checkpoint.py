@@ -433,9 +433,9 @@ def test_the_course_of_a_load_and_its_last_moment_are_kept(checkpoint: Checkpoin
     first = Snapshot(1.5, 10, {Code.SUCCESS: 9, Code.INVALID: 1}, 0.5, 2.0, 3.0, 4.0, 5.0, wire, 16, found=found)
     later = msgspec.structs.replace(first, at=2.5, rows=11, stopping="the disk is full")
 
-    checkpoint.commit([], Note(found, first, is_moment=True))
-    checkpoint.commit([], Note(found, later))
-    checkpoint.commit([], Note(found))
+    checkpoint.commit([], Note(first, is_moment=True))
+    checkpoint.commit([], Note(later))
+    checkpoint.commit([])
 
     assert checkpoint.now() == later
     assert checkpoint.found() == found

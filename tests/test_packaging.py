@@ -57,7 +57,7 @@ def test_the_wheel_says_what_it_is(wheel: zipfile.ZipFile) -> None:
     assert (said["Name"], said["Version"], said["License-Expression"]) == (
         "directory-loader",
         __version__,
-        "Apache-2.0",
+        "Apache-2.0 AND MIT",
     )
     assert said["Requires-Python"] == ">=3.11"
     assert "Typing :: Typed" in said.get_all("Classifier", [])

@@ -92,7 +92,7 @@ def _run(
         from loader.screen import progress
 
     async def run_load() -> None:
-        lane = Lane(settings.limits.give_up_s)
+        lane = Lane(settings.limits.give_up_s, time.monotonic)
         with _logged(quiet) if is_json() else progress(Console(stderr=True, quiet=quiet)) as show:
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(heed_signals, lane, _KEPT)
