@@ -227,14 +227,10 @@ class Checkpoint:
                     db.execute(f"PRAGMA page_size={_PAGE_BYTES}")
                     db.executescript(f"BEGIN; PRAGMA user_version={VERSION}; {_SCHEMA} COMMIT;")
                 _check(path, db)  # before anything is changed: it may be another program's
-                # Fetched, as only that tells of an I/O error; after it, and without a log, a commit would end with the
-                # removal of a file, which is not synced.
-                db.execute("PRAGMA journal_mode=WAL").fetchone()
-                db.execute("PRAGMA synchronous=FULL")
                 db.execute("PRAGMA fullfsync=ON")  # macOS: else a sync ends in the drive's memory
-                db.execute("BEGIN IMMEDIATE")  # opens the log, or says why that can't be
-                db.execute("ROLLBACK")
-                return cls(path, db)
+                found = cls(path, db)
+                found._with_log()
+                return found
         except sqlite3.Error as error:
             raise CheckpointError(_unusable(path, error)) from error
         except OSError as error:
@@ -351,7 +347,7 @@ class Checkpoint:
         """
         now = time.time()
         same = (*_columns(Outcome(code)), now)
-        with self._transaction():
+        with self._without_log(), self._transaction():
             for table in ("batch", "outcome", "mark"):
                 self._db.execute(f"DELETE FROM {table}")
             self._db.executemany("INSERT INTO mark VALUES (?,?,?,?,?,?)", marks)
@@ -519,6 +515,28 @@ class Checkpoint:
             (batch,),
         ).fetchone()
         return [ResultRow(row, user, *same) for row, user in enumerate(orjson.loads(users), first) if user is not None]
+
+    @contextlib.contextmanager
+    def _without_log(self) -> Iterator[None]:
+        """Around the transaction that writes most of the file: the log would be all of it once more, and be merged.
+
+        A commit without a log ends with the removal of the journal, which EXTRA syncs.
+        """
+        with contextlib.suppress(sqlite3.OperationalError):  # somebody reads it: then the log is as good
+            self._db.execute("PRAGMA journal_mode=DELETE").fetchone()
+        try:
+            self._db.execute("PRAGMA synchronous=EXTRA")
+            yield
+        finally:
+            self._with_log()
+
+    def _with_log(self) -> None:
+        # Fetched, as only that tells of an I/O error; after it, and without a log, a commit would end with the
+        # removal of a file, which is not synced.
+        self._db.execute("PRAGMA journal_mode=WAL").fetchone()
+        self._db.execute("PRAGMA synchronous=FULL")
+        self._db.execute("BEGIN IMMEDIATE")  # opens the log, or says why that can't be
+        self._db.execute("ROLLBACK")
 
     @contextlib.contextmanager
     def _transaction(self) -> Iterator[None]:

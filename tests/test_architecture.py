@@ -37,6 +37,7 @@ LAYERS: tuple[tuple[str, tuple[str, ...]], ...] = (
             "progress",
             "until",
             "keys",
+            "texts",
             "digest",
             "echo",
             "words",
@@ -47,7 +48,7 @@ LAYERS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("plug-ins", ("targets.*",)),
     ("edges", ("export.*", "network", "transport", "checkpoint", "spill", "state")),
     ("shell", ("lane", "meter", "reading", "resume", "client", "settle", "dispatch", "probe", "whole")),
-    ("refresh", ("scan", "compare", "clearing", "refresh")),
+    ("refresh", ("worker", "scan", "compare", "clearing", "refresh")),
     ("settings", ("settings",)),
     (
         "story",

@@ -394,6 +394,20 @@ MUTATIONS = (
         "half.tries = 0",
         ("tests/test_settle.py::test_the_culprit_alone_fails_when_attempts_are_used_up",),
     ),
+    Mutation(
+        "two processes need not have cut the same units",
+        "loader/scan.py",
+        "        if other != seen:",
+        "        if other.rows != seen.rows:",
+        ("tests/test_compare.py::test_two_processes_that_cut_units_elsewhere_are_told",),
+    ),
+    Mutation(
+        "nobody does what a killed worker had to do",
+        "loader/scan.py",
+        "other = _put_aside(export, mapping, digester, sets, own, _unmarked(), _unwatched, Share(1, 2))",
+        "other = seen",
+        ("tests/test_compare.py::test_two_processes_find_what_one_finds",),
+    ),
     # In other programs -----------------------------------------------------------------------------------------------
     Mutation(
         "a cancelled load leaves what is on the wire",
