@@ -20,7 +20,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from loader.digest import Digester, Digests, finish, nothing
-from loader.errors import ExportError, Stopped
+from loader.errors import Asked, ExportError, Stopped
 from loader.export import Export, Place
 from loader.export.rows import Wanted
 from loader.mapping import RowMapping, Values
@@ -340,9 +340,11 @@ def scan_cells(
 
 @contextmanager
 def _whole() -> Iterator[None]:
-    """Around what reads an export to its end: it may not break off."""
+    """Around what reads an export to its end: it may not break off, unless that is wanted."""
     try:
         yield
+    except Asked:
+        raise
     except Stopped as error:
         reason = str(error).partition(";")[0]
         raise ExportError(f"{reason}; nothing was sent, as what is missing can't be told from what has gone") from error

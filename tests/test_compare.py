@@ -250,7 +250,7 @@ def test_two_processes_find_what_one_finds(
 ) -> None:
     alone, shared = (tmp_path_factory.mktemp(name) for name in ("alone", "shared"))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(columnar, "_BATCH_ROWS", 2)
+        patch.setattr(columnar, "BLOCK_ROWS", 2)
         patch.setattr(scan, "Worker", worker)
         for rows in stories:
             found = []
