@@ -75,7 +75,10 @@ def _quota(text: str) -> str:
 class ExportTable(_Table):
     """`[export]`"""
 
-    path: _Path
+    path: _Path | None = None
+    query: Annotated[str, Field(min_length=1)] | None = None
+    database: Annotated[str, Field(min_length=1)] | None = Field(default=None, repr=False)  # it may hold a password
+    order_by: str | None = None
     format: Format | None = None
     delimiter: Annotated[str, AfterValidator(_delimiter)] | None = None
     encoding: Annotated[str, AfterValidator(_known_encoding)] = "utf-8"
@@ -176,18 +179,40 @@ class Settings(_Table):
     def source(self) -> Export:
         """The export to read. Raises ExportError if its name doesn't tell the format."""
         table = self.export
+        if table.query is not None:
+            return self._query()
+        assert table.path is not None, "_check_export() saw to that"
         paths = matching(table.path, self._folder)
         return Files.of(paths, table.format, table.delimiter, table.max_row_bytes, table.encoding)
+
+    def _query(self) -> Export:
+        from loader.export.query import Query  # late: files are loaded without it
+        from loader.export.table import Table
+
+        table = self.export
+        assert table.query is not None
+        assert table.database is not None
+        order_by = table.order_by
+        if order_by is None and not isinstance(self.build_target(), WholeTarget):
+            order_by = self.row_mapping().user
+        url = _pointed_at("export.database", table.database, self._folder)
+        return Table.of(Query(table.query, url, order_by or None, self._folder), "query")
+
+    @property
+    def _named(self) -> Path | None:
+        """The export's file, if it is one and has a name that others can take."""
+        path = self.export.path
+        return None if path is None or path == "-" or glob.has_magic(path) else self._folder / path
 
     @property
     def checkpoint_path(self) -> Path:
         """Where the checkpoint stands: beside the export if nothing else is said."""
         if self.checkpoint.path is not None:
             return self._folder / self.checkpoint.path
-        if self.export.path == "-" or glob.has_magic(self.export.path):
-            raise SettingsError("checkpoint.path is missing: stdin and patterns have no name that it could take")
-        export = self._folder / self.export.path
-        return export.parent / f"{stem(export)}.ckpt"
+        if self._named is None:
+            what = "a query has" if self.export.query is not None else "stdin and patterns have"
+            raise SettingsError(f"checkpoint.path is missing: {what} no name that it could take")
+        return self._named.parent / f"{stem(self._named)}.ckpt"
 
     @property
     def store(self) -> Store | None:
@@ -236,9 +261,8 @@ class Settings(_Table):
 
     def _beside(self, suffix: str, what: str) -> Path:
         """A file beside the export that has its name, or the checkpoint's if the export has none of its own."""
-        export = self._folder / self.export.path
-        has_name = self.export.path != "-" and not glob.has_magic(self.export.path)
-        path = export.parent / f"{stem(export)}{suffix}" if has_name else self.checkpoint_path.with_suffix(suffix)
+        export = self._named
+        path = export.parent / f"{stem(export)}{suffix}" if export else self.checkpoint_path.with_suffix(suffix)
         if path == self.checkpoint_path:
             raise SettingsError(f"checkpoint.path: {path.name} is for {what}; choose another")
         return path
@@ -343,6 +367,8 @@ class Settings(_Table):
     def literal_secrets(self) -> list[str]:
         """The keys of credentials that stand in the file itself, to be warned about."""
         named = {f"target.auth.{name}": self.target["auth"].get(name, "") for name in ("secret", "token")}
+        if "@" in (self.export.database or ""):
+            named["export.database"] = self.export.database
         if "@" in (self.network.proxy or ""):
             named["network.proxy"] = self.network.proxy
         return [key for key, value in named.items() if value and not value.startswith(("env:", "file:"))]
@@ -360,12 +386,23 @@ class Settings(_Table):
             "mapping.types": self.mapping.types,
             "mapping.empty": self.mapping.empty,
             "mapping.columns": self.mapping.columns,
+            **self._asked(),
             "target.api": target.api,
             "target.base_url": self.base_url,
             "target.write": target.write,
             **({"refresh.mode": self.refresh.mode} if self.refresh.mode != "all" else {}),
             **{f"target.{name}": value for name, value in target.identity().items()},
         }
+
+    def _asked(self) -> dict[str, Any]:
+        """What is asked of which database; not by whom."""
+        table = self.export
+        if table.query is None or table.database is None:
+            return {}
+        from loader.export.engines import place_of, split
+
+        place = place_of(split(_pointed_at("export.database", table.database, self._folder)))
+        return {"export.query": table.query, "export.database": place, "export.order_by": table.order_by}
 
 
 def load_settings(path: Path, overrides: Sequence[str] = ()) -> Settings:
@@ -387,6 +424,7 @@ def load_settings(path: Path, overrides: Sequence[str] = ()) -> Settings:
     try:
         settings = Settings.model_validate(data)
         settings._folder = path.absolute().parent
+        _check_export(settings.export)
         _check_target(settings)
         settings.way()
     except ValidationError as error:
@@ -410,6 +448,26 @@ def _override(data: dict[str, Any], override: str) -> None:
         if not isinstance(data, dict):
             raise SettingsError(f"--set {key}: {name} is not a table")
     data[names[-1]] = value
+
+
+def _check_export(table: ExportTable) -> None:
+    """One thing is read, and what is said of it has a meaning."""
+    if table.path is not None and table.query is not None:
+        raise SettingsError("export.path and export.query: one export is loaded at a time; keep one of them")
+    if table.path is None and table.query is None:
+        raise SettingsError("export.path is missing")
+    if table.query is not None:
+        if table.database is None:
+            raise SettingsError(
+                "export.database is missing: a URL such as postgresql://…, or duckdb:// for SQL over files"
+            )
+        for name in ("format", "delimiter", "encoding", "max_row_bytes"):
+            if name in table.model_fields_set:
+                raise SettingsError(f"export.{name} is for files, and a query has columns")
+    else:
+        for name in ("database", "order_by"):
+            if getattr(table, name) is not None:
+                raise SettingsError(f"export.{name} is for export.query, and export.path names a file")
 
 
 def _check_target(settings: Settings) -> None:
@@ -597,6 +655,7 @@ def _first(error: ValidationError, model: type[BaseModel], prefix: str = "", hid
     is_shown = _is_plain(shown) and key not in (
         "target",
         "network.proxy",
+        "export.database",
     )  # whoever writes `target = "…"` may have pasted a secret
     return f"{key}: {message[0].lower()}{message[1:]}" + (f", not {shown!r}" if is_shown else "")
 

@@ -12,6 +12,7 @@ now, before the rows in front of it are handed out: a run goes on with the same 
 import json
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
+from itertools import chain
 from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar
 
@@ -24,7 +25,7 @@ from loader.export.columnar import BLOCK_ROWS, mapped_rows, unit
 from loader.export.lines import Lines
 from loader.export.rows import Place, Reader, Unit, Wanted
 from loader.export.source import UNTOLD, Fingerprint, Source
-from loader.export.typed import TypedMapper, value_of
+from loader.export.typed import TypedMapper, array_of, value_of
 from loader.mapping import RowMapping, others
 from loader.record import Mark, Rows
 from loader.span import SpanSet
@@ -303,6 +304,10 @@ def _blocks(batches: Iterable[pa.RecordBatch], first: int, ends: Sequence[int]) 
 def _joined(parts: list[pa.RecordBatch]) -> pa.RecordBatch:
     if len(parts) == 1:
         return parts[0]
+    if any(part.schema != parts[0].schema for part in parts):  # of a source whose types differ from row to row
+        names = parts[0].schema.names
+        columns = (chain.from_iterable(part.column(name).to_pylist() for part in parts) for name in names)
+        return pa.RecordBatch.from_arrays([array_of(list(column)) for column in columns], names=names)
     return pa.Table.from_batches(parts).combine_chunks().to_batches()[0]
 
 
