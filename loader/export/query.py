@@ -173,16 +173,19 @@ def _ahead(items: Generator[_T], connection: Connection) -> Generator[_T]:
 
     thread = threading.Thread(target=fetch, name="query", daemon=True)
     thread.start()
+    is_over = False
     try:
         while (item := _next(made)) is not None:
             if isinstance(item, BaseException):
+                is_over = True
                 raise item
             yield item[0]
+        is_over = True
     finally:
-        is_left.set()
-        if thread.is_alive():
+        if not is_over:
+            is_left.set()
             connection.cancel()
-            thread.join(_STOP_S)
+        thread.join(_STOP_S)
 
 
 def _next(made: "Queue[_T]") -> _T:

@@ -338,27 +338,32 @@ class _Order:
         same = pc.equal(before, behind) if _is_comparable(keys) else pc.equal(_text(before), _text(behind))
         if same.true_count:
             at = pc.indices_nonzero(same)[0].as_py() + 1
-            raise self._wrong(first + at, f"is {keys[at].as_py()!r}", "as that of the row before")
+            raise self._wrong(first + at, f"is {_shown(keys, at)}", "as that of the row before")
         if pa.types.is_integer(keys.type) or pa.types.is_temporal(keys.type):
             falls = pc.greater(before, behind)
             if falls.true_count:
                 at = pc.indices_nonzero(falls)[0].as_py() + 1
-                raise self._wrong(first + at, f"is {keys[at].as_py()!r}", "less than that of the row before")
+                raise self._wrong(first + at, f"is {_shown(keys, at)}", "less than that of the row before")
         ends = _text(keys.take(pa.array([0, len(keys) - 1])))
         if ends[0].as_py() == self._last:
-            raise self._wrong(first, f"is {keys[0].as_py()!r}", "as that of the row before")
+            raise self._wrong(first, f"is {_shown(keys, 0)}", "as that of the row before")
         self._last = str(ends[1].as_py())
         return self._last
 
     def _wrong(self, row: int, what: str, why: str) -> ExportError:
         return ExportError(
             f"export.order_by: column {self._column!r} of row {row:,} {what}, {why}. A run goes on behind a row's "
-            "key, so each needs one of its own: name a column that is unique and never null"
+            'key, so each needs one of its own: name a column that is unique and never null, or none ("") to have an '
+            "interrupted run read all again up to where it was"
         )
 
 
 def _is_comparable(keys: pa.Array) -> bool:
     return not isinstance(keys.type, pa.BaseExtensionType)
+
+
+def _shown(keys: pa.Array, at: int) -> str:
+    return str(_text(keys.slice(at, 1))[0])
 
 
 def _text(keys: pa.Array) -> pa.StringArray:

@@ -233,7 +233,7 @@ class TypedMapper:
         raw = block.column(self._user)
         if problems and is_text(raw.type):
             raw = _binary(raw)  # as text, Python would choke on what is not UTF-8
-        raw = _stored(raw)
+        raw = pa.array(mapped.users, pa.string()) if is_json(raw.type) else _stored(raw)
         for at, problem in problems.items():
             problems[at] = problem._replace(user=_shown(raw[at].as_py()))
         return mapped

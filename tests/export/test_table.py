@@ -226,10 +226,10 @@ def test_a_table_that_grew_at_its_end_is_gone_on_with() -> None:
 @pytest.mark.parametrize(
     ("keys", "words"),
     [
-        (["a", "b", "b", "c"], "row 3 is 'b', as that of the row before"),
+        (["a", "b", "b", "c"], 'row 3 is "b", as that of the row before'),
         (["a", None, "b", "c"], "row 2 is null"),
         ([1, 5, 4, 6], "row 3 is 4, less than that of the row before"),
-        ([*(f"{at:02}" for at in range(10)), "09"], "row 11 is '09', as that of the row before"),
+        ([*(f"{at:02}" for at in range(10)), "09"], 'row 11 is "09", as that of the row before'),
     ],
 )
 def test_keys_that_do_not_rise_are_named(keys: list[Any], words: str) -> None:

@@ -6,6 +6,7 @@ What doesn't fit into `_MEMORY`, such as a sort of all rows, it puts into a fold
 import shutil
 import tempfile
 from collections.abc import Generator
+from contextlib import suppress
 from pathlib import Path
 from urllib.parse import SplitResult
 
@@ -68,7 +69,8 @@ class _Connection:
             raise _failed(error) from error
 
     def cancel(self) -> None:
-        self._database.interrupt()
+        with suppress(duckdb.Error):  # it is closed by now
+            self._database.interrupt()
 
     def close(self) -> None:
         self._database.close()

@@ -48,7 +48,6 @@ class PostgreSQL:
 class _Connection:
     def __init__(self, connection: Any) -> None:
         self._connection = connection
-        self._cursor: Any = None
 
     def schema(self, query: str) -> pa.Schema:
         try:
@@ -59,15 +58,15 @@ class _Connection:
 
     def batches(self, query: str) -> Generator[pa.RecordBatch]:
         try:
-            with self._connection.cursor() as self._cursor:
-                self._cursor.execute(query)
-                yield from self._cursor.fetch_record_batch()
+            with self._connection.cursor() as cursor:
+                cursor.execute(query)
+                yield from cursor.fetch_record_batch()
         except (driver.Error, pa.ArrowException, OSError) as error:  # of the stream, Arrow raises its own
             raise _failed(error) from error
 
     def cancel(self) -> None:
         with suppress(driver.Error):
-            self._cursor.adbc_cancel()
+            self._connection.adbc_cancel()
 
     def close(self) -> None:
         with suppress(driver.Error):

@@ -2,6 +2,7 @@
 
 import sqlite3
 from collections.abc import Generator
+from contextlib import suppress
 from pathlib import Path
 from urllib.parse import SplitResult
 
@@ -60,7 +61,8 @@ class _Connection:
             raise Failed(str(error)) from error
 
     def cancel(self) -> None:
-        self._database.interrupt()
+        with suppress(sqlite3.Error):  # it is closed by now
+            self._database.interrupt()
 
     def close(self) -> None:
         self._database.close()
