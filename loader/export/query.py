@@ -55,12 +55,19 @@ class Query:
         """The columns. Raises ExportError if the database can't be asked, or doesn't take the query."""
         if self._schema is None:
             try:
-                connection = self._engine.connect()
-                (self._schema,) = _ahead(_one(lambda: connection.schema(self._query)), connection)
-                self._columns = self._engine.columns(self._schema)
+                found = self._columns_of(self._query)
+                self._columns = self._engine.columns(found)
+                if self._columns != "*":
+                    found = self._columns_of(f"select {self._columns} from ({self._query}\n) q")
+                self._schema = found
             except Failed as error:
                 raise ExportError(f"export.query: {self._words(error)}") from error
         return self._schema
+
+    def _columns_of(self, query: str) -> pa.Schema:
+        connection = self._engine.connect()
+        (found,) = _ahead(_one(lambda: connection.schema(query)), connection)
+        return found
 
     def batches(self, after: Key | None) -> Iterator[pa.RecordBatch]:
         """The rows behind the key `after`. Raises ExportError before the first batch, Stopped behind it."""

@@ -157,16 +157,18 @@ class Table:
         return self._read(mapping, ()).units(place, wanted)
 
     def is_same_up_to(self, marks: Sequence[Mark], mapping: RowMapping, start: Mark | None = None) -> bool:
-        """Is it what was read when the marks were made? Reads it; if a run is to go on, rows() compares as it reads."""
+        """Is it what was read when the marks were made, and no more? Reads it.
+
+        Of a load that goes on, at `start`, rows() compares as it reads.
+        """
         if not marks or start is not None:
             return True
         try:
-            for rows in self.rows(mapping, known={mark.row: mark for mark in marks}):
-                if rows.end is not None and rows.end.row >= marks[-1].row:
-                    break
+            return all(
+                rows.last < marks[-1].row for rows in self.rows(mapping, known={mark.row: mark for mark in marks})
+            )
         except Changed:
             return False
-        return True
 
     def _changed(self, row: int) -> Changed:
         return Changed(

@@ -16,6 +16,11 @@ from loader.export.engines import Failed, double_quoted, single_quoted
 _TAKEN = {"numeric"}
 
 
+#: Of a client that is gone a server should learn while it sorts, not when it has sorted; it can from version 14 on.
+_LOOK = """select set_config('client_connection_check_interval', '5s', true)
+    where current_setting('server_version_num')::int >= 140000"""
+
+
 class PostgreSQL:
     """How to reach one."""
 
@@ -40,6 +45,7 @@ class PostgreSQL:
                 cursor.execute("set transaction read only")
                 # A backslash in a literal is one; what time zone a timestamptz is shown in changes no key.
                 cursor.execute("set local standard_conforming_strings = on")
+                cursor.execute(_LOOK)
             return _Connection(connection)
         except driver.Error as error:
             raise _failed(error) from error
