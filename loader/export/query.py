@@ -22,7 +22,7 @@ from loader.export.table import Key
 from loader.export.typed import value_of
 
 #: A connection that breaks is made again behind the last row that came, after so many seconds each.
-_AGAIN_S = (1.0, 5.0, 15.0)
+_AGAIN_S = (1.0, 5.0, 15.0, 40.0)
 _LOOK_UP_S = 0.2
 #: What is asked of a database after this, when it was told to stop, isn't waited for.
 _STOP_S = 5.0
@@ -84,7 +84,7 @@ class Query:
                         waits = iter(_AGAIN_S)
                 return
             except Failed as error:
-                wait = next(waits, None) if error.is_lost and self.order_by is not None and has_begun else None
+                wait = next(waits, None) if error.is_lost and self.order_by is not None else None
                 if wait is None:
                     raise self._broken(error, has_begun=has_begun) from error
                 _pause(wait)

@@ -265,8 +265,9 @@ def mariadb() -> Iterator[str]:
         )
         setup = folder / "setup.sql"
         setup.write_text(
-            "create database users;create user loader@'%' identified by 's3c@ret';"
-            "grant all on users.* to loader@'%';grant reload, process, connection admin on *.* to loader@'%';"
+            "create database users;\n"
+            "create user loader@localhost identified by 's3c@ret';\n"
+            "grant all on *.* to loader@localhost;\n"
         )
         setup.chmod(0o644)
         port = free_port()

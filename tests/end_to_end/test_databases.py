@@ -311,7 +311,7 @@ def test_a_statement_that_takes_too_long_for_postgresql_ends_the_run(tmp_path: P
     status, err = run(settings, f"{postgresql}?options=-c%20statement_timeout%3D500", *slow)
 
     assert status == 2
-    assert "statement timeout (SQLSTATE 57014)" in err
+    assert "ERROR: canceling statement due to statement timeout" in err
 
 
 @pytest.mark.soak
@@ -356,7 +356,7 @@ def test_a_signal_is_heeded_while_postgresql_sorts(tmp_path: Path, postgresql: s
     process.communicate(timeout=20)
 
     assert time.monotonic() - begun < 5
-    assert process.returncode == 143
+    assert process.returncode in (143, -15), "at its start, nothing has to be said before it ends"
     end = time.monotonic() + 20
     while in_postgresql(postgresql, asked).strip() != "0":
         assert time.monotonic() < end

@@ -339,7 +339,7 @@ class Shaky:
 def shaky(monkeypatch: pytest.MonkeyPatch) -> Shaky:
     made = Shaky(users(55), iter([2, 1, 0, 3, 9]))
     monkeypatch.setattr(query, "engine", lambda _parts, _folder: made)
-    monkeypatch.setattr(query, "_AGAIN_S", (0.0, 0.0, 0.0))
+    monkeypatch.setattr(query, "_AGAIN_S", (0.0,) * 4)
     return made
 
 
@@ -352,7 +352,7 @@ def test_a_connection_that_breaks_is_made_again_behind_the_last_row(tmp_path: Pa
 
 def test_one_that_breaks_again_and_again_ends_the_run(tmp_path: Path, shaky: Shaky) -> None:
     """With all rows before kept; and the password isn't shown, whoever repeats it."""
-    shaky.lives = iter([2, 0, 0, 0, 0])
+    shaky.lives = iter([2, 0, 0, 0, 0, 0])
 
     blocks, message = make.until_stopped(export(tmp_path, "postgresql://u:s3cret@h/d").rows(make.mapping()))
 

@@ -1,12 +1,12 @@
 """PostgreSQL by its ADBC driver: COPY in its binary form, straight into Arrow's columns, some 16 MB at a time."""
 
+import re
 from collections.abc import Generator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 from urllib.parse import SplitResult
 
-import adbc_driver_manager
 import adbc_driver_postgresql.dbapi as driver
 import pyarrow as pa
 
@@ -90,19 +90,18 @@ def _form(field: pa.Field) -> str:
 
 
 def _failed(error: Exception) -> Failed:
-    """In PostgreSQL's own words, without the driver's around them."""
+    """In PostgreSQL's own words, without those of drivers around them."""
     state = getattr(error, "sqlstate", None) or ""
-    status = getattr(error, "status_code", None)
     details = dict(getattr(error, "details", ()))
-    words = details.get(b"PG_DIAG_MESSAGE_PRIMARY", b"").decode("utf-8", "replace") or " ".join(str(error).split())
-    for begin in ("IO: ", "[libpq] "):
-        words = words.removeprefix(begin)
-    # Class 08: connection; 57P0x: the server goes down; without a state the connection broke before one could be told.
-    is_lost = state[:2] == "08" or state.startswith("57P0") or (not state and status in (_IO, None))
+    words = details.get(b"PG_DIAG_MESSAGE_PRIMARY", b"").decode("utf-8", "replace")
+    if not words:  # Arrow's errors, while rows come, are nothing but text; so are those of connecting
+        words = _DRIVERS.sub("", " ".join(str(error).split()))
+    # Class 08: the connection; 57P0x: the server goes down. Else a server that can still say ERROR is there.
+    is_lost = state[:2] == "08" or state.startswith("57P0") or not (state or words.startswith("ERROR:"))
     return Failed(f"{words} (SQLSTATE {state})" if state else words, is_lost=is_lost)
 
 
-_IO = adbc_driver_manager.AdbcStatusCode.IO
+_DRIVERS = re.compile(r"^(IO: |\[libpq\] |Execution error |\[PGRES_FATAL_ERROR\]: )+")
 
 
 def engine(parts: SplitResult, _folder: Path) -> PostgreSQL:
