@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
 from ipaddress import ip_address
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 from urllib.parse import urlsplit
 from urllib.request import getproxies_environment, proxy_bypass_environment  # type: ignore[attr-defined]  # typeshed
 
@@ -29,6 +29,9 @@ from loader.refresh import Missing, Rules
 from loader.target import Target, WholeTarget
 from loader.targets import find, known
 from loader.whole import Store
+
+if TYPE_CHECKING:
+    from loader.sources import CustomSource
 
 
 class _Table(BaseModel):
@@ -79,6 +82,8 @@ class ExportTable(_Table):
     query: Annotated[str, Field(min_length=1)] | None = None
     database: Annotated[str, Field(min_length=1)] | None = Field(default=None, repr=False)  # it may hold a password
     order_by: str | None = None
+    source: str | None = None
+    options: dict[str, Any] | None = Field(default=None, repr=False)  # it may hold secrets
     format: Format | None = None
     delimiter: Annotated[str, AfterValidator(_delimiter)] | None = None
     encoding: Annotated[str, AfterValidator(_known_encoding)] = "utf-8"
@@ -181,6 +186,8 @@ class Settings(_Table):
         table = self.export
         if table.query is not None:
             return self._query()
+        if table.source is not None:
+            return self._custom(table.source)
         assert table.path is not None, "_check_export() saw to that"
         paths = matching(table.path, self._folder)
         return Files.of(paths, table.format, table.delimiter, table.max_row_bytes, table.encoding)
@@ -198,6 +205,24 @@ class Settings(_Table):
         url = _pointed_at("export.database", table.database, self._folder)
         return Table.of(Query(table.query, url, order_by or None, self._folder), "query")
 
+    def _custom(self, name: str) -> Export:
+        from loader.export.table import Table
+
+        return Table.of(self._custom_source(name), name)
+
+    def _custom_source(self, name: str) -> "CustomSource":
+        """A source of a package. Raises SettingsError if its options are wrong, or a secret isn't there."""
+        from loader.sources import find
+
+        found, options = find(name), dict(self.export.options or {})
+        for secret in found.secrets():
+            if isinstance(options.get(secret), str):
+                options[secret] = _pointed_at(f"export.options.{secret}", options[secret], self._folder)
+        try:
+            return found.model_validate(options)
+        except ValidationError as error:
+            raise SettingsError(_first(error, found, "export.options")) from error
+
     @property
     def _named(self) -> Path | None:
         """The export's file, if it is one and has a name that others can take."""
@@ -210,7 +235,7 @@ class Settings(_Table):
         if self.checkpoint.path is not None:
             return self._folder / self.checkpoint.path
         if self._named is None:
-            what = "a query has" if self.export.query is not None else "stdin and patterns have"
+            what = "stdin and patterns have" if self.export.path is not None else "the export has"
             raise SettingsError(f"checkpoint.path is missing: {what} no name that it could take")
         return self._named.parent / f"{stem(self._named)}.ckpt"
 
@@ -395,8 +420,10 @@ class Settings(_Table):
         }
 
     def _asked(self) -> dict[str, Any]:
-        """What is asked of which database; not by whom."""
+        """What is asked of which database or source; not by whom."""
         table = self.export
+        if table.source is not None:
+            return {"export.options": self._custom_source(table.source).identity()}
         if table.query is None or table.database is None:
             return {}
         from loader.export.engines import place_of, split
@@ -452,22 +479,24 @@ def _override(data: dict[str, Any], override: str) -> None:
 
 def _check_export(table: ExportTable) -> None:
     """One thing is read, and what is said of it has a meaning."""
-    if table.path is not None and table.query is not None:
-        raise SettingsError("export.path and export.query: one export is loaded at a time; keep one of them")
-    if table.path is None and table.query is None:
+    kinds = ("path", "query", "source")
+    given = [name for name in kinds if getattr(table, name) is not None]
+    if not given:
         raise SettingsError("export.path is missing")
-    if table.query is not None:
-        if table.database is None:
-            raise SettingsError(
-                "export.database is missing: a URL such as postgresql://…, or duckdb:// for SQL over files"
-            )
-        for name in ("format", "delimiter", "encoding", "max_row_bytes"):
-            if name in table.model_fields_set:
-                raise SettingsError(f"export.{name} is for files, and a query has columns")
-    else:
-        for name in ("database", "order_by"):
-            if getattr(table, name) is not None:
-                raise SettingsError(f"export.{name} is for export.query, and export.path names a file")
+    if len(given) > 1:
+        raise SettingsError(
+            f"export.{given[0]} and export.{given[1]}: one export is loaded at a time; keep one of them"
+        )
+    if table.query is not None and table.database is None:
+        raise SettingsError("export.database is missing: a URL such as postgresql://…, or duckdb:// for SQL over files")
+    meant = {
+        **dict.fromkeys(("format", "delimiter", "encoding", "max_row_bytes"), "path"),
+        **dict.fromkeys(("database", "order_by"), "query"),
+        "options": "source",
+    }
+    for name, kind in meant.items():
+        if name in table.model_fields_set and kind != given[0]:
+            raise SettingsError(f"export.{name} is for export.{kind}, and the export is given by export.{given[0]}")
 
 
 def _check_target(settings: Settings) -> None:

@@ -29,7 +29,7 @@ LAYERS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("decisions", ("batch", "ceiling", "retry", "tokens", "verdict", "target", "mapping")),
     ("tempo", ("quota", "rate", "concurrency", "optimum", "visit")),
     ("plug-ins", ("targets.*",)),
-    ("edges", ("export.*", "network", "transport", "checkpoint", "spill", "state")),
+    ("edges", ("export.*", "sources", "network", "transport", "checkpoint", "spill", "state")),
     ("shell", ("lane", "reading", "resume", "client", "settle", "dispatch", "probe", "whole")),
     ("refresh", ("scan", "compare", "clearing", "refresh")),
     ("settings", ("settings",)),

@@ -41,7 +41,7 @@ class Query:
         self._engine: Engine = engine(self._parts, folder)
         self.order_by = order_by
         self._schema: pa.Schema | None = None
-        self._columns = "*"
+        self._select = "*"
 
     def __str__(self) -> str:
         return "the query"
@@ -51,14 +51,14 @@ class Query:
         """Which it is, without who asks, and how."""
         return place_of(self._parts)
 
-    def schema(self) -> pa.Schema:
+    def columns(self) -> pa.Schema:
         """The columns. Raises ExportError if the database can't be asked, or doesn't take the query."""
         if self._schema is None:
             try:
                 found = self._columns_of(self._query)
-                self._columns = self._engine.columns(found)
-                if self._columns != "*":
-                    found = self._columns_of(f"select {self._columns} from ({self._query}\n) q")
+                self._select = self._engine.columns(found)
+                if self._select != "*":
+                    found = self._columns_of(f"select {self._select} from ({self._query}\n) q")
                 self._schema = found
             except Failed as error:
                 raise ExportError(f"export.query: {self._words(error)}") from error
@@ -71,7 +71,7 @@ class Query:
 
     def batches(self, after: Key | None) -> Iterator[pa.RecordBatch]:
         """The rows behind the key `after`. Raises ExportError before the first batch, Stopped behind it."""
-        self.schema()
+        self.columns()
         waits = iter(_AGAIN_S)
         has_begun = False
         while True:
@@ -90,7 +90,7 @@ class Query:
                 _pause(wait)
 
     def _ask(self, after: Key | None) -> Iterator[pa.RecordBatch]:
-        sql = f"select {self._columns} from ({self._query}\n) q"
+        sql = f"select {self._select} from ({self._query}\n) q"
         if self.order_by is not None:
             key = f"q.{self._engine.quoted(self.order_by)}"
             behind = f" where {key} > {self._engine.literal(after)}" if after is not None else ""

@@ -65,7 +65,7 @@ class TableSource(Protocol):
         """Must it be given anew to be read again?"""
         ...
 
-    def schema(self) -> pa.Schema:
+    def columns(self) -> pa.Schema:
         """The columns of each batch. A type that is null may be any other in a batch."""
         ...
 
@@ -258,7 +258,7 @@ class _Columns:
             yield unit(block, mapper, place, wanted)
 
     def _mapper(self) -> tuple[pa.Schema, TypedMapper]:
-        schema = self._source.schema()
+        schema = self._source.columns()
         order = self._source.order_by
         if order is not None and order not in schema.names:
             raise ExportError(
@@ -390,7 +390,7 @@ class _Stream:
     def __str__(self) -> str:
         return "the table"
 
-    def schema(self) -> pa.Schema:
+    def columns(self) -> pa.Schema:
         return self._reader().schema if self._schema is None else self._schema
 
     def batches(self, after: Key | None) -> Iterator[pa.RecordBatch]:

@@ -243,7 +243,7 @@ def test_values_of_postgresql(tmp_path: Path, postgresql: str) -> None:
                 "nil": None,
                 "e": "happy",
                 "iv": "1 day",
-                "ip": "10.0.0.1",
+                "ip": "10.0.0.1/32",
                 "mo": "$12.30",
                 "r": "[1,5)",
             }

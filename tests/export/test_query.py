@@ -422,8 +422,8 @@ def test_who_asks_is_no_part_of_what_a_load_is(tmp_path: Path, monkeypatch: pyte
     ("override", "words"),
     [
         ("export.path=users.csv", "export.path and export.query: one export is loaded at a time"),
-        ("export.format=csv", "export.format is for files, and a query has columns"),
-        ("export.delimiter=;", "export.delimiter is for files"),
+        ("export.format=csv", "export.format is for export.path, and the export is given by export.query"),
+        ("export.delimiter=;", "export.delimiter is for export.path"),
     ],
 )
 def test_what_has_no_meaning_for_a_query_is_refused(tmp_path: Path, override: str, words: str) -> None:
@@ -434,7 +434,7 @@ def test_what_has_no_meaning_for_a_query_is_refused(tmp_path: Path, override: st
 def test_a_query_needs_a_database_and_a_checkpoint_of_its_own(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match=r"export\.database is missing: a URL such as postgresql://"):
         make.settings(tmp_path, TOML.replace("database", "# "))
-    with pytest.raises(SettingsError, match=r"checkpoint\.path is missing: a query has no name"):
+    with pytest.raises(SettingsError, match=r"checkpoint\.path is missing: the export has no name"):
         _ = make.settings(tmp_path, TOML).checkpoint_path
     with pytest.raises(SettingsError, match=r"export\.order_by is for export\.query"):
         make.settings(tmp_path, overrides=["export.order_by=email"])
