@@ -24,7 +24,7 @@ _MOST_S = 900.0
 _TABLE = """create table users as
     select 'user' || i || '@example.com' as email, 'Dept ' || (i % 97) as dept, 'CC-' || (i % 1000) as cost_centre,
         'Site ' || (i % 31) as site, 'Title ' || (i % 211) as title, i % 100 as level
-    from generate_series(1, {users}) i;
+    from generate_series(0, {users} - 1) i;
     alter table users add primary key (email); vacuum analyze users"""
 _SETTINGS = """
 [export]
@@ -69,18 +69,24 @@ def measured(users: int, repeat: int) -> Mapping[str, Sequence[Used]]:
             "read as Arrow batches": [sys.executable, "-c", _BATCHES],
             "read and mapped to records": [sys.executable, "-c", _ROWS],
             "loaded": [*LOADER, "run", "load.toml"],
+            "loaded from that file": [*LOADER, "run", "load.toml"],
         }
+        subprocess.run([*psql, copy], check=True, cwd=scratch)
         found: dict[str, list[Used]] = {name: [] for name in ways}
         for _ in range(repeat):
             for name, command in ways.items():
                 with tempfile.TemporaryDirectory(dir=scratch) as folder:
-                    (Path(folder) / "load.toml").write_text(_SETTINGS.format(url=server.url))
+                    settings = _SETTINGS.format(url=server.url)
+                    if name.endswith("file") and name.startswith("loaded"):
+                        begin, end = settings.index("query"), settings.index("[mapping]")
+                        settings = f'{settings[:begin]}path = "{scratch}/users.csv"\n{settings[end:]}'
+                    (Path(folder) / "load.toml").write_text(settings)
                     server.reset(users)
                     known = ENVIRONMENT | {"BENCH_DATABASE": url, "PYTHONPATH": str(Path.cwd())}
                     program = Program(command, Path(folder), None, known)
                     used = program.wait(_MOST_S)
                     said = program.log.read_text()
-                    is_whole = server.stats().distinct == users if name == "loaded" else str(users) in said
+                    is_whole = server.stats().distinct == users if name.startswith("loaded") else str(users) in said
                     if used.status or not (is_whole or name.startswith("psql")):
                         raise SystemExit(f"{name} ended with {used.status}:\n{said[-2000:]}")
                     found[name].append(used)
