@@ -157,6 +157,32 @@ class NotifyTable(_Table):
     timeout_s: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 60.0
 
 
+def _listen(text: str) -> str:
+    host, colon, port = text.rpartition(":")
+    if not (colon and host and port.isdecimal() and int(port) < 65_536):
+        raise ValueError('an address such as "127.0.0.1:9464"')
+    return text
+
+
+def _collector(text: str) -> str:
+    parts = urlsplit(text)
+    if parts.scheme not in ("http", "https") or not parts.hostname or parts.username is not None:
+        raise ValueError('an address such as "http://127.0.0.1:4318"; headers come from OTEL_EXPORTER_OTLP_HEADERS')
+    return text
+
+
+class MetricsTable(_Table):
+    """`[metrics]`. `linger`: seconds that the end of a run waits for Prometheus to ask once more."""
+
+    listen: Annotated[str, AfterValidator(_listen)] | None = None
+    linger: Annotated[float, PlainValidator(_seconds)] = 0.0
+    file: _Path | None = None
+    otlp: Annotated[str, AfterValidator(_collector)] | None = None
+
+    def __bool__(self) -> bool:
+        return bool(self.listen or self.file or self.otlp)
+
+
 class NetworkTable(_Table):
     """`[network]`"""
 
@@ -177,6 +203,7 @@ class Settings(_Table):
     checkpoint: CheckpointTable = CheckpointTable()
     refresh: RefreshTable = RefreshTable()
     notify: NotifyTable = NotifyTable()
+    metrics: MetricsTable = MetricsTable()
     network: NetworkTable = NetworkTable()
     _folder: Path = PrivateAttr(default=Path())
 
@@ -311,6 +338,11 @@ class Settings(_Table):
     def is_local(self) -> bool:
         """Is the API on this machine?"""
         return _is_loopback(urlsplit(self.base_url).hostname or "")
+
+    @property
+    def folder(self) -> Path:
+        """Where relative paths begin."""
+        return self._folder
 
     @property
     def batch_limits(self) -> BatchLimits:

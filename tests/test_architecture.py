@@ -25,16 +25,17 @@ ROOT = Path(loader.errors.__file__).parent
 # "loader" is loader/__init__.py, `x.*` is the package x with all in it. A new module needs a place here.
 LAYERS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("errors", ("errors",)),
-    ("values", ("span", "record", "request", "outcome", "progress", "until", "keys", "digest", "echo")),
+    ("values", ("span", "record", "request", "outcome", "snapshot", "progress", "until", "keys", "digest", "echo")),
     ("decisions", ("batch", "ceiling", "retry", "tokens", "verdict", "target", "mapping")),
-    ("tempo", ("quota", "rate", "concurrency", "optimum", "visit")),
+    ("tempo", ("quota", "rate", "concurrency", "optimum", "visit", "traffic")),
     ("plug-ins", ("targets.*",)),
     ("edges", ("export.*", "sources", "network", "transport", "checkpoint", "spill", "state")),
-    ("shell", ("lane", "reading", "resume", "client", "settle", "dispatch", "probe", "whole")),
+    ("shell", ("lane", "meter", "reading", "resume", "client", "settle", "dispatch", "probe", "whole")),
     ("refresh", ("scan", "compare", "clearing", "refresh")),
     ("settings", ("settings",)),
     ("story", ("load", "results", "check", "corrections", "bench", "findings", "plan", "notify")),
     ("public", ("loader", "testing")),
+    ("publishing", ("metrics", "telemetry")),
     ("commands", ("screen", "cli.*", "demo", "__main__")),
 )
 

@@ -11,7 +11,7 @@ from loader.cli.arguments import ending, moment_of, overriding, quietly, setting
 from loader.cli.endings import ends
 from loader.cli.importing import QuickImports
 from loader.cli.loading import go, prepare_whole, refresh_of, summarize
-from loader.cli.messages import again, held_back, say
+from loader.cli.messages import again, held_back, log_json, say
 from loader.cli.reporting import reported
 from loader.errors import Refused
 
@@ -40,6 +40,7 @@ if TYPE_CHECKING:
 )
 @quietly
 @summarizing
+@log_json
 @ends
 def run(
     settings: Path,
