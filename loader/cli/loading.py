@@ -135,7 +135,7 @@ async def _published(settings: "Settings") -> "AsyncIterator[Callable[[Snapshot]
     from loader.metrics import publishing
     from loader.telemetry import About
 
-    about = About(settings.api.api, urlsplit(settings.base_url).netloc, settings.export.path)
+    about = About(settings.api.api, urlsplit(settings.base_url).netloc, settings.export.path or str(settings.source))
     async with publishing(settings.metrics, settings.folder, about, say) as publish:
         yield publish
 
