@@ -22,7 +22,6 @@ from loader.snapshot import BOUNDS_S, BRAKES, Snapshot
 from loader.telemetry import About, export
 
 if TYPE_CHECKING:
-    from aiohttp import web
     from prometheus_client import CollectorRegistry
     from prometheus_client.metrics_core import Metric
 
@@ -152,6 +151,8 @@ async def _served(listen: str, registry: "CollectorRegistry", say: Callable[[str
     from aiohttp import web
     from prometheus_client.exposition import choose_encoder
 
+    from loader.listening import listening
+
     asked = _Asked()
 
     async def page(request: web.Request) -> web.Response:
@@ -161,24 +162,10 @@ async def _served(listen: str, registry: "CollectorRegistry", say: Callable[[str
 
     app = web.Application()
     app.router.add_get("/metrics", page)
-    runner = web.AppRunner(app, access_log=None, shutdown_timeout=1.0)
-    await runner.setup()
     host, _, port = listen.rpartition(":")
-    try:
-        site = web.TCPSite(runner, host.strip("[]"), int(port))
-        await site.start()
-        say(f"loader: metrics are at {_address(runner)}")
+    async with listening(app, host.strip("[]"), int(port), "metrics.listen") as address:
+        say(f"loader: metrics are at {address}/metrics")
         yield asked
-    except OSError as error:
-        raise Refused(f"metrics.listen: can't listen at {listen}: {error.strerror}") from error
-    finally:
-        with anyio.CancelScope(shield=True):
-            await runner.cleanup()
-
-
-def _address(runner: "web.AppRunner") -> str:
-    host, port, *_ = runner.addresses[0]
-    return f"http://{f'[{host}]' if ':' in host else host}:{port}/metrics"
 
 
 async def _linger(asked: _Asked, seconds: float) -> None:

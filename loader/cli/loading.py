@@ -2,14 +2,14 @@
 
 import shlex
 import time
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from loader.cli.importing import QuickImports
 from loader.cli.loop import heed_signals, on_loop
-from loader.cli.messages import Warnings, is_json, log_line, say, tell
+from loader.cli.messages import Warnings, counted, is_json, log_line, say, tell
 from loader.errors import LoaderError, Refused, Stopped
 
 if TYPE_CHECKING:
@@ -55,19 +55,20 @@ def go(
     whole: "Whole | None" = None,
     *,
     quiet: bool = False,
+    dashboard: int | None = None,
 ) -> int:
     """Run the load, and tell how it ended. `again` is the command to go on with."""
     try:
-        _run(settings, checkpoint, resume, until, first, whole, quiet=quiet)
+        _run(settings, checkpoint, resume, until, first, whole, quiet=quiet, dashboard=dashboard)
     except Refused:
         raise
     except LoaderError as error:
-        ended = LoaderError(f"{error}\nGo on with: {again}")
+        ended = LoaderError(f"{error}\nGo on with: {' '.join([again, *error.flags])}")
         ended.exit_status = error.exit_status
         raise ended from error
     status = summarize(checkpoint)
     if checkpoint.get("finished_at") is None:
-        say(f"The load is not finished: this run ended after {first:,} rows. Go on with: {again}")
+        say(f"The load is not finished: this run ended after {counted(first or 0, 'row')}. Go on with: {again}")
     return status
 
 
@@ -80,6 +81,7 @@ def _run(
     whole: "Whole | None",
     *,
     quiet: bool,
+    dashboard: int | None,
 ) -> None:
     with QuickImports():
         import anyio
@@ -90,13 +92,13 @@ def _run(
         from loader.screen import progress
 
     async def run_load() -> None:
-        lane = Lane(settings.limits.give_up_s)
+        lane = Lane(settings.limits.give_up_s, time.monotonic)
         with _logged(quiet) if is_json() else progress(Console(stderr=True, quiet=quiet)) as show:
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(heed_signals, lane, _KEPT)
                 if until is not None:
                     tasks.start_soon(_heed_the_clock, lane, until)
-                async with _published(settings) as publish:
+                async with _published(settings, dashboard) as publish:
 
                     def watch(snapshot: "Snapshot") -> None:
                         show(snapshot)
@@ -127,17 +129,30 @@ def _logged(quiet: bool) -> "Iterator[Callable[[Snapshot], None]]":
 
 
 @asynccontextmanager
-async def _published(settings: "Settings") -> "AsyncIterator[Callable[[Snapshot], None]]":
-    """What publishes each snapshot, where [metrics] asks for it."""
-    if not settings.metrics:
+async def _published(settings: "Settings", port: int | None) -> "AsyncIterator[Callable[[Snapshot], None]]":
+    """What publishes each snapshot, where [metrics] asks for it, and on a dashboard at `port`, unless that is None."""
+    watchers: list[Callable[[Snapshot], None]] = []
+    if not settings.metrics and port is None:
         yield lambda _snapshot: None
         return
-    from loader.metrics import publishing
     from loader.telemetry import About
 
     about = About(settings.api.api, urlsplit(settings.base_url).netloc, settings.export.path or str(settings.source))
-    async with publishing(settings.metrics, settings.folder, about, say) as publish:
-        yield publish
+    async with AsyncExitStack() as stack:
+        if settings.metrics:
+            from loader.metrics import publishing
+
+            watchers.append(await stack.enter_async_context(publishing(settings.metrics, settings.folder, about, say)))
+        if port is not None:
+            from loader.dashboard import dashboard
+
+            watchers.append(await stack.enter_async_context(dashboard(port, about, say)))
+
+        def watch(snapshot: "Snapshot") -> None:
+            for each in watchers:
+                each(snapshot)
+
+        yield watch
 
 
 async def _heed_the_clock(lane: "Lane", until: "datetime") -> None:
@@ -174,6 +189,6 @@ def summarize(checkpoint: "Checkpoint") -> int:
         for line in outcome_lines(dict(tally.counts)):
             say(line)
     if tally.failures:
-        rows = f"{tally.failures:,} row{'s' if tally.failures > 1 else ''}"
-        say(f"{rows} failed; see them with: {shlex.join(['loader', 'results', str(checkpoint.path)])}")
+        command = shlex.join(["loader", "results", str(checkpoint.path)])
+        say(f"{counted(tally.failures, 'row')} failed; see them with: {command}")
     return tally.exit_status

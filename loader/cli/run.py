@@ -7,11 +7,20 @@ from typing import TYPE_CHECKING
 
 import click
 
-from loader.cli.arguments import ending, moment_of, overriding, quietly, settings_file, settings_of, summarizing
+from loader.cli.arguments import (
+    ending,
+    moment_of,
+    overriding,
+    quietly,
+    settings_file,
+    settings_of,
+    showing,
+    summarizing,
+)
 from loader.cli.endings import ends
 from loader.cli.importing import QuickImports
 from loader.cli.loading import go, prepare_whole, refresh_of, summarize
-from loader.cli.messages import again, held_back, log_json, say
+from loader.cli.messages import again, counted, held_back, log_json, say
 from loader.cli.reporting import reported
 from loader.errors import Refused
 
@@ -38,6 +47,7 @@ if TYPE_CHECKING:
     type=click.Path(path_type=Path, dir_okay=False),
     help="A refresh: only if it sends what loader plan -o wrote there.",
 )
+@showing
 @quietly
 @summarizing
 @log_json
@@ -52,6 +62,7 @@ def run(
     allow_shrink: bool,
     full: bool,
     planned: Path | None,
+    dashboard: int | None,
     quiet: bool,
     summary_json: Path | None,
 ) -> int:
@@ -61,7 +72,6 @@ def run(
     loader run load.toml
     loader run load.toml --first 10
     loader run load.toml --until 06:00 --set limits.concurrency=4
-    loader run load.toml --fresh
     loader run load.toml --quiet --summary-json last.json
 
     With refresh.mode = "changed" each night's export is compared with what the target acknowledged, and only what
@@ -85,7 +95,7 @@ def run(
                 return summarize(checkpoint)
             flags = ("--allow-shrink",) if allow_shrink else ()
             command = again("run", settings, overrides, flags)
-            return go(loaded, checkpoint, resume, command, moment, first, whole, quiet=quiet)
+            return go(loaded, checkpoint, resume, command, moment, first, whole, quiet=quiet, dashboard=dashboard)
 
     with held_back(quiet) as held:
         moment = moment_of(until)
@@ -119,7 +129,7 @@ def _begun(
         with Checkpoint.open(path, create=True) as checkpoint:
             resume = begin(checkpoint, settings.identity(), settings.source, settings.row_mapping())
             if not is_new and not resume.is_finished:
-                say(f"loader: going on behind {len(resume.settled):,} settled rows")
+                say(f"loader: going on behind {counted(len(resume.settled), 'settled row')}")
             yield checkpoint, resume, whole
 
 

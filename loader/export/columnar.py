@@ -63,7 +63,9 @@ class Columnar:
 
     def _broken(self, place: Place, error: BaseException) -> Stopped:
         name = self._source.name
-        return Stopped(f"{name} is damaged behind row {place.offset:,} ({_line(error)}); all before are kept")
+        return Stopped(
+            f"{name} is damaged behind row {place.offset:,} ({_line(error)}); all before are kept. Get the file again"
+        )
 
     def _open(self) -> "tuple[pa.Schema, _Parquet | _Arrow]":
         self._source.fingerprint()  # says it if the file isn't there
