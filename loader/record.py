@@ -6,7 +6,7 @@ body is known before it exists.
 """
 
 from array import array
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from functools import cached_property
@@ -176,6 +176,20 @@ class Records(Sequence[bytes]):
             begin = at + 1
         gone = set(positions)
         sizes = (b - a for at, (a, b) in enumerate(pairwise(starts[first : self._last + 1])) if at not in gone)
+        return Records(memoryview(b"".join(pieces)), array("q", accumulate(sizes, initial=0)))
+
+    def replaced(self, others: Mapping[int, bytes]) -> "Records":
+        """The same with other records at some positions."""
+        starts, first = self._starts, self._first
+        pieces: list[bytes | memoryview] = []
+        begin = 0
+        for at, record in sorted(others.items()):
+            pieces += [self._data[starts[first + begin] : starts[first + at]], record, b","]
+            begin = at + 1
+        pieces.append(self._data[starts[first + begin] : starts[self._last]])
+        sizes = [b - a for a, b in pairwise(starts[first : self._last + 1])]
+        for at, record in others.items():
+            sizes[at] = len(record) + 1
         return Records(memoryview(b"".join(pieces)), array("q", accumulate(sizes, initial=0)))
 
     def __len__(self) -> int:

@@ -26,7 +26,10 @@ ROOT = Path(loader.errors.__file__).parent
 LAYERS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("errors", ("errors",)),
     ("values", ("span", "record", "request", "outcome", "progress", "until", "keys", "digest", "echo")),
-    ("decisions", ("batch", "ceiling", "retry", "tokens", "verdict", "target", "mapping")),
+    (
+        "decisions",
+        ("batch", "ceiling", "retry", "tokens", "verdict", "target", "mapping", "columns", "structure", "jsonlines"),
+    ),
     ("tempo", ("quota", "rate", "concurrency", "optimum", "visit")),
     ("plug-ins", ("targets.*",)),
     ("edges", ("export.*", "network", "transport", "checkpoint", "spill", "state")),

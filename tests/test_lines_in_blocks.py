@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from loader.export.lines import _block
 from loader.export.split import Splitter
-from loader.mapping import MAX_DEPTH, Block, BlockMapper, LineMapper, Mapped, RowMapping
+from loader.jsonlines import Block, BlockMapper, LineMapper
+from loader.mapping import MAX_DEPTH, Mapped, RowMapping
 from loader.record import Frame, Names
 
 LIKE_SENT = Frame("users", "userName", "attributes")

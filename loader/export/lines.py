@@ -12,7 +12,8 @@ from loader.export.elements import elements
 from loader.export.rows import Place, Read, Unit, Wanted, assemble, unsettled
 from loader.export.source import Source
 from loader.export.split import Cut, Splitter
-from loader.mapping import Block, LineMapper, Problem, RowMapping
+from loader.jsonlines import Block, LineMapper
+from loader.mapping import Problem, RowMapping
 from loader.outcome import Code
 from loader.record import Rows
 from loader.span import SpanSet
@@ -78,7 +79,7 @@ def _read(cut: Cut, rows: NDArray[np.int64] | None, mapper: LineMapper) -> Read:
     """The rows of a cut, or some of them, as keys and values."""
     positions = np.arange(len(cut.starts)) if rows is None else rows
     part = cut if rows is None else cut.pick(rows.tolist())
-    return Read(np.delete(positions, sorted(part.bad)), mapper.values(_texts(part)))
+    return Read(np.delete(positions, sorted(part.bad)), mapper.values(_block(part)))
 
 
 def _block(cut: Cut) -> Block:
