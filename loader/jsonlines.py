@@ -139,7 +139,9 @@ class Read(NamedTuple):
         bounds[1:many:2] = members.ends
         bounds[many:] = np.cumsum([len(self.text.text), *map(len, more)])
         data = self.text.followed_by(b"".join(more))
-        return pa.BinaryArray.from_buffers(pa.binary(), len(bounds) - 1, [None, pa.py_buffer(bounds), pa.py_buffer(data)])
+        return pa.BinaryArray.from_buffers(
+            pa.binary(), len(bounds) - 1, [None, pa.py_buffer(bounds), pa.py_buffer(data)]
+        )
 
 
 class BlockMapper:
@@ -161,7 +163,7 @@ class BlockMapper:
         self._is_tellable = all(json_string(n.decode())[1:-1] == n for n in (self._key, *(self._wanted or ())))
         self._last: list[bytes] = []  # names that rows were found to have
         self._is_plain = not (mapping.user is not None or mapping.attributes is not None or mapping.types)
-        self._is_plain &= not mapping.names and mapping.frame.attributes is not None
+        self._is_plain &= not mapping.names
         self._is_like_sent = (mapping.frame.user, mapping.frame.attributes) == (NESTED_USER, NESTED_ATTRIBUTES)
         key = msgspec.field(name=self._key.decode())
         self._users = msgspec.json.Decoder(msgspec.defstruct("Key", [("user", str, key)], gc=False))
@@ -280,7 +282,11 @@ class BlockMapper:
         is_odd = (buf[at] != _OPEN) | (buf[np.minimum(at + 1, len(buf) - 1)] != _QUOTE)  # no object, or none with text
         odd.update(np.flatnonzero(is_odd).tolist())
         problems: dict[int, Problem] = {}
-        pieces = (self._frame.before_attributes[:-1].decode(), values)
+        before = self._frame.before_attributes.decode()
+        if self._frame.attributes is None:  # they stand beside the key, without their bracket
+            pieces = (before, pc.binary_slice(values.cast(pa.binary()), 1, _MAX_TEXT).cast(pa.string()))
+        else:
+            pieces = (before[:-1], values)
         records = self._joiner.put(pa.array(users, pa.string()), pieces, problems)
         odd.update(problems)
         return records
@@ -319,11 +325,12 @@ class BlockMapper:
 
     def _composed(self, read: Read) -> Records:
         """Records from keys and attributes, which are gathered in one go from the text and what is put between them."""
-        members, sent, rows = read.members, read.sent, len(read.users)
+        members, rows = read.members, len(read.users)
+        sent = [(json_string(name) + b":", number) for name, number in read.sent]
         if self._wanted is None:
             if members.is_tight:
                 members = members.joined({number for _, number in sent})
-                sent = [("", 0)]
+                sent = [(b"", 0)]
             column = np.full(len(members.names) + 2, -1)  # the last two: of members without a number
             column[[number for _, number in sent]] = np.arange(len(sent))
             columns = column[members.ids]
@@ -335,11 +342,11 @@ class BlockMapper:
             chosen, columns = found[found >= 0], np.nonzero(found >= 0)[1]
             firsts = np.append(0, (found >= 0).sum(axis=1).cumsum())
         frame = self._frame
-        before = [json_string(name) + b":" if name else b"" for name, _ in sent]
+        before = [head for head, _ in sent]
         more = (frame.before_user, frame.before_attributes, b"}" + frame.after_record + b",", *before)
         pieces = self._pieces(2 * len(members.begins), members.keys, chosen, columns, firsts, len(sent))
         joined = (
-            read._replace(members=members).values((*more, *(b"," + name for name in before))).take(pa.array(pieces))
+            read._replace(members=members).values((*more, *(b"," + head for head in before))).take(pa.array(pieces))
         )
         _, bounds, data = joined.buffers()
         ends = np.frombuffer(bounds, np.int32)
@@ -375,15 +382,12 @@ def _blanks(users: list[str]) -> set[int]:
 
 def _crowded(block: Block) -> list[int]:
     """Lines that may be nested too deep: they have brackets enough."""
-    text = block.text
-    if text.count(b"{") + text.count(b"[") - len(block) < MAX_DEPTH:
+    large = np.flatnonzero(block.ends - block.starts > SHALLOW)
+    if not len(large):
         return []
-    found = np.flatnonzero(block.ends - block.starts > SHALLOW)
-    if not len(found):
-        return []
-    brackets = np.flatnonzero((np.frombuffer(text, np.uint8) | 0x20) == _OPEN)
-    many = np.searchsorted(brackets, block.ends[found]) - np.searchsorted(brackets, block.starts[found])
-    return found[many > MAX_DEPTH].tolist()  # type: ignore[no-any-return]
+    brackets = np.flatnonzero((np.frombuffer(block.text, np.uint8) | 0x20) == _OPEN)  # of either kind
+    many = np.searchsorted(brackets, block.ends[large]) - np.searchsorted(brackets, block.starts[large])
+    return large[many > MAX_DEPTH].tolist()  # type: ignore[no-any-return]
 
 
 def _values(raws: list[msgspec.Raw]) -> tuple[pa.StringArray, NDArray[np.int32]]:

@@ -33,15 +33,17 @@ _MASKS = np.array([(1 << (8 * count)) - 1 for count in range(8)], np.uint64)
 
 
 class Structure(NamedTuple):
-    """Brackets, colons and commas outside of strings: where each stands, which it is, and how deep it is behind it.
+    """Quotes, brackets, colons and commas: where each stands, and which it is.
 
-    `quotes`: those that begin or end a string.
+    `own`: those outside of strings, but for the quotes, by their numbers; `kinds` which each of them is, and `depths` how
+    deep it is behind it.
     """
 
-    places: Places
+    all_places: Places
+    all_kinds: NDArray[np.uint8]
+    own: Places
     kinds: NDArray[np.uint8]
     depths: NDArray[np.int32]
-    quotes: Places
 
     @classmethod
     def of(cls, text: bytes) -> "Structure":
@@ -49,27 +51,41 @@ class Structure(NamedTuple):
         if b"\\" in text:
             text = _without_escapes(text)
         places = np.flatnonzero(np.frombuffer(text.translate(_TOLD), np.bool_))
-        kinds = np.frombuffer(text, np.uint8)[places]
-        is_quote = kinds == _QUOTE
-        is_outside = ~(np.bitwise_xor.accumulate(is_quote) | is_quote)
-        quotes, places, kinds = places[is_quote], places[is_outside], kinds[is_outside]
-        return cls(places, kinds, np.cumsum(_STEPS[kinds], dtype=np.int32), quotes)
+        every = np.frombuffer(text, np.uint8)[places]
+        is_quote = every == _QUOTE
+        own = np.flatnonzero(~(np.bitwise_xor.accumulate(is_quote) | is_quote))
+        kinds = every[own]
+        return cls(places, every, own, kinds, np.cumsum(_STEPS[kinds], dtype=np.int32))
 
-    def members(self, begins: Places, ends: Places, level: int) -> tuple[Places, Places, Places, Places]:
-        """The members of objects that are `level` deep, from bracket to bracket.
+    @property
+    def places(self) -> Places:
+        """Where those outside of strings stand."""
+        return self.all_places[self.own]
+
+    def members(self, level: int, within: tuple[Places, Places] | None = None) -> tuple[Places, Places, Places, Places]:
+        """The members of all objects that are `level` deep; `within`: only of those between these brackets.
 
         Of all of them: where their names' opening and closing quotes stand, and their values begin and end, white space
         included.
         """
-        inside = np.zeros(len(self.places) + 1, np.int8)
-        inside[np.searchsorted(self.places, begins, "right")] += 1
-        inside[np.searchsorted(self.places, ends, "right")] -= 1
-        is_own = (self.depths == level) & ((self.kinds == _COLON) | (self.kinds == COMMA)) | (self.depths == level - 1)
-        own = np.flatnonzero(is_own & (np.cumsum(inside[:-1], dtype=np.int8) > 0))
-        at = np.flatnonzero(self.kinds[own] == _COLON)  # behind each comes a comma, or the bracket that closes
-        colons, stops = self.places[own[at]], self.places[own[at + 1]]
-        names = np.searchsorted(self.quotes, colons)
-        return self.quotes[names - 2], self.quotes[names - 1], colons + 1, stops
+        marks = np.flatnonzero(
+            (self.depths == level) & ((self.kinds == _COLON) | (self.kinds == COMMA)) | (self.depths == level - 1)
+        )
+        places = self.all_places[self.own[marks]]
+        if within is not None:
+            inside = np.zeros(len(marks) + 1, np.int8)
+            inside[np.searchsorted(places, within[0], "right")] += 1
+            inside[np.searchsorted(places, within[1], "right")] -= 1
+            is_inside = np.cumsum(inside[:-1], dtype=np.int8) > 0
+            marks, places = marks[is_inside], places[is_inside]
+        at = np.flatnonzero(self.kinds[marks] == _COLON)  # behind each comes a comma, or the bracket that closes
+        closing = self.own[marks[at]] - 1  # between the quote and the colon there is white space alone
+        opening = closing - 1
+        left = np.flatnonzero(self.all_kinds[opening] != _QUOTE)
+        while len(left):  # in a name
+            opening[left] -= 1
+            left = left[self.all_kinds[opening[left]] != _QUOTE]
+        return self.all_places[opening], self.all_places[closing], places[at] + 1, places[at + 1]
 
 
 def _without_escapes(text: bytes) -> bytes:
@@ -166,6 +182,10 @@ class Members:
         found[self.rows(has_it)] = has_it
         return found
 
+    def named(self, name: bytes) -> Places:
+        """The same by the name."""
+        return self.of(self.names.index(name)) if name in self.names else np.full(len(self.firsts) - 1, -1)
+
     def rows(self, members: Places) -> Places:
         """Whose they are; they ascend."""
         return np.searchsorted(self.firsts, members, "right") - 1
@@ -218,12 +238,13 @@ def alike(
 ) -> Members | None:
     """The members of rows that all have these names in this order; None if they don't, or it can't be told this way.
 
-    With `inside` the first name is that of the key, and the second this one, of an object that holds the others.
-    No row holds a backslash. Each `":` outside of strings ends a name: there must be one for each name and row, with
-    the name before it, and a comma before that. So no other object has a member, whose first has a bracket before it.
+    With `inside` the first name is that of the key, and the second this one, of an object that holds the others. No row
+    holds a backslash. All have white space where the first row has it: behind commas or colons, one blank or none.
+
+    Each `":` outside of strings ends a name: there must be one for each name and row, with the name before it, and a
+    comma before that. So no other object has a member, whose first has a bracket before it.
     """
-    rows, many = len(starts), len(names)
-    buf = text.bytes
+    rows, many, buf = len(starts), len(names), text.bytes
     is_wrong = key not in names if inside is None else many < 3 or tuple(names[:2]) != (key, inside)
     if is_wrong or any(not name or name[0] in _BEHIND for name in names):
         return None
@@ -234,58 +255,47 @@ def alike(
     colons = colons[before == _QUOTE]
     if len(colons) != rows * many:
         return None
-    colons = colons.reshape(rows, many)
-    opens = colons - np.array([len(name) + 2 for name in names])
-    if not (
-        (opens[:, 0] == starts + 1).all() and (opens[:, 1:] > colons[:, :-1]).all() and (colons[:, -1] < stops).all()
-    ):
+    columns = np.ascontiguousarray(colons.reshape(rows, many).T)
+    blank = int(buf[columns[0, 0] + 1] == SPACE)
+    comma = b", " if many > 1 and buf[columns[-1, 0] - len(names[-1]) - 3] == SPACE else b","
+    marks = [b"{", *[comma] * (many - 1)]
+    if inside is not None:
+        marks[2] = b"{"
+    heads = [mark + b'"' + name for mark, name in zip(marks, names, strict=True)]
+    begins = columns + (1 + blank)
+    heads_at = columns - np.array([[len(head) + 1] for head in heads])
+    if (heads_at[0] != starts).any() or heads_at.min() < 0:
         return None
-    for at, name in enumerate(names):
-        if not text.holds(b'"' + name + b'"', opens[:, at]).all():
+    if not all(text.holds(head, at).all() for head, at in zip(heads, heads_at, strict=True)):
+        return None
+    ends = np.concatenate([heads_at[1:], [stops - (1 if inside is None else 2)]])
+    opens = heads_at + np.array([[len(mark)] for mark in marks])
+    if inside is not None:
+        if (ends[1] != begins[1]).any() or (buf[ends[-1]] != _CLOSE).any():
             return None
-    begins, ends = colons + 1, np.empty_like(colons)
-    has_space = buf[begins] == SPACE
-    ends[:, :-1] = opens[:, 1:] - 1
-    comma_space = buf[ends[:, :-1]] == SPACE
-    is_tight = not (has_space.any() or comma_space.any())
-    if not is_tight:
-        begins += has_space
-        ends[:, :-1] -= comma_space
-    if inside is not None and not (ends[:, 1] == begins[:, 1]).all():
+        names, names_inside = [names[0]], names[2:]
+        opens, begins, ends = (np.delete(places, 1, axis=0) for places in (opens, begins, ends))
+    if (buf[begins] <= SPACE).any() or (buf[ends - 1] <= SPACE).any() or (blank and (buf[columns + 1] != SPACE).any()):
         return None
-    ends[:, -1] = stops - (1 if inside is None else 2)
-    marks = buf[ends]
-    is_right = marks == COMMA
-    is_right[:, -1] = marks[:, -1] == _CLOSE
     if inside is not None:
-        is_right[:, 1] = marks[:, 1] == _OPEN
-    if not is_right.all():
-        return None
-    first, last = buf[begins], buf[ends - 1]
-    is_empty = (first == _OPEN) & (ends - begins == len(b"{}"))
-    if inside is not None:
-        first[:, 1] = last[:, 1] = _OPEN
-    # A value that ends in a bracket it doesn't open: the object that holds the others ends there.
-    if (first <= SPACE).any() or (last <= SPACE).any() or ((last == _CLOSE) & ~is_empty).any():
-        return None
-    if inside is None:
-        column, ids, first_named = list(names).index(key), list(range(many)), 0
-    else:  # the key, and what is inside
-        keep = [0, *range(2, many)]
-        opens, begins, ends = opens[:, keep], begins[:, keep], ends[:, keep]
-        names, many = names[2:], many - 1
-        column, ids, first_named = 0, [-2, *range(many - 1)], 1
-    firsts = np.arange(rows + 1) * many
+        last = buf[ends - 1] == _CLOSE
+        # A value that ends in a bracket it doesn't open: the object that holds the others ends there.
+        if last.any() and (last & ((buf[begins] != _OPEN) | (ends - begins != len(b"{}")))).any():
+            return None
+        column, ids, names = 0, [-2, *range(many - 2)], names_inside
+    else:
+        column, ids = list(names).index(key), list(range(many))
+    firsts = np.arange(rows + 1) * len(ids)
     return Members(
         firsts,
         firsts[:-1] + column,
-        *(opens.ravel(), begins.ravel(), ends.ravel()),
+        *(opens.T.ravel(), begins.T.ravel(), ends.T.ravel()),
         np.tile(ids, rows),
         list(names),
         np.empty(0, np.int64),
         is_alike=True,
-        is_tight=is_tight,
-        first=first_named,
+        is_tight=not blank and comma == b",",
+        first=column + 1 if inside is not None else 0,
     )
 
 
@@ -297,21 +307,21 @@ def members(
     `wanted`: only these names get a number. None: no row has a member.
     """
     found = Structure.of(text.text)
-    outer = _listed(text, found, starts, (starts, stops - 1), 1, wanted if inside is None else [key, inside])
+    outer = _listed(text, starts, found.members(1), wanted if inside is None else [key, inside])
     if not len(outer.opens):
         return None
-    keys = outer.of(outer.names.index(key)) if key in outer.names else np.full(len(starts), -1)
+    keys = outer.named(key)
     has_key = keys >= 0
     begins, ends = (np.where(has_key, places[keys], starts) for places in (outer.begins, outer.ends))
     has_key &= ~text.is_escaped(begins, ends)
     if inside is None:
         outer.keys = np.where(keys < 0, np.minimum(outer.firsts[:-1], len(outer.opens) - 1), keys)
         return outer.without(~has_key)
-    objects = outer.of(1)
+    objects = outer.named(inside)
     has_both = has_key & (objects >= 0)
     has_both[has_both] = text.bytes[outer.begins[objects[has_both]]] == _OPEN
     whole = objects[has_both]
-    inner = _listed(text, found, starts, (outer.begins[whole], outer.ends[whole] - 1), 2, wanted)
+    inner = _listed(text, starts, found.members(2, (outer.begins[whole], outer.ends[whole] - 1)), wanted)
     is_first = begins < outer.begins[objects]
     at = np.where(is_first, inner.firsts[:-1], inner.firsts[1:])
     rows = np.arange(len(starts))
@@ -330,20 +340,34 @@ def members(
 
 
 def _listed(
-    text: Text,
-    found: Structure,
-    starts: Places,
-    objects: tuple[Places, Places],
-    level: int,
-    wanted: Sequence[bytes] | None,
+    text: Text, starts: Places, found: tuple[Places, Places, Places, Places], wanted: Sequence[bytes] | None
 ) -> Members:
-    """The members of `objects`, of which each row has at most one; which is the key is not told."""
-    opens, closes, begins, ends = found.members(*objects, level)
+    """Members of objects, of which each row has at most one; which is the key is not told."""
+    opens, closes, begins, ends = found
     firsts = np.append(np.searchsorted(opens, starts), len(opens))
-    ids, names = _numbered(text, opens, closes, wanted)
-    result = Members(firsts, firsts[:-1], opens, text.begin(begins), text.stop(ends), ids, names, np.empty(0, np.int64))
+    names = _same_names(text, opens, closes, firsts)
+    ids = np.tile(np.arange(len(names)), len(starts)) if names else np.empty(0, np.int64)
+    is_alike = bool(names)
+    if not is_alike:
+        ids, names = _numbered(text, opens, closes, wanted)
+    begins, ends = text.begin(begins), text.stop(ends)
+    result = Members(firsts, firsts[:-1], opens, begins, ends, ids, names, np.empty(0, np.int64), is_alike)
     result.odd = result.rows(np.flatnonzero(text.is_escaped(opens, closes)))
     return result
+
+
+def _same_names(text: Text, opens: Places, closes: Places, firsts: Places) -> list[bytes]:
+    """The names of every row, if all have the same, in the same order, and none twice."""
+    rows, many = len(firsts) - 1, int(firsts[1])
+    if not many or (np.diff(firsts) != many).any():
+        return []
+    names = [text.text[opens[at] + 1 : closes[at]] for at in range(many)]
+    columns, ends = (np.ascontiguousarray(places.reshape(rows, many).T) for places in (opens, closes))
+    is_same = len(set(names)) == many and all(
+        (end - column == len(name) + 1).all() and text.holds(name, column + 1).all()
+        for name, column, end in zip(names, columns, ends, strict=True)
+    )
+    return names if is_same else []
 
 
 def _numbered(
@@ -352,21 +376,13 @@ def _numbered(
     """The names that stand between quotes, and for each the number of its own, -1 for one that has none."""
     ids = np.full(len(opens), -1, np.int64)
     sizes = closes - opens - 1
-    if wanted is not None:
-        for number, name in enumerate(wanted):
-            ids[_these(text, name, opens, np.flatnonzero(sizes == len(name)))] = number
-        return ids, list(wanted)
-    names: list[bytes] = []
-    left = np.arange(len(opens))
-    while len(left) and len(names) < _MOST_NAMES:
-        first = left[0]
-        name = text.text[opens[first] + 1 : closes[first]]
-        ids[_these(text, name, opens, left[sizes[left] == len(name)])] = len(names)
-        names.append(name)
-        left = left[ids[left] < 0]
+    names = [] if wanted is None else list(wanted)
+    for number in range(_MOST_NAMES if wanted is None else len(names)):
+        if wanted is None:
+            first = int(np.argmin(ids)) if len(ids) else 0  # of those that have none yet
+            if not len(ids) or ids[first] >= 0:
+                break
+            names.append(text.text[opens[first] + 1 : closes[first]])
+        may_be = np.flatnonzero(sizes == len(names[number]))
+        ids[may_be[text.holds(names[number], opens[may_be] + 1)]] = number
     return ids, names
-
-
-def _these(text: Text, name: bytes, opens: Places, members: Places) -> Places:
-    """Those of `members`, whose names are as long, that have this name."""
-    return members[text.holds(name, opens[members] + 1)] if name else members
