@@ -39,7 +39,7 @@ from loader.outcome import Code
 from loader.record import Records, json_string
 from loader.structure import Members, Places, Text, alike, members
 
-_LF, _CR, _OPEN, _CLOSE, _QUOTE, _SPACE = b'\n\r{}" '
+_LF, _OPEN, _CLOSE, _QUOTE, _SPACE = b'\n{}" '
 
 
 class Block(Sequence[bytes]):
@@ -61,11 +61,13 @@ class Block(Sequence[bytes]):
 
     @property
     def stops(self) -> NDArray[np.int64]:
-        """Where each line's content ends; no line is empty."""
+        """Where each line's content ends, before white space; no line is empty."""
         buf = np.frombuffer(self.text, np.uint8)
         stops: NDArray[np.int64] = self.ends - (buf[self.ends - 1] == _LF)
-        if b"\r" in self.text:
-            stops -= buf[stops - 1] == _CR
+        left = np.flatnonzero((buf[stops - 1] <= _SPACE) & (stops > self.starts))
+        while len(left):
+            stops[left] -= 1
+            left = left[(buf[stops[left] - 1] <= _SPACE) & (stops[left] > self.starts[left])]
         return stops
 
     def __len__(self) -> int:
@@ -242,7 +244,7 @@ class BlockMapper:
     def _row(self, line: bytes, decoder: "msgspec.json.Decoder[Any]") -> tuple[Any, bytes]:
         try:
             _check_line(line)
-            return decoder.decode(line), line
+            return decoder.decode(line), line.strip()
         except _NOT_A_ROW:
             return decoder.decode(self._blank), self._blank
 

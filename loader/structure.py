@@ -35,7 +35,7 @@ _MASKS = np.array([(1 << (8 * count)) - 1 for count in range(8)], np.uint64)
 class Structure(NamedTuple):
     """Quotes, brackets, colons and commas: where each stands, and which it is.
 
-    `own`: those outside of strings, but for the quotes, by their numbers; `kinds` which each of them is, and `depths` how
+    `own`: those outside of strings, but for the quotes, by their numbers; `kinds`: which each of them is; `depths`: how
     deep it is behind it.
     """
 
@@ -269,9 +269,11 @@ def alike(
     if not all(text.holds(head, at).all() for head, at in zip(heads, heads_at, strict=True)):
         return None
     ends = np.concatenate([heads_at[1:], [stops - (1 if inside is None else 2)]])
+    if (buf[ends[-1]] != _CLOSE).any():
+        return None
     opens = heads_at + np.array([[len(mark)] for mark in marks])
     if inside is not None:
-        if (ends[1] != begins[1]).any() or (buf[ends[-1]] != _CLOSE).any():
+        if (ends[1] != begins[1]).any():
             return None
         names, names_inside = [names[0]], names[2:]
         opens, begins, ends = (np.delete(places, 1, axis=0) for places in (opens, begins, ends))

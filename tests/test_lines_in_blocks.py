@@ -102,7 +102,10 @@ def split(draw: st.DrawFn) -> bytes:
     return line[:at] + draw(st.sampled_from([b"\n", b"\r\n", b"}\n{", b"", b"}{"])) + line[at:]
 
 
-lines = st.lists(valid | broken() | split() | st.lists(st.sampled_from(PIECES), max_size=6).map(b"".join), max_size=6)
+spaced = st.tuples(st.sampled_from([b"", b" ", b" \t"]), valid, st.sampled_from([b"", b" ", b"  \r"])).map(b"".join)
+lines = st.lists(
+    valid | spaced | broken() | split() | st.lists(st.sampled_from(PIECES), max_size=6).map(b"".join), max_size=6
+)
 few = st.lists(st.sampled_from(GOOD), min_size=1, max_size=4)
 
 
@@ -147,7 +150,7 @@ def test_a_block_is_mapped_as_its_lines_are(
     mapper = LineMapper(mapping)
     text = line_end.join(lines) + line_end * is_ended
     for cut in Splitter(quoted=False).cuts([text] if text else []):
-        block = _block(cut)
+        block = _block(cut, is_whole=True)
         same(mapper.map(block), mapper.map_each(list(block)))
         same_values(mapper.values(block), mapper.values_each(enumerate(block), len(block)))
     whole = [line for line in lines if line]
