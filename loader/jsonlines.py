@@ -341,8 +341,10 @@ class BlockMapper:
             firsts = np.searchsorted(chosen, members.firsts)
         else:
             found = np.stack([members.of(number) for _, number in sent], axis=1) if sent else np.empty((rows, 0), int)
-            chosen, columns = found[found >= 0], np.nonzero(found >= 0)[1]
-            firsts = np.append(0, (found >= 0).sum(axis=1).cumsum())
+            has_one = found >= 0
+            chosen = found[has_one]
+            columns = np.tile(np.arange(len(sent)), rows)[has_one.ravel()]
+            firsts = np.append(0, np.count_nonzero(has_one, axis=1).cumsum())
         frame = self._frame
         before = [head for head, _ in sent]
         more = (frame.before_user, frame.before_attributes, b"}" + frame.after_record + b",", *before)

@@ -6,6 +6,7 @@ somebody will find not to be.
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
@@ -108,6 +109,11 @@ class Text:
         self.bytes = np.frombuffer(self._data, np.uint8)
         self._words: NDArray[np.uint64] = np.ndarray((len(self._data) - 7,), "<u8", self._data, strides=(1,))
 
+    @cached_property
+    def _slashes(self) -> Places:
+        is_there = b"\\" in self.text
+        return np.flatnonzero(self.bytes[: len(self.text)] == _BACKSLASH) if is_there else np.empty(0, np.int64)
+
     def followed_by(self, more: bytes) -> bytes | bytearray:
         """The text with `more` behind it, and anything behind that. The next call takes it back."""
         if len(more) > _ROOM:
@@ -128,10 +134,9 @@ class Text:
 
     def is_escaped(self, begins: Places, ends: Places) -> NDArray[np.bool_]:
         """Is there a backslash between these places?"""
-        if b"\\" not in self.text:
+        if not len(self._slashes):
             return np.zeros(len(begins), np.bool_)
-        slashes = np.flatnonzero(self.bytes[: len(self.text)] == _BACKSLASH)
-        found: NDArray[np.bool_] = np.searchsorted(slashes, begins) < np.searchsorted(slashes, ends)
+        found: NDArray[np.bool_] = np.searchsorted(self._slashes, begins) < np.searchsorted(self._slashes, ends)
         return found
 
     def begin(self, places: Places) -> Places:
