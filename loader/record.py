@@ -157,6 +157,16 @@ class Records(Sequence[bytes]):
         starts = array("q", accumulate((len(record) + 1 for record in records), initial=0))
         return cls(memoryview(b",".join(records) + b","), starts)
 
+    @classmethod
+    def chained(cls, parts: Sequence["Records"]) -> "Records":
+        """Those of all parts, in one piece."""
+        starts = array("q", [0])
+        for part in parts:
+            shift = starts[-1] - part._starts[part._first]
+            starts.extend([start + shift for start in part._starts[part._first + 1 : part._last + 1]])
+        pieces = [part._data[part._starts[part._first] : part._starts[part._last]] for part in parts]
+        return cls(memoryview(b"".join(pieces)), starts)
+
     @property
     def inside(self) -> memoryview:
         """All of them, with commas between."""

@@ -86,7 +86,7 @@ class Lines:
 def _block(cut: Cut, *, is_whole: bool, is_array: bool = False) -> Block:
     """The rows of a cut, as they lie there if it `is_whole`: then white space stands between them, and commas."""
     if not is_whole or cut.bad or not len(cut.starts):
-        return Block.of(_texts(cut))
+        return Block.of(list(_texts(cut)))
     if not is_array:
         return Block(cut.data, cut.starts, cut.ends)
     buf = np.frombuffer(cut.data, np.uint8).copy()
@@ -94,6 +94,6 @@ def _block(cut: Cut, *, is_whole: bool, is_array: bool = False) -> Block:
     return Block(buf.tobytes(), cut.starts, cut.ends)
 
 
-def _texts(cut: Cut) -> list[bytes]:
+def _texts(cut: Cut) -> Iterator[bytes]:
     spans = zip(cut.starts.tolist(), cut.ends.tolist(), strict=True)
-    return [cut.data[start:end] for at, (start, end) in enumerate(spans) if at not in cut.bad]
+    return (cut.data[start:end] for at, (start, end) in enumerate(spans) if at not in cut.bad)
