@@ -37,7 +37,7 @@ from loader.mapping import (
 )
 from loader.outcome import Code
 from loader.record import Records, json_string
-from loader.structure import Members, Places, Text, alike, members
+from loader.structure import NONE, Members, Places, Text, alike, members
 
 _LF, _OPEN, _CLOSE, _QUOTE, _SPACE = b'\n{}" '
 
@@ -112,7 +112,7 @@ _BEGINS: Mapping[Type, tuple[bytes, ...]] = {
 }
 
 #: By type, its first bytes and that of null: of a value that is JSON, they tell it.
-_FIRST = {
+_FIRST: Mapping[Type, NDArray[np.bool_]] = {
     kind: np.isin(np.arange(256), list(b"n" + b"".join(begin[:1] for begin in begins)))
     for kind, begins in _BEGINS.items()
     if kind != "json"
@@ -203,7 +203,7 @@ class BlockMapper:
         users = [row.user for row in rows]
         read = Read(text, users, members, self._sent(members), _blanks(users) | set(members.odd.tolist()))
         if self._wanted is None:
-            unknown = np.flatnonzero(members.ids == -1)
+            unknown = np.flatnonzero(members.ids == NONE)
             read.odd.update(members.again().tolist(), members.rows(unknown).tolist())
         for name, number in read.sent:
             kind = self._mapping.types.get(name, "json")
@@ -333,7 +333,7 @@ class BlockMapper:
             if members.is_tight:
                 members = members.joined({number for _, number in sent})
                 sent = [(b"", 0)]
-            column = np.full(len(members.names) + 2, -1)  # the last two: of members without a number
+            column = np.full(len(members.names) + 2, NONE)  # the last two are those of NONE and KEY
             column[[number for _, number in sent]] = np.arange(len(sent))
             columns = column[members.ids]
             chosen = np.flatnonzero(columns >= 0)

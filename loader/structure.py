@@ -5,7 +5,7 @@ somebody will find not to be.
 """
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import NamedTuple
 
@@ -28,6 +28,9 @@ _ROOM = 4096
 
 #: Different names in a block; those behind have no number.
 _MOST_NAMES = 250
+
+#: In place of a name's number: it has none; it is that of a nested row's key.
+NONE, KEY = -1, -2
 
 #: Of a text's last word of eight bytes, so many are its own.
 _MASKS = np.array([(1 << (8 * count)) - 1 for count in range(8)], np.uint64)
@@ -161,7 +164,7 @@ class Members:
     """The members of each row's object in their order; a nested row's are its attributes, and its key.
 
     `firsts`: where each row's begin among them, and one place more. `keys`: which of them is each row's key. `opens`:
-    the opening quote of a name; `begins` and `ends`: the value. `ids`: the name's number in `names`, -1 for none.
+    the opening quote of a name; `begins` and `ends`: the value. `ids`: the name's number in `names`, else NONE or KEY.
     `odd`: rows that are not what was looked for. `is_alike`: the rows have the same names, in the same order, and
     `is_tight`: without white space, too.
     """
@@ -173,7 +176,7 @@ class Members:
     ends: Places
     ids: NDArray[np.int64]
     names: list[bytes]
-    odd: Places
+    odd: Places = field(default_factory=lambda: np.empty(0, np.int64))
     is_alike: bool = False
     is_tight: bool = False
     first: int = 0  # the place of the first name in rows that are alike
@@ -202,23 +205,24 @@ class Members:
         runs: list[tuple[int, int, int]] = []  # first, last, number
         for at, number in enumerate(self.ids[:many].tolist()):
             if at == key:
-                runs.append((at, at, -2))
+                runs.append((at, at, KEY))
             elif number in sent and runs and runs[-1][1:] == (at - 1, 0):
                 runs[-1] = (runs[-1][0], at, 0)
             elif number in sent:
                 runs.append((at, at, 0))
         opens, begins, ends = (places.reshape(rows, many) for places in (self.opens, self.begins, self.ends))
-        begins = np.stack([(begins if number < 0 else opens)[:, at] for at, _, number in runs], axis=1)
+        heads = np.stack([(begins if number == KEY else opens)[:, at] for at, _, number in runs], axis=1).ravel()
+        numbers = [number for _, _, number in runs]
         firsts = np.arange(rows + 1) * len(runs)
         return Members(
-            firsts,
-            firsts[:-1] + [number for _, _, number in runs].index(-2),
-            begins.ravel(),
-            begins.ravel(),
-            ends[:, [at for _, at, _ in runs]].ravel(),
-            np.tile([number for _, _, number in runs], rows),
-            [b""],
-            self.odd,
+            firsts=firsts,
+            keys=firsts[:-1] + numbers.index(KEY),
+            opens=heads,
+            begins=heads,
+            ends=ends[:, [at for _, at, _ in runs]].ravel(),
+            ids=np.tile(numbers, rows),
+            names=[b""],
+            odd=self.odd,
         )
 
     def without(self, rows: NDArray[np.bool_]) -> "Members":
@@ -262,7 +266,8 @@ def alike(
         return None
     columns = np.ascontiguousarray(colons.reshape(rows, many).T)
     blank = int(buf[columns[0, 0] + 1] == SPACE)
-    comma = b", " if many > 1 and buf[columns[-1, 0] - len(names[-1]) - 3] == SPACE else b","
+    before_last = int(columns[-1, 0]) - len(names[-1]) - len(b' ""')
+    comma = b", " if many > 1 and before_last > 0 and buf[before_last] == SPACE else b","
     marks = [b"{", *[comma] * (many - 1)]
     if inside is not None:
         marks[2] = b"{"
@@ -277,32 +282,32 @@ def alike(
     if (buf[ends[-1]] != _CLOSE).any():
         return None
     opens = heads_at + np.array([[len(mark)] for mark in marks])
-    if inside is not None:
-        if (ends[1] != begins[1]).any():
-            return None
-        names, names_inside = [names[0]], names[2:]
-        opens, begins, ends = (np.delete(places, 1, axis=0) for places in (opens, begins, ends))
-    if (buf[begins] <= SPACE).any() or (buf[ends - 1] <= SPACE).any() or (blank and (buf[columns + 1] != SPACE).any()):
+    if inside is not None and (ends[1] != begins[1]).any():
         return None
-    if inside is not None:
-        last = buf[ends - 1] == _CLOSE
+    own = slice(None) if inside is None else [0, *range(2, many)]  # those of the row, or the key and what is inside
+    opens, begins, ends = opens[own], begins[own], ends[own]
+    last = buf[ends - 1]
+    if (buf[begins] <= SPACE).any() or (last <= SPACE).any() or (blank and (buf[columns + 1] != SPACE).any()):
+        return None
+    if inside is not None and (last == _CLOSE).any():
         # A value that ends in a bracket it doesn't open: the object that holds the others ends there.
-        if last.any() and (last & ((buf[begins] != _OPEN) | (ends - begins != len(b"{}")))).any():
+        is_empty = (buf[begins] == _OPEN) & (ends - begins == len(b"{}"))
+        if ((last == _CLOSE) & ~is_empty).any():
             return None
-        column, ids, names = 0, [-2, *range(many - 2)], names_inside
-    else:
-        column, ids = list(names).index(key), list(range(many))
+    column = list(names).index(key)
+    ids = list(range(many)) if inside is None else [KEY, *range(many - 2)]
     firsts = np.arange(rows + 1) * len(ids)
     return Members(
-        firsts,
-        firsts[:-1] + column,
-        *(opens.T.ravel(), begins.T.ravel(), ends.T.ravel()),
-        np.tile(ids, rows),
-        list(names),
-        np.empty(0, np.int64),
+        firsts=firsts,
+        keys=firsts[:-1] + column,
+        opens=opens.T.ravel(),
+        begins=begins.T.ravel(),
+        ends=ends.T.ravel(),
+        ids=np.tile(ids, rows),
+        names=list(names if inside is None else names[2:]),
         is_alike=True,
         is_tight=not blank and comma == b",",
-        first=column + 1 if inside is not None else 0,
+        first=0 if inside is None else 1,
     )
 
 
@@ -333,15 +338,14 @@ def members(
     at = np.where(is_first, inner.firsts[:-1], inner.firsts[1:])
     rows = np.arange(len(starts))
     result = Members(
-        np.append(inner.firsts[:-1] + rows, len(inner.opens) + len(rows)),
-        at + rows,
-        *(
-            np.insert(places, at, keys)
-            for places, keys in ((inner.opens, begins), (inner.begins, begins), (inner.ends, ends))
-        ),
-        np.insert(inner.ids, at, -2),
-        inner.names,
-        np.union1d(outer.odd, inner.odd),
+        firsts=np.append(inner.firsts[:-1] + rows, len(inner.opens) + len(rows)),
+        keys=at + rows,
+        opens=np.insert(inner.opens, at, begins),
+        begins=np.insert(inner.begins, at, begins),
+        ends=np.insert(inner.ends, at, ends),
+        ids=np.insert(inner.ids, at, KEY),
+        names=inner.names,
+        odd=np.union1d(outer.odd, inner.odd),
     )
     return result.without(~has_both)
 
@@ -353,12 +357,11 @@ def _listed(
     opens, closes, begins, ends = found
     firsts = np.append(np.searchsorted(opens, starts), len(opens))
     names = _same_names(text, opens, closes, firsts)
-    ids = np.tile(np.arange(len(names)), len(starts)) if names else np.empty(0, np.int64)
-    is_alike = bool(names)
+    ids, is_alike = np.tile(np.arange(len(names)), len(starts)), bool(names)
     if not is_alike:
         ids, names = _numbered(text, opens, closes, wanted)
     begins, ends = text.begin(begins), text.stop(ends)
-    result = Members(firsts, firsts[:-1], opens, begins, ends, ids, names, np.empty(0, np.int64), is_alike)
+    result = Members(firsts, firsts[:-1], opens, begins, ends, ids, names, is_alike=is_alike)
     result.odd = result.rows(np.flatnonzero(text.is_escaped(opens, closes)))
     return result
 
@@ -381,7 +384,7 @@ def _numbered(
     text: Text, opens: Places, closes: Places, wanted: Sequence[bytes] | None
 ) -> tuple[NDArray[np.int64], list[bytes]]:
     """The names that stand between quotes, and for each the number of its own, -1 for one that has none."""
-    ids = np.full(len(opens), -1, np.int64)
+    ids = np.full(len(opens), NONE, np.int64)
     sizes = closes - opens - 1
     names = [] if wanted is None else list(wanted)
     for number in range(_MOST_NAMES if wanted is None else len(names)):

@@ -81,10 +81,9 @@ class Work:
     by_function: Counter[str] = field(default_factory=Counter)  # the steps
 
     def __sub__(self, other: "Work") -> "Work":
-        return Work(
-            *(getattr(self, name) - getattr(other, name) for name in ("steps", "requests", "commits", "hops", "turns")),
-            by_function=self.by_function - other.by_function,
-        )
+        names = ("steps", "requests", "commits", "hops", "turns")
+        counts = {name: getattr(self, name) - getattr(other, name) for name in names}
+        return Work(**counts, by_function=self.by_function - other.by_function)
 
     @property
     def most(self) -> str:
@@ -189,7 +188,7 @@ def _traced(work: Work) -> Iterator[None]:
         yield
     finally:
         sys.settrace(before)
-        threading.settrace(before)  # type: ignore[arg-type]
+        threading.settrace(before)
 
 
 @contextmanager
