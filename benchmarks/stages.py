@@ -31,13 +31,15 @@ from loader.ceiling import RequestSize
 from loader.checkpoint import Checkpoint, Entry
 from loader.client import Credentials, Tempo, layers, pace
 from loader.lane import Lane
+from loader.meter import Meter
 from loader.outcome import Outcome
-from loader.progress import Meter, Tally
+from loader.progress import Tally
 from loader.quota import Quota, pace_of
 from loader.record import Rows
 from loader.request import Request, Response
 from loader.settings import Settings, load_settings
 from loader.settle import Settler
+from loader.snapshot import Note
 from loader.transport import Transport
 
 _AT_ONCE = 16
@@ -177,20 +179,20 @@ def _paced(_settings: Settings, wire: Any) -> Any:
 def _commit(checkpoint: Checkpoint, entries: Sequence[Entry]) -> None:
     """All of them, in groups."""
     for at in range(0, len(entries), _GROUP):
-        checkpoint.commit(entries[at : at + _GROUP], Tempo().found())
+        checkpoint.commit(entries[at : at + _GROUP], Note(Tempo().found()))
 
 
 def _count(entries: Sequence[Entry]) -> None:
     """What a load does at each commit, and four times a second: here with each group."""
     tally, tempo = Tally(), Tempo()
-    meter = Meter(tally, 1, lambda: 0, time.monotonic, tempo.found)
+    meter = Meter(tally, 1, lambda: 0, Lane(600.0, time.monotonic), tempo.traffic, tempo.found)
     for number, entry in enumerate(entries):
-        tally.add([item.outcome for item in entry.settled])
-        tally.add(entry.outcomes)
+        if entry.batch is not None:
+            tally.add(entry.outcomes, entry.batch.numbers, entry.batch.users)
         tally.reason_to_stop("5%")
         if number % _GROUP == 0:
             meter.sample()
-            meter.found()
+            meter.note()
 
 
 def whole(folder: Path, server: Server, core: int | None, users: int, size: int) -> float:

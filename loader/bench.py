@@ -352,7 +352,7 @@ class Sweep:
                 batch, began, before = pieces.popleft(), lane.now(), len(watched.sent)
                 outcomes = await self._settler.settle(batch)
                 pieces.append(batch)
-                self.tally.add(outcomes)
+                self.tally.add(outcomes, batch.numbers, batch.users)
                 watched.note(began, lane.now(), outcomes, watched.sent[before:])
                 is_first = False
         except Abandoned:

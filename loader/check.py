@@ -21,11 +21,11 @@ from loader.keys import MOST_KEYS, Hashes, Keys
 from loader.lane import Lane
 from loader.outcome import Code, Settled
 from loader.probe import Probed, probe, undeclared_words
-from loader.progress import duration
 from loader.quota import Quota
 from loader.record import Frame, Rows
 from loader.request import Request, Response
 from loader.settings import Settings
+from loader.snapshot import duration
 from loader.target import Fault, Target
 from loader.transport import Transport
 from loader.whole import Comparison, Whole, compare, fault_lines, faults, gather

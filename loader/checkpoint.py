@@ -18,16 +18,17 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
+import msgspec
 import orjson
 
 from loader.batch import Batch
 from loader.errors import CheckpointError, Stopped
-from loader.outcome import Code, Outcome, Settled
-from loader.progress import Found
+from loader.outcome import GOOD, Code, Outcome, Settled
 from loader.record import Mark
+from loader.snapshot import Found, Note, Snapshot
 from loader.span import SpanSet
 
-VERSION = 1
+VERSION = 2
 
 _SCHEMA = """
 CREATE TABLE load (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
@@ -55,6 +56,21 @@ CREATE TABLE outcome (
     http_status INTEGER NOT NULL,
     attempts INTEGER NOT NULL
 );
+CREATE TABLE moment (                  -- the course of the load: each second at first, then ever fewer
+    at REAL PRIMARY KEY,               -- unix time
+    elapsed_s REAL NOT NULL,           -- since its run began; rows are over all runs, what is of the wire over this
+    rows INTEGER NOT NULL,
+    failures INTEGER NOT NULL,
+    rows_per_s REAL NOT NULL,          -- over some ten seconds
+    requests INTEGER NOT NULL,
+    refused INTEGER NOT NULL,          -- for the rate: 429
+    broken INTEGER NOT NULL,           -- no answer, or 5xx
+    on_wire INTEGER NOT NULL,
+    at_once INTEGER NOT NULL,          -- so many were allowed on the wire
+    p50_s REAL,                        -- of the last second's answers; null: there were none
+    p95_s REAL,
+    brake TEXT                         -- why it was not faster
+) WITHOUT ROWID;
 CREATE VIEW results AS
     SELECT batch.first + entry.key AS row, entry.value AS user, code, message, target_code,
            nullif(http_status, 0) AS http_status, attempts
@@ -139,6 +155,53 @@ class ResultRow(NamedTuple):
     target_code: str
     http_status: int | None
     attempts: int
+
+
+class Moment(NamedTuple):
+    """One row of the load's course: see the table `moment`."""
+
+    at: float
+    elapsed_s: float
+    rows: int
+    failures: int
+    rows_per_s: float
+    requests: int
+    refused: int
+    broken: int
+    on_wire: int
+    at_once: int
+    p50_s: float | None
+    p95_s: float | None
+    brake: str | None
+
+    @classmethod
+    def of(cls, now: Snapshot) -> "Moment":
+        """What a snapshot leaves."""
+        failures = sum(count for code, count in now.counts.items() if code not in GOOD)
+        wire = now.wire
+        return cls(
+            now.at,
+            now.elapsed_s,
+            now.rows,
+            failures,
+            now.now_per_s,
+            wire.requests,
+            wire.refused,
+            wire.broken,
+            wire.on_wire,
+            now.at_once,
+            wire.p50_s,
+            wire.p95_s,
+            now.found.brake,
+        )
+
+
+class Reason(NamedTuple):
+    """So many rows with one outcome, of which the API said the same."""
+
+    target_code: str
+    http_status: int | None
+    rows: int
 
 
 class Checkpoint:
@@ -230,7 +293,7 @@ class Checkpoint:
 
     # What is settled
 
-    def commit(self, entries: Iterable[Entry], found: Found | None = None) -> None:
+    def commit(self, entries: Iterable[Entry], note: Note | None = None) -> None:
         """Make the outcomes of `entries` durable: all or none. Raises Stopped if the disk doesn't take them."""
         now = time.time()
         batches: list[tuple[Any, ...]] = []
@@ -250,8 +313,21 @@ class Checkpoint:
             self._db.executemany("INSERT OR REPLACE INTO mark VALUES (?,?,?,?,?)", marks)
             if position is not None:
                 self._db.execute("INSERT OR REPLACE INTO load VALUES ('position', ?)", (json.dumps(position),))
-            if found is not None:
-                self._db.execute("INSERT OR REPLACE INTO load VALUES ('found', ?)", (json.dumps(found._asdict()),))
+            if note is not None:
+                self._keep(note)
+
+    def _keep(self, note: Note) -> None:
+        facts: list[tuple[str, object]] = [("found", note.found)]
+        if (now := note.snapshot) is not None:
+            facts.append(("now", now))
+            if note.is_moment:
+                self._db.execute(
+                    f"INSERT OR REPLACE INTO moment VALUES ({', '.join('?' * len(Moment._fields))})", Moment.of(now)
+                )
+        self._db.executemany(
+            "INSERT OR REPLACE INTO load VALUES (?, ?)",
+            [(key, msgspec.json.encode(value).decode()) for key, value in facts],
+        )
 
     def begin_with(
         self,
@@ -379,6 +455,20 @@ class Checkpoint:
         ).fetchone()
         return Mark(*found) if found else None
 
+    def now(self) -> Snapshot | None:
+        """The load at the last moment that was noted; None: there is none."""
+        found = self._db.execute("SELECT value FROM load WHERE key = 'now'").fetchone()
+        return None if found is None else msgspec.json.decode(found[0], type=Snapshot)
+
+    def found(self) -> Found:
+        """What the runs before found of the target."""
+        found = self._db.execute("SELECT value FROM load WHERE key = 'found'").fetchone()
+        return Found() if found is None else msgspec.json.decode(found[0], type=Found)
+
+    def course(self) -> list[Moment]:
+        """How the load went, over all its runs, in order of time."""
+        return [Moment._make(found) for found in self._db.execute("SELECT * FROM moment ORDER BY at")]
+
     def counts(self) -> dict[Code, int]:
         """Rows by code."""
         found = self._db.execute(
@@ -386,6 +476,17 @@ class Checkpoint:
             " UNION ALL SELECT code, count(*) FROM outcome GROUP BY code) GROUP BY code"
         )
         return {Code(code): count for code, count in found}
+
+    def reasons(self, code: str, most: int = 10) -> list[Reason]:
+        """What the API said where rows ended in `code`, the most frequent first."""
+        found = self._db.execute(
+            "SELECT target_code, nullif(http_status, 0), sum(n) FROM ("
+            " SELECT target_code, http_status, sum(count) AS n FROM batch WHERE code = ?1 GROUP BY 1, 2"
+            " UNION ALL SELECT target_code, http_status, count(*) FROM outcome WHERE code = ?1 GROUP BY 1, 2"
+            ") GROUP BY 1, 2 ORDER BY 3 DESC LIMIT ?2",
+            (code, most),
+        )
+        return [Reason(*each) for each in found]
 
     def rate(self) -> float:
         """Rows settled a second, of late: over the last minute in which any were."""

@@ -23,12 +23,13 @@ from anyio import to_thread
 from loader.concurrency import Concurrency
 from loader.errors import Refused, Stopped, TransportError
 from loader.lane import Lane
-from loader.progress import Brake, Found
 from loader.quota import Pace
 from loader.rate import Rate
 from loader.request import Request, Response
 from loader.retry import allowance, backoff_s, retry_after_s, unix_time
+from loader.snapshot import Brake, Found
 from loader.tokens import SECRET_LENGTH, Scheme, Token, disguises, is_refusal, read_token
+from loader.traffic import Traffic
 from loader.transport import Send
 from loader.verdict import Do, by_status, way_out, words
 
@@ -63,6 +64,7 @@ class Tempo:
         self.toll = Toll(quotas)
         self.rate = rate or Rate()
         self.concurrency = concurrency or Concurrency(_UNLIMITED)
+        self.traffic = Traffic()
         self.waits_for: Literal["", "pause", "token", "quota", "rate"] = ""
 
     def found(self, users: int | None = None, body_bytes: int | None = None) -> Found:
@@ -129,7 +131,7 @@ def observe(send: Send, lane: Lane, tempo: Tempo, wall: Callable[[], float] = ti
     A failure often comes quicker than an answer would. It is passed on when that would have come: were the place on the
     wire free at once, a target in trouble would get more requests a second than before.
     """
-    rate, concurrency = tempo.rate, tempo.concurrency
+    rate, concurrency, traffic = tempo.rate, tempo.concurrency, tempo.traffic
     usual_s: float | None = None
 
     async def linger(sent_at: float) -> None:
@@ -140,16 +142,20 @@ def observe(send: Send, lane: Lane, tempo: Tempo, wall: Callable[[], float] = ti
         nonlocal usual_s
         sent_at = lane.now()
         concurrency.went()
+        traffic.went()
         try:
             response = await send(request)
         except TransportError:
             concurrency.failed(sent_at, lane.now())
+            traffic.lost()
             await linger(sent_at)
             raise
         except BaseException:
             concurrency.passed()
+            traffic.dropped()
             raise
         now = lane.now()
+        traffic.answered(response.status, now - sent_at)
         if response.status == 429:
             rate.refused(sent_at, now)
         else:

@@ -11,9 +11,9 @@ from loader.batch import Batch, Batcher
 from loader.checkpoint import Checkpoint, Entry
 from loader.errors import Stopped
 from loader.lane import Abandoned, Lane
-from loader.progress import Found
 from loader.record import Rows
 from loader.settle import Settler
+from loader.snapshot import Note
 
 #: Batches in flight for each place on the wire: one there, one in backoff or waiting for its commit (promise 2).
 WINDOW = 2
@@ -24,11 +24,14 @@ _GROUP = 256
 #: A commit waits so long for more to go into it. The other half of the window is on the wire meanwhile.
 _PATIENCE_S = 0.02
 
+#: Where nothing is settled for so long, that is noted, too: somebody may look how the load stands.
+_QUIET_S = 5.0
+
 
 class Dispatcher:
     """Moves rows through batcher, settler and checkpoint. `committed` is told of every entry that became durable.
 
-    `found`: what is known of the target, to be kept beside the outcomes.
+    `note`: what is to be kept beside the outcomes.
     """
 
     def __init__(
@@ -39,7 +42,7 @@ class Dispatcher:
         lane: Lane,
         concurrency: int,
         committed: Callable[[Entry], None],
-        found: Callable[[], Found] = Found,
+        note: Callable[[], Note] = Note,
     ) -> None:
         self._batcher = batcher
         self._settler = settler
@@ -47,7 +50,7 @@ class Dispatcher:
         self._lane = lane
         self._window = anyio.Semaphore(WINDOW * concurrency, fast_acquire=True)
         self._committed = committed
-        self._found = found
+        self._note = note
         self._enough = (WINDOW * concurrency + 1) // 2
         self._freed: anyio.Event | None = None  # where somebody waits
         self._in_flight = 0
@@ -129,8 +132,7 @@ class Dispatcher:
     async def _commit(self) -> None:
         """Whatever is settled goes into one commit together, as each costs a wait for the disk."""
         async with self._to_commit:
-            async for entry in self._to_commit:
-                group = await self._gather(entry)
+            while (group := await self._next_group()) is not None:
                 is_durable = await self._try_commit(group)
                 for done in group:
                     if is_durable:
@@ -140,8 +142,17 @@ class Dispatcher:
                             self._batcher.release(done.batch)
                         self._free()
 
+    async def _next_group(self) -> list[Entry] | None:
+        """The entries of one commit; none if it was quiet for a while. None: that was the last."""
+        try:
+            with anyio.move_on_after(_QUIET_S) as quiet:
+                entry = await self._to_commit.receive()
+        except anyio.EndOfStream:
+            return None
+        return [] if quiet.cancelled_caught else await self._gather(entry)
+
     async def _gather(self, entry: Entry) -> list[Entry]:
-        """The entries of one commit: until half of what may be in flight is settled, or no more is, or for a moment."""
+        """Until half of what may be in flight is settled, or no more is, or for a moment."""
         group = [entry]
         batches = int(entry.batch is not None)
         with anyio.move_on_after(_PATIENCE_S), suppress(anyio.EndOfStream):
@@ -159,7 +170,7 @@ class Dispatcher:
     async def _try_commit(self, group: list[Entry]) -> bool:
         """False: it failed, so the run stops, and nothing is claimed of these rows; the next run sends them again."""
         try:
-            await to_thread.run_sync(self._checkpoint.commit, group, self._found())
+            await to_thread.run_sync(self._checkpoint.commit, group, self._note())
         except Stopped as error:
             self._lane.stop(error)
             return False

@@ -9,7 +9,7 @@ checkpoint is written by another thread, a group of batches at a time.
 
 import time
 from collections.abc import Callable
-from contextlib import aclosing
+from contextlib import aclosing, nullcontext, suppress
 from datetime import UTC, datetime
 
 from anyio import create_task_group, to_thread
@@ -23,14 +23,16 @@ from loader.dispatch import Dispatcher
 from loader.errors import Stopped
 from loader.export import Export
 from loader.lane import Lane
+from loader.meter import Meter
 from loader.outcome import Code
 from loader.probe import refuse_undeclared
-from loader.progress import Found, Meter, Tally
+from loader.progress import Tally
 from loader.rate import Rate
 from loader.reading import Head, Reading
 from loader.resume import Resume
 from loader.settings import Settings
 from loader.settle import Settler
+from loader.snapshot import Snapshot
 from loader.target import WholeTarget
 from loader.transport import Transport
 from loader.whole import Whole
@@ -40,7 +42,8 @@ async def load(
     settings: Settings,
     checkpoint: Checkpoint,
     resume: Resume,
-    watch: Callable[[Meter, Lane], None],
+    lane: Lane,
+    watch: Callable[[Snapshot], None],
     warn: Callable[[str], None],
     first: int | None = None,
     whole: Whole | None = None,
@@ -49,8 +52,8 @@ async def load(
 
     With `first` it goes no further than so many rows: if there are more, the load stays unfinished. `whole`: the
     export of a target that takes it in one request, prepared.
-    `watch` is called once, with what shows the run's progress and what stops it. Raises Refused before anything was
-    sent, Stopped where the run can't go on; what was settled is in the checkpoint either way.
+    `lane` stops it, and `watch` is told once a second how it stands. Raises Refused before anything was sent, Stopped
+    where the run can't go on; what was settled is in the checkpoint either way.
     """
     target = settings.build_target()
     assert isinstance(target, WholeTarget) == (whole is not None), "what goes whole is prepared first"
@@ -58,9 +61,10 @@ async def load(
     limits = settings.limits
     await to_thread.run_sync(settings.secrets)  # what is missing is told before anything begins
     fingerprint = await to_thread.run_sync(export.fingerprint)
+    about = {"settings": settings.shown(), "settings_path": str(settings.path or "")}
+    await to_thread.run_sync(lambda: checkpoint.put(**about))
     tally = Tally(await to_thread.run_sync(checkpoint.counts))
-    kept = Found(**await to_thread.run_sync(checkpoint.get, "found") or {})
-    lane = Lane(limits.give_up_s)
+    kept = await to_thread.run_sync(checkpoint.found)
     if whole is None:
         blocks = resume.amend(export.rows(settings.row_mapping(), resume.start, resume.settled, resume.known))
     else:
@@ -71,8 +75,10 @@ async def load(
     await reading.begin()
 
     def committed(entry: Entry) -> None:
-        tally.add([item.outcome for item in entry.settled])
-        tally.add(entry.outcomes, sum(map(len, entry.batch.merged.values())) if entry.batch else 0)
+        if aside := entry.settled:
+            tally.add([item.outcome for item in aside], [item.row for item in aside], [item.user for item in aside])
+        if batch := entry.batch:
+            tally.add(entry.outcomes, batch.numbers, batch.users, sum(map(len, batch.merged.values())))
         # Where one answer is about all, there is nothing left to stop.
         if whole is None and (reason := tally.reason_to_stop(limits.max_failures)):
             lane.stop(Stopped(reason))
@@ -88,8 +94,10 @@ async def load(
         tally,
         fingerprint.size,
         lambda: min(reading.position * tally.rows // max(reading.row, 1), fingerprint.size),
-        time.monotonic,
+        lane,
+        tempo.traffic,
         lambda: tempo.found(*size.found),
+        lambda: tempo.concurrency.limit,
     )
     async with (
         aclosing(reading),
@@ -100,12 +108,16 @@ async def load(
         send = layers(wire, lane, tempo, credentials, target.refuses_token)
         settler = Settler(target, send, lane, size, limits.attempts, warn, is_proven=tally.is_proven)
         tasks.start_soon(reading.pump)
-        watch(meter, lane)
+        tasks.start_soon(meter.beat, watch)
         await refuse_undeclared(target, send, await to_thread.run_sync(export.names, settings.row_mapping()), warn)
-        dispatcher = Dispatcher(batcher, settler, checkpoint, lane, limits.concurrency, committed, meter.found)
+        dispatcher = Dispatcher(batcher, settler, checkpoint, lane, limits.concurrency, committed, meter.note)
         await dispatcher.run(reading.blocks())
         tasks.cancel_scope.cancel()
-    if error := lane.reason or reading.error:
+    watch(meter.snapshot())
+    error = lane.reason or reading.error
+    with suppress(Stopped) if error else nullcontext():
+        await to_thread.run_sync(checkpoint.commit, (), meter.end())
+    if error:
         raise error
     if not rows.is_cut:
         await to_thread.run_sync(_finish, export, checkpoint, tally, whole)

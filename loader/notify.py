@@ -12,7 +12,7 @@ from typing import Any
 from loader.checkpoint import Checkpoint
 from loader.errors import LoaderError
 from loader.outcome import GOOD
-from loader.progress import duration
+from loader.snapshot import duration
 
 
 def summary(path: Path, began: float, status: int, message: str) -> dict[str, Any]:

@@ -11,9 +11,9 @@ import orjson
 
 from loader.batch import Batch
 from loader.errors import LoaderError, Refused
-from loader.progress import duration
 from loader.refresh import Compared, Refresh
 from loader.settings import Settings
+from loader.snapshot import duration
 from loader.span import SpanSet
 
 #: What an answer is taken to need, as in `loader check`: nobody knows before.

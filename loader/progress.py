@@ -1,15 +1,19 @@
-"""How far a load is: counters, a snapshot for the screen, and the rules for stopping early."""
+"""How far a load is: rows by code, the failures seen last, and the rules for stopping early."""
 
 from collections import Counter, deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Literal, NamedTuple
+from collections.abc import Mapping, Sequence
+from itertools import islice
 
 from loader.outcome import GOOD, Code, Outcome
+from loader.snapshot import Failure
 
 #: If none of the first users sent succeeds, the mapping is wrong, not the users.
 _HOPELESS = 1_000
 #: A share is taken of at least so many rows: of the first few it would say nothing.
 _SHARE_FROM = 100
+
+#: So many of the failures seen last are kept, and of one batch at most so many.
+_FAILURES, _OF_A_BATCH = 10, 3
 
 
 class Tally:
@@ -17,18 +21,30 @@ class Tally:
 
     def __init__(self, counts: Mapping[Code, int] | None = None) -> None:
         self.counts: Counter[Code] = Counter(counts or {})
-        self.last_failure = "none of this run"
+        self.failed: deque[Failure] = deque(maxlen=_FAILURES)  # of this run, the latest last
         self._is_judged = self._sent >= _HOPELESS  # whoever runs it again after that has decided to go on
 
-    def add(self, outcomes: Sequence[Outcome], superseded: int = 0) -> None:
-        """Count outcomes that became durable."""
+    def add(self, outcomes: Sequence[Outcome], rows: Sequence[int], users: Sequence[str], superseded: int = 0) -> None:
+        """Count outcomes that became durable, of these rows and users."""
         same = outcomes.count(outcomes[0]) if outcomes else 0  # quicker than to hash each
+        is_bad = False
         for outcome, count in [(outcomes[0], same)] if same == len(outcomes) > 0 else Counter(outcomes).items():
             self.counts[outcome.code] += count
-            if outcome.code not in GOOD:
-                self.last_failure = f"{outcome.code}: {outcome.message}" if outcome.message else str(outcome.code)
+            is_bad = is_bad or outcome.code not in GOOD
+        if is_bad:
+            self._remember(outcomes, rows, users)
         if superseded:
             self.counts[Code.SUPERSEDED] += superseded
+
+    def _remember(self, outcomes: Sequence[Outcome], rows: Sequence[int], users: Sequence[str]) -> None:
+        bad = (at for at in reversed(range(len(outcomes))) if outcomes[at].code not in GOOD)
+        for at in reversed(list(islice(bad, _OF_A_BATCH))):
+            self.failed.append(Failure(rows[at], users[at], outcomes[at].code, outcomes[at].message))
+
+    @property
+    def last_failure(self) -> str:
+        """In words."""
+        return self.failed[-1].words() if self.failed else "none of this run"
 
     @property
     def _sent(self) -> int:
@@ -76,117 +92,3 @@ class Tally:
                 f"the last: {self.last_failure}. To go on all the same, raise that limit"
             )
         return None
-
-
-#: Why a load is not faster: what the next request waits for, or that nothing is there to be sent.
-Brake = Literal["reader", "target", "pause", "token", "quota", "rate"]
-
-#: The same, for people.
-BRAKES: Mapping[Brake, str] = {
-    "reader": "the export is read no faster",
-    "target": "the target works no faster",
-    "pause": "the target is waited for",
-    "token": "tokens are waited for",
-    "quota": "the quota allows no more",
-    "rate": "the target refuses to take more",
-}
-
-#: Of so many moments, a quarter of a second apart, the most frequent reason counts.
-_MOMENTS = 40
-
-
-class Found(NamedTuple):
-    """What a run found of the target, where the next one begins. None: nothing yet, or no less than the limits allow.
-
-    `requests_per_s`: what it takes before it refuses for the rate; `concurrency`: how many requests it works on at
-    once; `users`, `body_bytes`: the largest request; `seconds_per_user`: the quickest answers' time. `brake`: why it
-    was not faster of late.
-    """
-
-    requests_per_s: float | None = None
-    concurrency: int | None = None
-    users: int | None = None
-    body_bytes: int | None = None
-    seconds_per_user: float | None = None
-    brake: Brake | None = None
-
-    def words(self) -> Iterator[str]:
-        """For people: each in a few words."""
-        if self.brake is not None:
-            yield BRAKES[self.brake]
-        if self.concurrency is not None:
-            yield f"{self.concurrency} requests at once"
-        if self.requests_per_s is not None:
-            yield f"up to {self.requests_per_s:,.3g} requests/s"
-        if self.users is not None:
-            yield f"up to {self.users:,} users a request"
-
-
-class Snapshot(NamedTuple):
-    """A load at one moment. `share`: of the export's bytes that are read, 0 to 1; `left_s`: None if it isn't known."""
-
-    rows: int
-    counts: Mapping[Code, int]
-    share: float | None
-    rows_per_s: float
-    elapsed_s: float
-    left_s: float | None
-    found: Found = Found()
-
-
-class Meter:
-    """How fast this run is, and how much of it is left. `position`: bytes of the export, of `size`, read by now.
-
-    `found`: what is known of the target, with the brake of this moment.
-    """
-
-    def __init__(
-        self,
-        tally: Tally,
-        size: int,
-        position: Callable[[], int],
-        now: Callable[[], float],
-        found: Callable[[], Found] = Found,
-    ) -> None:
-        self._tally = tally
-        self._look = found
-        self._brakes: deque[Brake | None] = deque(maxlen=_MOMENTS)
-        self._size = size
-        self._position = position
-        self._now = now
-        self._start = now()
-        self._first_rows = tally.rows
-        self._first_position: int | None = None
-
-    def sample(self) -> None:
-        """Take note of what the load waits for at this moment."""
-        self._brakes.append(self._look().brake)
-
-    def found(self) -> Found:
-        """What is known of the target, with what the load waited for most of late."""
-        ((brake, _),) = Counter(self._brakes).most_common(1) or [(None, 0)]
-        return self._look()._replace(brake=brake)
-
-    def snapshot(self) -> Snapshot:
-        """The load at this moment."""
-        elapsed = max(self._now() - self._start, 1e-9)
-        position = self._position()
-        if self._first_position is None:
-            self._first_position = position
-        done = position - self._first_position
-        return Snapshot(
-            self._tally.rows,
-            dict(self._tally.counts),
-            position / self._size if self._size else None,
-            (self._tally.rows - self._first_rows) / elapsed,
-            elapsed,
-            (self._size - position) * elapsed / done if done > 0 and elapsed > 2 and self._size else None,
-            self.found(),
-        )
-
-
-def duration(seconds: float) -> str:
-    """`1:02:03` or `2:03`"""
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"

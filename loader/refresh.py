@@ -36,8 +36,8 @@ from loader.errors import CheckpointError, Refused, Stopped
 from loader.export import Export
 from loader.mapping import RowMapping
 from loader.outcome import Code
-from loader.progress import duration
 from loader.resume import Resume, begin, differing, reopen, resumed, set_aside, standing
+from loader.snapshot import duration
 from loader.span import SpanSet
 from loader.spill import PARTITIONS, Spill, Table
 from loader.state import (

@@ -8,7 +8,7 @@ from typing import Any, TextIO
 
 from loader.checkpoint import Checkpoint, runner
 from loader.outcome import GOOD, Code
-from loader.progress import Found, duration
+from loader.snapshot import Found, duration
 
 COLUMNS = ("row", "user", "code", "message", "target_code", "http_status", "attempts")
 

@@ -1,16 +1,16 @@
 """The progress line: redrawn in place on a terminal, a plain line now and then elsewhere, on stderr. And tables."""
 
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 
 import anyio
 from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
-from loader.lane import Lane
 from loader.outcome import GOOD
-from loader.progress import Meter, Snapshot, duration
+from loader.snapshot import Snapshot, duration
 
 _PLAIN_EVERY_S = 10.0
 _SAMPLE_EVERY_S = 0.25
@@ -30,27 +30,29 @@ def line(snapshot: Snapshot) -> str:
         parts.insert(0, f"{snapshot.share:4.0%}")
     if snapshot.left_s is not None:
         parts.append(f"{duration(snapshot.left_s)} left")
+    if snapshot.stopping:
+        parts.append("stopping: what is in flight may finish")
+    elif snapshot.held_s > 1:
+        parts.append(f"the target is waited for, {snapshot.held_s:.0f} s")
     return " · ".join([*parts, *snapshot.found.words()])
 
 
-async def show_progress(console: Console, meter: Meter, lane: Lane) -> None:
-    """Draw until cancelled."""
-    if not console.is_terminal:
-        while True:
-            for _ in range(round(_PLAIN_EVERY_S / _SAMPLE_EVERY_S)):
-                await anyio.sleep(_SAMPLE_EVERY_S)
-                meter.sample()
-            console.print(line(meter.snapshot()), markup=False, highlight=False, soft_wrap=True)
-    with Live(console=console, auto_refresh=False, transient=True) as live:
-        while True:
-            text = line(meter.snapshot())
-            if lane.stopping.is_set():
-                text += " · stopping: what is in flight may finish"
-            elif lane.held_for_s() > 1:
-                text += f" · the target asks to wait {lane.held_for_s():.0f} s"
-            live.update(Text(text, no_wrap=True, overflow="ellipsis"), refresh=True)
-            await anyio.sleep(_SAMPLE_EVERY_S)
-            meter.sample()
+@contextmanager
+def progress(console: Console) -> Iterator[Callable[[Snapshot], None]]:
+    """What draws a load, one snapshot after the other."""
+    if console.is_terminal:
+        with Live(console=console, auto_refresh=False, transient=True) as live:
+            yield lambda snapshot: live.update(Text(line(snapshot), no_wrap=True, overflow="ellipsis"), refresh=True)
+        return
+    next_s = _PLAIN_EVERY_S
+
+    def show(snapshot: Snapshot) -> None:
+        nonlocal next_s
+        if snapshot.elapsed_s >= next_s:
+            next_s = snapshot.elapsed_s + _PLAIN_EVERY_S
+            console.print(line(snapshot), markup=False, highlight=False, soft_wrap=True)
+
+    yield show
 
 
 async def show_line(console: Console, line: Callable[[], str]) -> None:

@@ -15,12 +15,12 @@ from loader.checkpoint import Checkpoint, ResultRow
 from loader.errors import LoaderError
 from loader.lane import Lane
 from loader.load import load
-from loader.progress import Meter
 from loader.refresh import Compared, Options, Refresh
 from loader.sandbox import CalvenOptions, DxOptions, LedgerOptions, RosterOptions, Sandbox, serve
 from loader.sandbox import Options as SandboxOptions
 from loader.sandbox.roster import Roster
 from loader.settings import Settings, load_settings
+from loader.snapshot import Snapshot
 
 T = TypeVar("T")
 Users = Mapping[str, Mapping[str, str]]
@@ -31,6 +31,10 @@ _TARGETS = {
     "dx": 'api = "dx"\n[target.auth]\nscheme = "bearer"\ntoken = "file:secret"\n[limits]\nrequests_per_minute = 1e6',
 }
 _LIMITS = {"calven": "users_per_request = 7\nconcurrency = 3", "dx": "concurrency = 3"}
+
+
+def _ignore(_snapshot: Snapshot) -> None:
+    pass
 
 
 def text_of(rows: Sequence[tuple[str, Mapping[str, str]]], names: Sequence[str]) -> str:
@@ -54,7 +58,6 @@ class Nights:
     limits: str = ""
     set: list[str] = field(default_factory=list)
     said: list[str] = field(default_factory=list)
-    watch: Callable[[Meter, Lane], None] = lambda _meter, _lane: None
     written: int = 0
 
     @property
@@ -109,7 +112,9 @@ class Nights:
                 opened = refresh.night(self.checkpoint, options or Options(), judge)
             checkpoint, resume = await _threaded(opened.__enter__)
             try:
-                await load(settings, checkpoint, resume, self.watch, self.said.append, first)
+                await load(
+                    settings, checkpoint, resume, Lane(settings.limits.give_up_s), _ignore, self.said.append, first
+                )
             finally:
                 with anyio.CancelScope(shield=True):
                     await _threaded(lambda: opened.__exit__(None, None, None))
@@ -133,7 +138,7 @@ class Nights:
         try:
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(self._kill, tasks.cancel_scope, before + writes)
-                await load(settings, checkpoint, resume, self.watch, self.said.append)
+                await load(settings, checkpoint, resume, Lane(settings.limits.give_up_s), _ignore, self.said.append)
                 tasks.cancel_scope.cancel()
         except* LoaderError:
             pass  # it stopped by itself before

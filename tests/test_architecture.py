@@ -25,19 +25,23 @@ ROOT = Path(loader.errors.__file__).parent
 # "loader" is loader/__init__.py, `x.*` is the package x with all in it. A new module needs a place here.
 LAYERS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("errors", ("errors",)),
-    ("values", ("span", "record", "request", "outcome", "progress", "until", "keys", "digest", "echo")),
+    (
+        "values",
+        ("span", "record", "request", "outcome", "advice", "snapshot", "progress", "until", "keys", "digest", "echo"),
+    ),
     (
         "decisions",
         ("batch", "ceiling", "retry", "tokens", "verdict", "target", "mapping", "columns", "structure", "jsonlines"),
     ),
-    ("tempo", ("quota", "rate", "concurrency", "optimum", "visit")),
+    ("tempo", ("quota", "rate", "concurrency", "optimum", "visit", "traffic")),
     ("plug-ins", ("targets.*",)),
     ("edges", ("export.*", "network", "transport", "checkpoint", "spill", "state")),
-    ("shell", ("lane", "reading", "resume", "client", "settle", "dispatch", "probe", "whole")),
+    ("shell", ("lane", "meter", "reading", "resume", "client", "settle", "dispatch", "probe", "whole")),
     ("refresh", ("scan", "compare", "clearing", "refresh")),
     ("settings", ("settings",)),
     ("story", ("load", "results", "check", "corrections", "bench", "findings", "plan", "notify")),
     ("public", ("loader", "testing")),
+    ("publishing", ("pages", "report", "listening", "metrics", "telemetry", "dashboard")),
     ("commands", ("screen", "cli.*", "demo", "__main__")),
 )
 

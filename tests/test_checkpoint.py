@@ -13,15 +13,17 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from loader.batch import Batch
-from loader.checkpoint import VERSION, Checkpoint, Entry, ResultRow, Span, lock
+from loader.checkpoint import VERSION, Checkpoint, Entry, Moment, ResultRow, Span, lock
 from loader.errors import CheckpointError
 from loader.outcome import WORTH_RETRYING, Code, Outcome, Settled
 from loader.record import Mark
+from loader.snapshot import Found, Note, Snapshot, Wire
 from loader.span import SpanSet
 from tests import make
 
@@ -404,3 +406,23 @@ def test_batches_that_follow_each_other_share_a_row(checkpoint: Checkpoint) -> N
     assert [(found.row, found.user) for found in checkpoint.results()] == [
         (row, f"user{row}") for row in (1, 2, 3, 5, 6, *many)
     ]
+
+
+def test_the_course_of_a_load_and_its_last_moment_are_kept(checkpoint: Checkpoint) -> None:
+    """In the commits of outcomes, or by themselves; the course is of moments that are meant to stay."""
+    found = Found(requests_per_s=50.0, brake="rate")
+    wire = Wire(requests=7, refused=1, p50_s=0.25)
+    first = Snapshot(1.5, 10, {Code.SUCCESS: 9, Code.INVALID: 1}, 0.5, 2.0, 3.0, 4.0, 5.0, wire, 16, found=found)
+    later = msgspec.structs.replace(first, at=2.5, rows=11, stopping="the disk is full")
+
+    checkpoint.commit([], Note(found, first, is_moment=True))
+    checkpoint.commit([], Note(found, later))
+    checkpoint.commit([], Note(found))
+
+    assert checkpoint.now() == later
+    assert checkpoint.found() == found
+    assert checkpoint.course() == [Moment(1.5, 4.0, 10, 1, 3.0, 7, 1, 0, 0, 16, 0.25, None, "rate")]
+
+
+def test_a_new_checkpoint_has_no_course(checkpoint: Checkpoint) -> None:
+    assert (checkpoint.now(), checkpoint.found(), checkpoint.course()) == (None, Found(), [])

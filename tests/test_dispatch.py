@@ -16,10 +16,10 @@ from hypothesis import strategies as st
 from loader.checkpoint import Checkpoint, Entry
 from loader.errors import Stopped
 from loader.outcome import Code, Outcome, Settled
-from loader.progress import Found
 from loader.record import Rows
 from loader.request import Request, Response
 from loader.sandbox import FaultOptions, LedgerOptions, RosterOptions
+from loader.snapshot import Note
 from loader.transport import Send
 from tests.faults.rig import Recorder, Rig, Row, blocks, options, stream, users, users_of
 from tests.virtual_time import START_S, run_virtual, virtual_time
@@ -55,7 +55,7 @@ class Watched(Recorder):
         super().__init__(fails_from, delay=lambda: time.sleep(0.001))
         self._witness = witness
 
-    def commit(self, entries: Iterable[Entry], found: Found | None = None) -> None:
+    def commit(self, entries: Iterable[Entry], note: Note | None = None) -> None:
         entries = list(entries)
         super().commit(entries)
         self._witness.durable(entries)
@@ -319,7 +319,7 @@ class OnDisk(Recorder):
         super().__init__()
         self._checkpoint = checkpoint
 
-    def commit(self, entries: Iterable[Entry], found: Found | None = None) -> None:
+    def commit(self, entries: Iterable[Entry], note: Note | None = None) -> None:
         entries = list(entries)
         self._checkpoint.commit(entries)
         super().commit(entries)

@@ -16,10 +16,11 @@ from loader.checkpoint import Checkpoint, ResultRow
 from loader.errors import ExportError, LoaderError, SettingsError, Stopped
 from loader.lane import Lane
 from loader.load import load
-from loader.progress import Meter, Tally
+from loader.progress import Tally
 from loader.resume import begin
 from loader.sandbox import CalvenOptions, FaultOptions, LedgerOptions, Options, RosterOptions, Sandbox, serve
 from loader.settings import Settings, load_settings
+from loader.snapshot import Snapshot
 
 T = TypeVar("T")
 
@@ -33,9 +34,10 @@ class Job:
         self.folder = folder
         self.sandbox = sandbox
         self.warnings: list[str] = []
+        self.seen: list[Snapshot] = []
         self.tally: Tally | None = None
         self.set: list[str] = []
-        self.watch: Callable[[Meter, Lane], None] = lambda _meter, _lane: None
+        self.lane: Lane | None = None
 
     @property
     def settings(self) -> Settings:
@@ -71,7 +73,8 @@ class Job:
             resume = await anyio.to_thread.run_sync(
                 lambda: begin(checkpoint, settings.identity(), settings.source, settings.row_mapping())
             )
-            self.tally = await load(settings, checkpoint, resume, self.watch, self.warnings.append)
+            self.lane = Lane(settings.limits.give_up_s)
+            self.tally = await load(settings, checkpoint, resume, self.lane, self.seen.append, self.warnings.append)
         except LoaderError as error:
             return error
         finally:
@@ -162,16 +165,14 @@ async def test_a_stopped_load_goes_on_where_it_ended(tmp_path: Path) -> None:
     async with job(tmp_path, faults=FaultOptions(latency_s=0.02), ledger=LedgerOptions(journal=True)) as one:
         one.write(2000)
 
-        def stop_soon(meter: Meter, lane: Lane) -> None:
-            async def stop() -> None:
-                while meter.snapshot().rows < 300:  # noqa: ASYNC110  # as the screen does
-                    await anyio.sleep(0.005)
-                lane.stop(Stopped("enough for today"))
-
-            tasks.start_soon(stop)
+        async def stop() -> None:
+            while one.sandbox.ledger.writes < 300:  # noqa: ASYNC110  # nothing tells of it
+                await anyio.sleep(0.005)
+            assert one.lane is not None
+            one.lane.stop(Stopped("enough for today"))
 
         async with anyio.create_task_group() as tasks:
-            one.watch = stop_soon
+            tasks.start_soon(stop)
             error = await one.run()
         settled = len(await one.results())
 
@@ -180,7 +181,6 @@ async def test_a_stopped_load_goes_on_where_it_ended(tmp_path: Path) -> None:
         assert not await one.is_finished()
         assert one.sandbox.ledger.writes == settled
 
-        one.watch = lambda _meter, _lane: None
         assert await one.run() is None
         assert await one.codes() == {"SUCCESS": 2000}
         assert one.sandbox.ledger.writes == 2000
@@ -243,8 +243,15 @@ async def test_an_export_that_changes_while_it_is_read_is_told(tmp_path: Path) -
     """The load is not called finished: what was settled may be of the old content."""
     async with job(tmp_path, faults=FaultOptions(latency_s=0.05)) as one:
         one.write(500)
-        one.watch = lambda _meter, _lane: os.utime(tmp_path / "users.csv", (1, 1))
-        error = await one.run()
+
+        async def touch() -> None:
+            while not one.sandbox.ledger.writes:  # noqa: ASYNC110  # nothing tells of it
+                await anyio.sleep(0.005)
+            os.utime(tmp_path / "users.csv", (1, 1))
+
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(touch)
+            error = await one.run()
 
         assert isinstance(error, Stopped)
         assert "changed while it was read" in str(error)

@@ -3,7 +3,8 @@
 import pytest
 
 from loader.outcome import Code, Outcome
-from loader.progress import Brake, Found, Meter, Tally
+from loader.progress import Tally
+from loader.snapshot import Failure
 from tests import make
 
 
@@ -18,7 +19,7 @@ def tally(**counts: int) -> Tally:
 def test_rows_are_the_sum_over_the_codes() -> None:
     """Of all runs; those merged away count as SUPERSEDED."""
     made = tally(SUCCESS=5)
-    made.add([make.outcome()] * 3 + [make.outcome(Code.FAILED, "why")], superseded=2)
+    made.add([make.outcome()] * 3 + [make.outcome(Code.FAILED, "why")], range(1, 5), "abcd", superseded=2)
 
     assert made.counts == {Code.SUCCESS: 8, Code.FAILED: 1, Code.SUPERSEDED: 2}
     assert (made.rows, made.failures, made.last_failure) == (11, 1, "FAILED: why")
@@ -75,7 +76,7 @@ def test_more_failures_than_allowed_stop_a_load(most: str | int, counts: dict[st
 def test_the_reason_to_stop_has_the_targets_words() -> None:
     """And the setting, where it was one."""
     made = tally(SUCCESS=1)
-    made.add([Outcome(Code.USER_NOT_FOUND, "no such UPN")] * 2)
+    made.add([Outcome(Code.USER_NOT_FOUND, "no such UPN")] * 2, [1, 2], ["a", "b"])
 
     assert made.reason_to_stop(1) == (
         "2 of 3 rows failed, more than limits.max_failures = 1; the last: USER_NOT_FOUND: no such UPN. "
@@ -83,54 +84,22 @@ def test_the_reason_to_stop_has_the_targets_words() -> None:
     )
 
 
-def test_a_meter_measures_this_run_alone() -> None:
-    """What earlier runs did counts for the share, not for the rate."""
-    now = 100.0
-    position = 500
-    made = Tally({Code.SUCCESS: 1000})
-    meter = Meter(made, 1000, lambda: position, lambda: now)
-    assert meter.snapshot().left_s is None
-
-    made.add([make.outcome()] * 400)
-    now, position = 110.0, 700
-    found = meter.snapshot()
-
-    assert (found.rows, found.share, found.rows_per_s, found.elapsed_s, found.left_s) == (1400, 0.7, 40, 10, 15)
-
-
 def test_who_runs_it_again_has_decided_to_go_on() -> None:
     """The first thousand users are judged once: the users may really not be there."""
     again = Tally({Code.USER_NOT_FOUND: 2_100})
-    again.add([Outcome(Code.USER_NOT_FOUND)] * 2_000)
+    again.add([Outcome(Code.USER_NOT_FOUND)] * 2_000, range(2_000), [""] * 2_000)
 
     assert again.reason_to_stop("100%") is None
 
 
-def test_of_an_export_without_a_size_no_share_is_known() -> None:
-    """Stdin has none; that is no division by zero."""
-    assert Meter(tally(), 0, lambda: 0, lambda: 0.0).snapshot().share is None
+def test_the_failures_seen_last_are_kept() -> None:
+    """Of each batch a few, so that the screen shows more than one batch's; rows and users with them."""
+    made = Tally()
+    for batch in range(4):
+        rows = range(batch * 10, batch * 10 + 10)
+        outcomes = [make.outcome(Code.INVALID if row % 2 else Code.SUCCESS, f"no. {row}") for row in rows]
+        made.add(outcomes, rows, [f"user{row}" for row in rows])
 
-
-def test_what_was_found_is_told_in_words() -> None:
-    found = Found(requests_per_s=48.7, concurrency=24, users=120, brake="rate")
-
-    assert list(found.words()) == [
-        "the target refuses to take more",
-        "24 requests at once",
-        "up to 48.7 requests/s",
-        "up to 120 users a request",
-    ]
-    assert list(Found().words()) == []
-
-
-def test_the_brake_is_what_was_waited_for_most_of_late() -> None:
-    at_work: list[Brake] = ["quota"]
-    meter = Meter(Tally(), 0, lambda: 0, lambda: 0.0, lambda: Found(brake=at_work[0]))
-    assert meter.found().brake is None, "nothing was looked at yet"
-    seen = []
-    for at_work[0] in ("quota", "target"):
-        for _ in range(30):
-            meter.sample()
-        seen.append(meter.found().brake)
-
-    assert seen == ["quota", "target"]
+    assert [failure.row for failure in made.failed] == [9, 15, 17, 19, 25, 27, 29, 35, 37, 39]
+    assert made.failed[-1] == Failure(39, "user39", Code.INVALID, "no. 39")
+    assert made.last_failure == "INVALID: no. 39"

@@ -19,6 +19,7 @@ import pytest
 
 from loader.checkpoint import Checkpoint, ResultRow
 from loader.errors import CheckpointError, ExportError, LoaderError, Refused, SettingsError, Stopped
+from loader.lane import Lane
 from loader.load import load
 from loader.progress import Tally
 from loader.resume import begin, reopen
@@ -450,9 +451,9 @@ class Job:
                     ready_whole = ready(retry=True)
                     resume = reopen(checkpoint, resume)
                 if not resume.is_finished:
-                    watch = lambda _meter, _lane: None  # noqa: E731
+                    watch = lambda _snapshot: None  # noqa: E731
                     self.tally = anyio.from_thread.run(
-                        load, made, checkpoint, resume, watch, self.said.append, None, ready_whole
+                        load, made, checkpoint, resume, Lane(600.0), watch, self.said.append, None, ready_whole
                     )
         except LoaderError as error:
             return error
@@ -695,7 +696,7 @@ async def test_what_was_judged_is_what_is_sent(tmp_path: Path) -> None:
         with await anyio.to_thread.run_sync(partial(Checkpoint.open, create=True), tmp_path / "org.ckpt") as checkpoint:
             resume = await anyio.to_thread.run_sync(begin, checkpoint, made.identity(), made.source, made.row_mapping())
             with pytest.raises(ExportError, match="nothing was sent"):
-                await load(made, checkpoint, resume, lambda _meter, _lane: None, one.said.append, None, judged)
+                await load(made, checkpoint, resume, Lane(600.0), lambda _snapshot: None, one.said.append, None, judged)
         assert sum(one.sandbox.stats.requests.values()) == 0
 
 

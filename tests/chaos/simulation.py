@@ -29,6 +29,7 @@ import loader.load
 from loader.checkpoint import Checkpoint
 from loader.client import Credentials
 from loader.errors import LoaderError, TimedOut
+from loader.lane import Lane
 from loader.network import Network
 from loader.request import Request, Response
 from loader.resume import begin
@@ -44,6 +45,10 @@ T = TypeVar("T")
 #: Lives after which the API's bad days are over, and lives that a load may need in all. (What a batch has cost is lost
 #: when its run stops, so that a large one whose users are searched for one by one may need better days than these.)
 BAD_LIVES, MOST_LIVES = 25, 35
+
+
+def _ignore(_told: object) -> None:
+    pass
 
 
 class Story(NamedTuple):
@@ -175,7 +180,8 @@ class _Simulation:
             resume = _as_on_a_thread(
                 lambda: begin(checkpoint, settings.identity(), settings.source, settings.row_mapping())
             )
-            await loader.load.load(settings, checkpoint, resume, lambda _meter, _lane: None, lambda _message: None)
+            lane = Lane(settings.limits.give_up_s)
+            await loader.load.load(settings, checkpoint, resume, lane, _ignore, _ignore)
             life.is_finished = True
         except LoaderError as error:
             life.error = error

@@ -24,13 +24,14 @@ from loader.errors import LoaderError, Stopped, TimedOut, TransportError
 from loader.lane import Lane
 from loader.outcome import GOOD, Code, Outcome, Settled
 from loader.probe import refuse_undeclared
-from loader.progress import Found, Tally
+from loader.progress import Tally
 from loader.quota import Quota, pace_of
 from loader.rate import Rate
 from loader.record import Frame, Mark, Rows
 from loader.request import Request, Response
 from loader.sandbox import CalvenOptions, FaultOptions, Memory, Options
 from loader.settle import Settler
+from loader.snapshot import Note
 from loader.target import Target, WholeTarget
 from loader.targets.calven import FRAME, Calven
 from loader.transport import Send
@@ -90,7 +91,7 @@ class Recorder(Checkpoint):
         self._fails_from = fails_from
         self._delay = delay
 
-    def commit(self, entries: Iterable[Entry], found: Found | None = None) -> None:
+    def commit(self, entries: Iterable[Entry], note: Note | None = None) -> None:
         self._delay()
         number, self.commits = self.commits, self.commits + 1
         if self._fails_from is not None and number >= self._fails_from:
@@ -246,8 +247,10 @@ class Rig:
         raise TimedOut(f"no whole answer within {self._timeout_s:g} s")
 
     def _committed(self, entry: Entry) -> None:
-        self.tally.add([item.outcome for item in entry.settled])
-        self.tally.add(entry.outcomes, sum(map(len, entry.batch.merged.values())) if entry.batch else 0)
+        aside = entry.settled
+        self.tally.add([item.outcome for item in aside], [item.row for item in aside], [item.user for item in aside])
+        if (batch := entry.batch) is not None:
+            self.tally.add(entry.outcomes, batch.numbers, batch.users, sum(map(len, batch.merged.values())))
         if not self._is_whole and (reason := self.tally.reason_to_stop(self._max_failures)):
             self.lane.stop(Stopped(reason))
 

@@ -345,8 +345,8 @@ MUTATIONS = (
     Mutation(
         "a failure frees its place on the wire at once",
         "loader/client.py",
-        "            concurrency.failed(sent_at, lane.now())\n            await linger(sent_at)\n",
-        "            concurrency.failed(sent_at, lane.now())\n",
+        "            concurrency.failed(sent_at, lane.now())\n            traffic.lost()\n            await linger(sent_at)\n",
+        "            concurrency.failed(sent_at, lane.now())\n            traffic.lost()\n",
         (
             "tests/test_client.py::test_quick_failures_make_no_more_requests_a_second",
             "tests/faults/test_retry_budget.py::test_a_storm_gets_no_more_requests_a_second",

@@ -1,0 +1,125 @@
+"""A load at one moment, as an immutable value: what every screen, page, metric and report of it is made from."""
+
+from collections.abc import Iterator, Mapping
+from typing import Literal
+
+import msgspec
+
+from loader.outcome import Code
+
+#: Why a load is not faster: what the next request waits for, or that nothing is there to be sent.
+Brake = Literal["reader", "target", "pause", "token", "quota", "rate"]
+
+#: The same, for people.
+BRAKES: Mapping[Brake, str] = {
+    "reader": "the export is read no faster",
+    "target": "the target works no faster",
+    "pause": "the target is waited for",
+    "token": "tokens are waited for",
+    "quota": "the quota allows no more",
+    "rate": "the target refuses to take more",
+}
+
+#: Upper bounds of the classes in which the times of answers are counted, in seconds; one more is for all above.
+BOUNDS_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
+
+
+class Found(msgspec.Struct, frozen=True):
+    """What a run found of the target, where the next one begins. None: nothing yet, or no less than the limits allow.
+
+    `requests_per_s`: what it takes before it refuses for the rate; `concurrency`: how many requests it works on at
+    once; `users`, `body_bytes`: the largest request; `seconds_per_user`: the quickest answers' time. `brake`: why it
+    was not faster of late.
+    """
+
+    requests_per_s: float | None = None
+    concurrency: int | None = None
+    users: int | None = None
+    body_bytes: int | None = None
+    seconds_per_user: float | None = None
+    brake: Brake | None = None
+
+    def words(self) -> Iterator[str]:
+        """For people: each in a few words."""
+        if self.brake is not None:
+            yield BRAKES[self.brake]
+        if self.concurrency is not None:
+            yield f"{self.concurrency} requests at once"
+        if self.requests_per_s is not None:
+            yield f"up to {self.requests_per_s:,.3g} requests/s"
+        if self.users is not None:
+            yield f"up to {self.users:,} users a request"
+
+
+class Failure(msgspec.Struct, frozen=True):
+    """A row that failed."""
+
+    row: int
+    user: str
+    code: Code
+    message: str
+
+    def words(self) -> str:
+        """Why, without whose it was."""
+        return f"{self.code}: {self.message}" if self.message else str(self.code)
+
+
+class Wire(msgspec.Struct, frozen=True):
+    """The talk with the target, over this run. Token calls are not counted.
+
+    `requests`: sent; `refused`: answered with 429; `broken`: without a usable answer, or one of 5xx; `on_wire`: sent
+    and not answered; `times`: answers by class of BOUNDS_S, and `seconds`, their sum. `p50_s`, `p95_s`: of the answers
+    since the snapshot before; None: there were none.
+    """
+
+    requests: int = 0
+    refused: int = 0
+    broken: int = 0
+    on_wire: int = 0
+    times: tuple[int, ...] = (0,) * (len(BOUNDS_S) + 1)
+    seconds: float = 0.0
+    p50_s: float | None = None
+    p95_s: float | None = None
+
+
+class Snapshot(msgspec.Struct, frozen=True):
+    """A load at one moment, `at` in Unix time.
+
+    `rows` by `counts`: settled, over all runs of the load. `share`: of the export's bytes that are settled, 0 to 1.
+    `rows_per_s`: over this run; `now_per_s`: over its last seconds. `left_s`: None if it isn't known. `at_once`: so
+    many requests may be on the wire now. `held_s`: the target is waited for, so long. `failures`: the last of this run.
+    `stopping`: why this run ends; "": it goes on, or ended well.
+    """
+
+    at: float
+    rows: int
+    counts: Mapping[Code, int]
+    share: float | None
+    rows_per_s: float
+    now_per_s: float
+    elapsed_s: float
+    left_s: float | None
+    wire: Wire = Wire()
+    at_once: int = 1
+    held_s: float = 0.0
+    failures: tuple[Failure, ...] = ()
+    stopping: str = ""
+    found: Found = Found()
+
+
+class Note(msgspec.Struct, frozen=True):
+    """What a checkpoint keeps of a run beside the outcomes: where the next one begins, and how it went.
+
+    `snapshot`: the newest, if it isn't kept yet; `is_moment`: it is to be kept for good, for the course of the load.
+    """
+
+    found: Found = Found()
+    snapshot: Snapshot | None = None
+    is_moment: bool = False
+
+
+def duration(seconds: float) -> str:
+    """`1:02:03` or `2:03`"""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"

@@ -1,0 +1,132 @@
+"""One snapshot a second, and what the checkpoint keeps of them."""
+
+from itertools import pairwise
+
+import anyio
+
+from loader.errors import Stopped
+from loader.lane import Lane
+from loader.meter import Meter
+from loader.outcome import Code
+from loader.progress import Tally
+from loader.snapshot import Brake, Found, Snapshot
+from loader.traffic import Traffic
+from tests import make
+from tests.virtual_time import virtual_time
+
+
+class Bench:
+    """A meter with all that it looks at in our hands."""
+
+    def __init__(self, tally: Tally | None = None, size: int = 1_000) -> None:
+        self.now = 100.0
+        self.position = 0
+        self.brake: Brake | None = None
+        self.tally = tally or Tally()
+        self.lane = Lane(600.0, lambda: self.now)
+        self.traffic = Traffic()
+        self.meter = Meter(
+            self.tally,
+            size,
+            lambda: self.position,
+            self.lane,
+            self.traffic,
+            lambda: Found(brake=self.brake),
+            lambda: 16,
+            lambda: 1e9 + self.now,
+        )
+
+    def settle(self, rows: int) -> None:
+        self.tally.add([make.outcome()] * rows, range(rows), ["somebody"] * rows)
+
+
+def test_a_meter_measures_this_run_alone() -> None:
+    """What earlier runs did counts for the share, not for the rate."""
+    bench = Bench(Tally({Code.SUCCESS: 1000}))
+    bench.position = 500
+    assert bench.meter.snapshot().left_s is None
+
+    bench.settle(400)
+    bench.now, bench.position = 110.0, 700
+    found = bench.meter.snapshot()
+
+    assert (found.rows, found.share, found.rows_per_s, found.elapsed_s, found.left_s) == (1400, 0.7, 40, 10, 15)
+    assert (found.at, found.at_once, found.counts) == (1e9 + 110, 16, {Code.SUCCESS: 1400})
+
+
+def test_now_is_the_last_ten_seconds() -> None:
+    bench = Bench()
+    for second in range(1, 31):
+        bench.now = 100.0 + second
+        bench.settle(10 if second <= 20 else 50)
+        bench.meter.snapshot()
+    found = bench.meter.snapshot()
+
+    assert found.now_per_s == 50
+    assert round(found.rows_per_s, 2) == 23.33
+
+
+def test_of_an_export_without_a_size_no_share_is_known() -> None:
+    """Stdin has none; that is no division by zero."""
+    found = Bench(size=0).meter.snapshot()
+
+    assert (found.share, found.left_s) == (None, None)
+
+
+def test_the_brake_is_what_was_waited_for_most_of_late() -> None:
+    bench = Bench()
+    bench.brake = "quota"
+    assert bench.meter.note().found.brake is None, "nothing was looked at yet"
+    seen = []
+    brakes: list[Brake] = ["quota", "target"]
+    for bench.brake in brakes:
+        for _ in range(30):
+            bench.meter.sample()
+        seen.append(bench.meter.note().found.brake)
+
+    assert seen == brakes
+
+
+def test_what_stops_and_holds_a_load_is_seen() -> None:
+    bench = Bench()
+    bench.lane.hold(30)
+    held = bench.meter.snapshot()
+    bench.lane.stop(Stopped("the disk is full"))
+
+    assert (held.held_s, held.stopping) == (30, "")
+    assert bench.meter.snapshot().stopping == "the disk is full"
+
+
+def test_a_snapshot_is_kept_once() -> None:
+    bench = Bench()
+    found = bench.meter.snapshot()
+
+    assert bench.meter.note().snapshot == found
+    assert bench.meter.note().snapshot is None
+
+
+def test_the_course_of_a_long_load_is_kept_ever_more_thinly() -> None:
+    """Each second for ten minutes; of two days not more than some thousands."""
+    bench = Bench()
+    moments = []
+    for second in range(48 * 3600):
+        bench.now = 100.0 + second
+        bench.meter.snapshot()
+        if bench.meter.note().is_moment:
+            moments.append(second)
+
+    assert moments[:500] == list(range(500))
+    assert len(moments) < 5_000
+    assert max(after - before for before, after in pairwise(moments)) <= 48 * 3600 / 500
+    assert bench.meter.end().is_moment, "the end is always kept"
+
+
+@virtual_time
+async def test_watchers_are_told_once_a_second() -> None:
+    seen: list[Snapshot] = []
+    lane = Lane(600.0)
+    meter = Meter(Tally(), 0, lambda: 0, lane, Traffic())
+    with anyio.move_on_after(10.1):
+        await meter.beat(seen.append)
+
+    assert [round(snapshot.elapsed_s) for snapshot in seen] == list(range(1, 11))
