@@ -1,6 +1,7 @@
 """Records: valid rows as ready JSON, and the frame that puts them into a request body.
 
-A record is bytes, `{"<user field>":"<key>","<attributes field>":{…}}`, built once per row by columns.py or jsonlines.py.
+A record is bytes, `{"<user field>":"<key>","<attributes field>":{…}}`, built once per row by columns.py or
+jsonlines.py.
 A body is the frame's head, the records with commas between, and its tail: nothing is encoded twice, and the size of a
 body is known before it exists.
 """
