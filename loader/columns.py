@@ -1,6 +1,7 @@
 """Columns (CSV, TSV) into records, a block at a time, by Arrow's compiled functions."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import msgspec
@@ -28,6 +29,7 @@ from loader.mapping import (
 )
 from loader.outcome import Code
 from loader.record import Records, json_string
+from loader.texts import Texts
 
 _NUMBER = r"\A-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?\z"
 _SPACE = 0x20  # what is below it, a JSON string must escape
@@ -168,6 +170,24 @@ class ColumnMapper:
                 value = pc.if_else(empty, pa.scalar(None, pa.string()), value)
             columns[name] = Column(None, value)
         return Values(texts[self._user], columns, np.array(sorted(problems), np.int64))
+
+    @property
+    def is_text(self) -> bool:
+        """Is each cell sent as it stands? Then values_in() will do."""
+        return all(self._mapping.types.get(name, "string") == "string" for name in self._attributes)
+
+    def values_in(self, cells: Mapping[str, Texts]) -> Values:
+        """The same of the columns that are read, as they stand in the export, which is UTF-8."""
+        problems: dict[int, Problem] = {}
+        keys = cells[self._user].array()
+        reject_blank(problems, keys, "")
+        columns = {}
+        for name, column in self._attributes.items():
+            texts = cells[column]
+            if self._mapping.empty == "omit" and not texts.lengths.all():
+                texts = replace(texts, is_sent=texts.lengths > 0)
+            columns[name] = Column(None, texts)
+        return Values(keys, columns, np.array(sorted(problems), np.int64))
 
     def _texts(self, block: pa.Table | pa.RecordBatch, problems: dict[int, Problem]) -> dict[str, pa.StringArray]:
         """The columns that are read, as text."""

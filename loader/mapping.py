@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from loader.errors import ExportError
 from loader.outcome import Code, Outcome
 from loader.record import Frame, Names, Records, json_string
+from loader.texts import Texts
 
 Type = Literal["string", "number", "boolean", "json"]
 Empty = Literal["omit", "null", "keep"]
@@ -60,7 +61,7 @@ class Column(NamedTuple):
     """The values of one attribute. `rows`: positions of the rows that have one; None: all, null where it isn't sent."""
 
     rows: NDArray[np.int64] | None
-    values: pa.Array
+    values: pa.Array | Texts
 
 
 class Values(NamedTuple):

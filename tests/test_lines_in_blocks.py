@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -166,10 +167,12 @@ def same_values(found: Values, expected: Values) -> None:
 
 def cells(values: Values) -> dict[str, dict[int, bytes]]:
     """By attribute and row."""
-    return {
-        name: dict(zip(range(len(values.keys)) if rows is None else rows.tolist(), column.to_pylist(), strict=True))
-        for name, (rows, column) in values.columns.items()
-    }
+    found = {}
+    for name, (rows, column) in values.columns.items():
+        assert isinstance(column, pa.Array)
+        at = range(len(values.keys)) if rows is None else rows.tolist()
+        found[name] = dict(zip(at, column.to_pylist(), strict=True))
+    return found
 
 
 def vouched(mapping: RowMapping, lines: list[bytes]) -> tuple[list[str], list[bytes], set[int]]:
