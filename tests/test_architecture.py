@@ -42,7 +42,10 @@ LAYERS: tuple[tuple[str, tuple[str, ...]], ...] = (
             "echo",
         ),
     ),
-    ("decisions", ("batch", "ceiling", "retry", "tokens", "verdict", "target", "mapping")),
+    (
+        "decisions",
+        ("batch", "ceiling", "retry", "tokens", "verdict", "target", "mapping", "columns", "structure", "jsonlines"),
+    ),
     ("tempo", ("quota", "rate", "concurrency", "optimum", "visit", "traffic")),
     ("plug-ins", ("targets.*",)),
     ("edges", ("export.*", "sources", "network", "transport", "checkpoint", "spill", "state")),
