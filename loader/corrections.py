@@ -6,12 +6,12 @@ import re
 import sys
 from collections.abc import Collection
 from pathlib import Path
-from typing import BinaryIO, NamedTuple
+from typing import BinaryIO, NamedTuple, get_args
 
 from loader.checkpoint import Checkpoint, ResultRow
 from loader.errors import CheckpointError, ExportError, Refused
 from loader.export import Fingerprint
-from loader.export.files import Files, matching
+from loader.export.files import Files, Format, matching
 from loader.export.originals import delimiter_of, fields, header, originals
 from loader.mapping import ADDED, RowMapping
 from loader.outcome import Code
@@ -33,6 +33,11 @@ def export_of(checkpoint: Checkpoint, path: str | None = None) -> Files:
     identity = checkpoint.get("identity")
     if identity is None:
         raise CheckpointError(f"{checkpoint.path} holds no load yet")
+    if identity["export.format"] not in get_args(Format):
+        raise Refused(
+            f"--rows is for exports that are files, and this was {checkpoint.get('path')}; without it, results "
+            "name the users, whose rows can be asked for again"
+        )
     found = matching(path, Path.cwd()) if path else [Path(name) for name in checkpoint.get("files")]
     export = Files.of(
         found,

@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
 from ipaddress import ip_address
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 from urllib.parse import urlsplit
 from urllib.request import getproxies_environment, proxy_bypass_environment  # type: ignore[attr-defined]  # typeshed
 
@@ -40,6 +40,9 @@ from loader.refresh import Missing, Rules
 from loader.target import Target, WholeTarget
 from loader.targets import find, known
 from loader.whole import Store
+
+if TYPE_CHECKING:
+    from loader.sources import CustomSource
 
 
 class _Table(BaseModel):
@@ -95,8 +98,19 @@ def _quota(text: str) -> str:
 class ExportTable(_Table):
     """`[export]`"""
 
-    path: _Path
+    path: _Path | None = None
     """a file, a pattern such as `users-*.csv`, or `-` for stdin"""
+    query: Annotated[str, Field(min_length=1)] | None = None
+    """instead of `path`: the rows of a [database query](sources.md#databases)"""
+    database: Annotated[str, Field(min_length=1)] | None = Field(default=None, repr=False)  # it may hold a password
+    """its URL, `env:NAME` or `file:PATH`: `postgresql://`, `mysql://`, `sqlite:///`, `duckdb://`"""
+    order_by: str | None = None
+    """the column that tells the rows of a query apart:
+    [they come in its order](sources.md#order-and-how-a-run-goes-on). Not set: that of `mapping.user`; `""`: none"""
+    source: str | None = None
+    """instead of `path`: the name of [a source of an installed package](sources.md#a-source-of-your-own)"""
+    options: dict[str, Any] | None = Field(default=None, repr=False)  # it may hold secrets
+    """what that source takes, as a table `[export.options]`"""
     format: Format | None = None
     """`csv`, `tsv`, `ndjson`, `json`, `parquet` or `arrow`: [formats](formats.md). Not set: the name tells"""
     delimiter: Annotated[str, AfterValidator(_delimiter), WithJsonSchema(_DELIMITER)] | None = None
@@ -156,7 +170,7 @@ class CheckpointTable(_Table):
 
     path: _Path | None = None
     """the file that holds the outcomes: [what is in it](checkpoint.md). Not set: beside the export, under its name
-    without suffixes: `users.csv.gz` → `users.ckpt`. A must for patterns and stdin"""
+    without suffixes: `users.csv.gz` → `users.ckpt`. A must for patterns, stdin, queries and sources"""
     keep: Annotated[int, Field(ge=0)] = 7
     """of a [refresh](refresh.md): the checkpoints of so many nights before"""
 
@@ -290,18 +304,60 @@ class Settings(_Table):
         if self._export is not None:
             return self._export
         table = self.export
+        if table.query is not None:
+            return self._query()
+        if table.source is not None:
+            return self._custom(table.source)
+        assert table.path is not None, "_check_export() saw to that"
         paths = matching(table.path, self._folder)
         return Files.of(paths, table.format, table.delimiter, table.max_row_bytes, table.encoding)
+
+    def _query(self) -> Export:
+        from loader.export.query import Query  # late: files are loaded without it
+        from loader.export.table import Table
+
+        table = self.export
+        assert table.query is not None
+        assert table.database is not None
+        order_by = table.order_by
+        if order_by is None and not isinstance(self.build_target(), WholeTarget):
+            order_by = self.row_mapping().user
+        url = _pointed_at("export.database", table.database, self._folder)
+        return Table.of(Query(table.query, url, order_by or None, self._folder), "query")
+
+    def _custom(self, name: str) -> Export:
+        from loader.export.table import Table
+
+        return Table.of(self._custom_source(name), name)
+
+    def _custom_source(self, name: str) -> "CustomSource":
+        """A source of a package. Raises SettingsError if its options are wrong, or a secret isn't there."""
+        from loader.sources import find
+
+        found, options = find(name), dict(self.export.options or {})
+        for secret in found.secrets():
+            if isinstance(options.get(secret), str):
+                options[secret] = _pointed_at(f"export.options.{secret}", options[secret], self._folder)
+        try:
+            return found.model_validate(options)
+        except ValidationError as error:
+            raise SettingsError(_first(error, found, "export.options")) from error
+
+    @property
+    def _named(self) -> Path | None:
+        """The export's file, if it is one and has a name that others can take."""
+        path = self.export.path
+        return None if path is None or path == "-" or glob.has_magic(path) else self._folder / path
 
     @property
     def checkpoint_path(self) -> Path:
         """Where the checkpoint stands: beside the export if nothing else is said."""
         if self.checkpoint.path is not None:
             return self._folder / self.checkpoint.path
-        if self.export.path == "-" or glob.has_magic(self.export.path):
-            raise SettingsError("checkpoint.path is missing: stdin and patterns have no name that it could take")
-        export = self._folder / self.export.path
-        return export.parent / f"{stem(export)}.ckpt"
+        if self._named is None:
+            what = "stdin and patterns have" if self.export.path is not None else "the export has"
+            raise SettingsError(f"checkpoint.path is missing: {what} no name that it could take")
+        return self._named.parent / f"{stem(self._named)}.ckpt"
 
     @property
     def store(self) -> Store | None:
@@ -350,9 +406,8 @@ class Settings(_Table):
 
     def _beside(self, suffix: str, what: str) -> Path:
         """A file beside the export that has its name, or the checkpoint's if the export has none of its own."""
-        export = self._folder / self.export.path
-        has_name = self.export.path != "-" and not glob.has_magic(self.export.path)
-        path = export.parent / f"{stem(export)}{suffix}" if has_name else self.checkpoint_path.with_suffix(suffix)
+        export = self._named
+        path = export.parent / f"{stem(export)}{suffix}" if export else self.checkpoint_path.with_suffix(suffix)
         if path == self.checkpoint_path:
             raise SettingsError(f"checkpoint.path: {path.name} is for {what}; choose another")
         return path
@@ -476,6 +531,8 @@ class Settings(_Table):
     def literal_secrets(self) -> list[str]:
         """The keys of credentials that stand in the file itself, to be warned about."""
         named = {f"target.auth.{name}": self.target["auth"].get(name, "") for name in ("secret", "token")}
+        if "@" in (self.export.database or ""):
+            named["export.database"] = self.export.database
         if "@" in (self.network.proxy or ""):
             named["network.proxy"] = self.network.proxy
         return [key for key, value in named.items() if value and not value.startswith(("env:", "file:"))]
@@ -493,12 +550,25 @@ class Settings(_Table):
             "mapping.types": self.mapping.types,
             "mapping.empty": self.mapping.empty,
             "mapping.columns": self.mapping.columns,
+            **self._asked(),
             "target.api": target.api,
             "target.base_url": self.base_url,
             "target.write": target.write,
             **({"refresh.mode": self.refresh.mode} if self.refresh.mode != "all" else {}),
             **{f"target.{name}": value for name, value in target.identity().items()},
         }
+
+    def _asked(self) -> dict[str, Any]:
+        """What is asked of which database or source; not by whom."""
+        table = self.export
+        if table.source is not None:
+            return {"export.options": self._custom_source(table.source).identity()}
+        if table.query is None or table.database is None:
+            return {}
+        from loader.export.engines import place_of, split
+
+        place = place_of(split(_pointed_at("export.database", table.database, self._folder)))
+        return {"export.query": table.query, "export.database": place, "export.order_by": table.order_by}
 
 
 def load_settings(path: Path, overrides: Sequence[str] = ()) -> Settings:
@@ -537,6 +607,7 @@ def settings_from(
     try:
         settings = Settings.model_validate(data)
         settings._folder, settings._path, settings._export = folder, path, export
+        _check_export(settings.export)
         _check_target(settings)
         settings.way()
         if export is not None and settings.checkpoint.path is None:
@@ -573,6 +644,28 @@ def put(data: dict[str, Any], key: str, value: Any, whence: str) -> None:
         if not isinstance(data, dict):
             raise SettingsError(f"{whence} {key}: {table} is not a table")
     data[name] = value
+
+
+def _check_export(table: ExportTable) -> None:
+    """One thing is read, and what is said of it has a meaning."""
+    kinds = ("path", "query", "source")
+    given = [name for name in kinds if getattr(table, name) is not None]
+    if not given:
+        raise SettingsError("export.path is missing")
+    if len(given) > 1:
+        raise SettingsError(
+            f"export.{given[0]} and export.{given[1]}: one export is loaded at a time; keep one of them"
+        )
+    if table.query is not None and table.database is None:
+        raise SettingsError("export.database is missing: a URL such as postgresql://…, or duckdb:// for SQL over files")
+    meant = {
+        **dict.fromkeys(("format", "delimiter", "encoding", "max_row_bytes"), "path"),
+        **dict.fromkeys(("database", "order_by"), "query"),
+        "options": "source",
+    }
+    for name, kind in meant.items():
+        if name in table.model_fields_set and kind != given[0]:
+            raise SettingsError(f"export.{name} is for export.{kind}, and the export is given by export.{given[0]}")
 
 
 def _check_target(settings: Settings) -> None:
@@ -765,6 +858,7 @@ def _first(error: ValidationError, model: type[BaseModel], prefix: str = "", hid
     is_shown = _is_plain(shown) and key not in (
         "target",
         "network.proxy",
+        "export.database",
     )  # whoever writes `target = "…"` may have pasted a secret
     return f"{key}: {message[0].lower()}{message[1:]}" + (f", not {shown!r}" if is_shown else "")
 

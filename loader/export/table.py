@@ -12,6 +12,7 @@ now, before the rows in front of it are handed out: a run goes on with the same 
 import json
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
+from itertools import chain
 from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar
 
@@ -24,7 +25,7 @@ from loader.export.columnar import BLOCK_ROWS, mapped_rows, unit
 from loader.export.lines import Lines
 from loader.export.rows import Place, Reader, Unit, Wanted
 from loader.export.source import UNTOLD, Fingerprint, Source
-from loader.export.typed import TypedMapper, value_of
+from loader.export.typed import TypedMapper, array_of, value_of
 from loader.mapping import RowMapping, others
 from loader.record import Mark, Rows
 from loader.span import SpanSet
@@ -64,7 +65,7 @@ class TableSource(Protocol):
         """Must it be given anew to be read again?"""
         ...
 
-    def schema(self) -> pa.Schema:
+    def columns(self) -> pa.Schema:
         """The columns of each batch. A type that is null may be any other in a batch."""
         ...
 
@@ -156,16 +157,18 @@ class Table:
         return self._read(mapping, ()).units(place, wanted)
 
     def is_same_up_to(self, marks: Sequence[Mark], mapping: RowMapping, start: Mark | None = None) -> bool:
-        """Is it what was read when the marks were made? Reads it; if a run is to go on, rows() compares as it reads."""
+        """Is it what was read when the marks were made, and no more? Reads it.
+
+        Of a load that goes on, at `start`, rows() compares as it reads.
+        """
         if not marks or start is not None:
             return True
         try:
-            for rows in self.rows(mapping, known={mark.row: mark for mark in marks}):
-                if rows.end is not None and rows.end.row >= marks[-1].row:
-                    break
+            return all(
+                rows.last < marks[-1].row for rows in self.rows(mapping, known={mark.row: mark for mark in marks})
+            )
         except Changed:
             return False
-        return True
 
     def _changed(self, row: int) -> Changed:
         return Changed(
@@ -260,7 +263,7 @@ class _Columns:
             yield unit(block, mapper, place, wanted)
 
     def _mapper(self) -> tuple[pa.Schema, TypedMapper]:
-        schema = self._source.schema()
+        schema = self._source.columns()
         order = self._source.order_by
         if order is not None and order not in schema.names:
             raise ExportError(
@@ -308,6 +311,10 @@ def _blocks(batches: Iterable[pa.RecordBatch], first: int, ends: Sequence[int]) 
 def _joined(parts: list[pa.RecordBatch]) -> pa.RecordBatch:
     if len(parts) == 1:
         return parts[0]
+    if any(part.schema != parts[0].schema for part in parts):  # of a source whose types differ from row to row
+        names = parts[0].schema.names
+        columns = (chain.from_iterable(part.column(name).to_pylist() for part in parts) for name in names)
+        return pa.RecordBatch.from_arrays([array_of(list(column)) for column in columns], names=names)
     return pa.Table.from_batches(parts).combine_chunks().to_batches()[0]
 
 
@@ -338,27 +345,32 @@ class _Order:
         same = pc.equal(before, behind) if _is_comparable(keys) else pc.equal(_text(before), _text(behind))
         if same.true_count:
             at = pc.indices_nonzero(same)[0].as_py() + 1
-            raise self._wrong(first + at, f"is {keys[at].as_py()!r}", "as that of the row before")
+            raise self._wrong(first + at, f"is {_shown(keys, at)}", "as that of the row before")
         if pa.types.is_integer(keys.type) or pa.types.is_temporal(keys.type):
             falls = pc.greater(before, behind)
             if falls.true_count:
                 at = pc.indices_nonzero(falls)[0].as_py() + 1
-                raise self._wrong(first + at, f"is {keys[at].as_py()!r}", "less than that of the row before")
+                raise self._wrong(first + at, f"is {_shown(keys, at)}", "less than that of the row before")
         ends = _text(keys.take(pa.array([0, len(keys) - 1])))
         if ends[0].as_py() == self._last:
-            raise self._wrong(first, f"is {keys[0].as_py()!r}", "as that of the row before")
+            raise self._wrong(first, f"is {_shown(keys, 0)}", "as that of the row before")
         self._last = str(ends[1].as_py())
         return self._last
 
     def _wrong(self, row: int, what: str, why: str) -> ExportError:
         return ExportError(
             f"export.order_by: column {self._column!r} of row {row:,} {what}, {why}. A run goes on behind a row's "
-            "key, so each needs one of its own: name a column that is unique and never null"
+            'key, so each needs one of its own: name a column that is unique and never null, or none ("") to have an '
+            "interrupted run read all again up to where it was"
         )
 
 
 def _is_comparable(keys: pa.Array) -> bool:
     return not isinstance(keys.type, pa.BaseExtensionType)
+
+
+def _shown(keys: pa.Array, at: int) -> str:
+    return str(_text(keys.slice(at, 1))[0])
 
 
 def _text(keys: pa.Array) -> pa.StringArray:
@@ -383,7 +395,7 @@ class _Stream:
     def __str__(self) -> str:
         return "the table"
 
-    def schema(self) -> pa.Schema:
+    def columns(self) -> pa.Schema:
         return self._reader().schema if self._schema is None else self._schema
 
     def batches(self, after: Key | None) -> Iterator[pa.RecordBatch]:

@@ -6,7 +6,8 @@ other extension type as what it is stored as. What JSON has no form for (NaN, by
 inside lists and the like msgspec makes `null` and base64 of them.
 """
 
-from collections.abc import Callable, Mapping
+import math
+from collections.abc import Callable, Mapping, Sequence
 from uuid import UUID
 
 import msgspec
@@ -14,24 +15,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from loader.columns import Joiner, Part, json_strings, reject, reject_blank, text_of
 from loader.errors import ExportError
-from loader.mapping import (
-    Column,
-    Joiner,
-    Mapped,
-    Part,
-    Problem,
-    RowMapping,
-    Type,
-    Values,
-    check_columns,
-    check_names,
-    json_strings,
-    others,
-    reject,
-    reject_blank,
-    text_of,
-)
+from loader.mapping import Column, Mapped, Problem, RowMapping, Type, Values, check_columns, check_names, others
 from loader.outcome import Code
 from loader.record import json_string
 
@@ -46,7 +32,7 @@ def is_text(kind: pa.DataType) -> bool:
     if types.is_dictionary(kind):
         return is_text(kind.value_type)
     if isinstance(kind, pa.BaseExtensionType):
-        return _is_uuid(kind) or (not is_json(kind) and is_text(kind.storage_type))
+        return _is_uuid(kind) or (not (is_json(kind) or _is_numeric(kind)) and is_text(kind.storage_type))
     return bool(
         types.is_string(kind)
         or types.is_large_string(kind)
@@ -67,6 +53,11 @@ def _is_uuid(kind: pa.DataType) -> bool:
     return isinstance(kind, pa.BaseExtensionType) and kind.extension_name == "arrow.uuid"
 
 
+def _is_numeric(kind: pa.DataType) -> bool:
+    """Is it a decimal of any size, as its digits?"""
+    return isinstance(kind, pa.OpaqueType) and kind.type_name == "numeric" and is_text(kind.storage_type)
+
+
 def _stored(column: pa.Array) -> pa.Array:
     """A column without an extension type; UUIDs as text."""
     if _is_uuid(column.type):
@@ -77,9 +68,19 @@ def _stored(column: pa.Array) -> pa.Array:
 
 def check_type(name: str, kind: pa.DataType) -> None:
     """Raise ExportError for a type that has no form in JSON."""
-    if isinstance(kind, pa.BaseExtensionType):
-        kind = kind.storage_type
     types = pa.types
+    if isinstance(kind, pa.BaseExtensionType):
+        if isinstance(kind, pa.OpaqueType) and types.is_binary(
+            kind.storage_type
+        ):  # in a form that only its maker reads
+            raise ExportError(f"column {name!r} is of type {kind.type_name}, which is not known here; cast it to text")
+        kind = kind.storage_type
+    if types.is_nested(kind):
+        for inner in (kind.field(at).type for at in range(kind.num_fields)):
+            if isinstance(inner, pa.BaseExtensionType) and not _is_uuid(inner):
+                raise ExportError(
+                    f"column {name!r} is of type {kind}, which has no form in JSON; cast it in the export"
+                )
     known = (
         *(types.is_boolean, types.is_integer, types.is_floating, types.is_decimal, types.is_date, types.is_time),
         *(types.is_timestamp, types.is_list, types.is_large_list, types.is_fixed_size_list, types.is_struct),
@@ -120,6 +121,33 @@ def _quoted(text: pa.StringArray) -> pa.StringArray:
     return pc.binary_join_element_wise('"', text, '"', "")
 
 
+def array_of(values: Sequence[object]) -> pa.Array:
+    """Python values as a column: of their own type if they have one, else of JSON, each as it is."""
+    kinds = set(map(type, values)) - {type(None)}
+    if len(kinds) <= 1:
+        try:
+            return pa.array(values)
+        except (pa.ArrowException, OverflowError):
+            pass
+    texts = [None if value is None else _one_as_json(value) for value in values]
+    return pa.ExtensionArray.from_storage(pa.json_(pa.string()), pa.array(texts, pa.string()))
+
+
+def _one_as_json(value: object) -> str:
+    """What has no form in JSON comes out as none, for its row to be rejected."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
+    if isinstance(value, bytes):
+        try:
+            value = value.decode()
+        except UnicodeDecodeError:
+            return "not UTF-8"
+    try:
+        return _NESTED.encode(value).decode()
+    except (TypeError, ValueError, OverflowError) as error:
+        return str(value) if isinstance(value, int) else str(error)
+
+
 _TYPES: Mapping[Type, tuple[Callable[[pa.DataType], bool], ...]] = {
     "string": (is_text, pa.types.is_date, pa.types.is_time, pa.types.is_timestamp),
     "number": (pa.types.is_integer, pa.types.is_floating, pa.types.is_decimal),
@@ -133,6 +161,12 @@ def _fits(kind: Type, found: pa.DataType) -> bool:
     if isinstance(found, pa.BaseExtensionType) and not is_text(found):
         return is_json(found) or _fits(kind, found.storage_type)
     return pa.types.is_null(found) or any(fits(found) for fits in _TYPES[kind])
+
+
+def check_mapped(name: str, kind: Type, found: pa.DataType) -> None:
+    """Raise ExportError if a column is not what `mapping.types` says of its attribute."""
+    if not _fits(kind, found):
+        raise ExportError(f"mapping.types: {name!r} is of type {found} in the export, not {kind}")
 
 
 class TypedMapper:
@@ -157,13 +191,13 @@ class TypedMapper:
             setting = next(iter(mapping.settings))
             raise ExportError(f"{setting}: column {self._user!r} is of type {key}; a key is text or a whole number")
         for name, kind in mapping.types.items():
-            found = schema.field(self._attributes[name]).type
-            if not _fits(kind, found):
-                raise ExportError(f"mapping.types: {name!r} is of type {found} in the export, not {kind}")
+            check_mapped(name, kind, schema.field(self._attributes[name]).type)
         for column in self.columns:
             if schema.names.count(column) > 1:
                 raise ExportError(f"the export has two columns {column!r}; rename one of them")
             check_type(column, schema.field(column).type)
+        self._open = [column for column in self.columns if pa.types.is_null(schema.field(column).type)]
+        self._types = mapping.types
         self._joiner = Joiner(mapping)
 
     @property
@@ -173,6 +207,7 @@ class TypedMapper:
 
     def map(self, block: pa.RecordBatch) -> Mapped:
         """One block with at least the columns that are read."""
+        self._check(block)
         problems: dict[int, Problem] = {}
         keys = self._keys(block.column(self._user), problems)
         parts = [
@@ -183,13 +218,14 @@ class TypedMapper:
         raw = block.column(self._user)
         if problems and is_text(raw.type):
             raw = _binary(raw)  # as text, Python would choke on what is not UTF-8
-        raw = _stored(raw)
+        raw = pa.array(mapped.users, pa.string()) if is_json(raw.type) else _stored(raw)
         for at, problem in problems.items():
             problems[at] = problem._replace(user=_shown(raw[at].as_py()))
         return mapped
 
     def values(self, block: pa.RecordBatch) -> Values:
         """The same block, not put together."""
+        self._check(block)
         problems: dict[int, Problem] = {}
         keys = self._keys(block.column(self._user), problems)
         columns = {
@@ -197,6 +233,15 @@ class TypedMapper:
             for name, column in self._attributes.items()
         }
         return Values(keys, columns, np.array(sorted(problems), np.int64))
+
+    def _check(self, block: pa.RecordBatch) -> None:
+        """Raise ExportError for types that only show in the block."""
+        if not self._open:
+            return
+        for column in self._open:
+            check_type(column, block.schema.field(column).type)
+        for name, kind in self._types.items():
+            check_mapped(name, kind, block.schema.field(self._attributes[name]).type)
 
     def _keys(self, column: pa.Array, problems: dict[int, Problem]) -> pa.StringArray:
         if is_text(column.type):
@@ -230,7 +275,14 @@ def value_of(column: pa.Array, name: str, problems: dict[int, Problem]) -> pa.St
         return pc.if_else(column.is_null(), "null", text)
     if is_json(column.type):
         return _checked(column.storage.fill_null("null"), name, problems)
+    is_numeric = _is_numeric(column.type)
     column = _stored(column)
+    if is_numeric:
+        odd = pc.match_substring_regex(column, "^-?[0-9.]+$").fill_null(True)
+        reject(problems, pc.invert(odd), f"column {name!r}: not a finite number, which JSON has no form for")
+        return pc.if_else(odd, column, "null").fill_null("null")
+    if pa.types.is_timestamp(column.type) or pa.types.is_date(column.type):
+        column = _dated(column, name, problems)
     if pa.types.is_floating(column.type):
         odd = pc.invert(pc.is_finite(column)).fill_null(False)
         if odd.true_count:
@@ -239,6 +291,28 @@ def value_of(column: pa.Array, name: str, problems: dict[int, Problem]) -> pa.St
     if pa.types.is_nested(column.type):
         column = _readable(column, name, problems)
     return as_json(column).fill_null("null")
+
+
+#: The first and last day of years that are written with four digits, from 1970-01-01.
+_DAYS = (-719_162, 2_932_896)
+_PER_DAY = {"s": 86_400, "ms": 86_400_000, "us": 86_400_000_000, "ns": 86_400_000_000_000}
+
+
+def _dated(column: pa.Array, name: str, problems: dict[int, Problem]) -> pa.Array:
+    """Times; those of no year that is written with four digits, as a database's infinity, reject their rows."""
+    if pa.types.is_timestamp(column.type):
+        ticks, each = column.cast(pa.int64()), _PER_DAY[column.type.unit]
+    else:
+        ticks, each = column.cast(pa.date32()).cast(pa.int32()), 1
+    if column.type == pa.timestamp("ns", column.type.tz if each > 1 else None):
+        return column  # none is out of reach of these
+    first, last = _DAYS[0] * each, (_DAYS[1] + 1) * each - 1
+    ends = pc.min_max(ticks).as_py()
+    if ends["min"] is None or (first <= ends["min"] and ends["max"] <= last):
+        return column
+    odd = pc.or_(pc.less(ticks, first), pc.greater(ticks, last)).fill_null(False)
+    reject(problems, odd, f"column {name!r}: a time that is none, or of a year that is not written with four digits")
+    return pc.if_else(odd, pa.scalar(None, column.type), column)
 
 
 def _checked(column: pa.Array, name: str, problems: dict[int, Problem]) -> pa.StringArray:
