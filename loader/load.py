@@ -96,6 +96,7 @@ async def load(
         tempo.traffic,
         lambda: tempo.found(*size.found),
         lambda: tempo.concurrency.limit,
+        settings.paces,
     )
     async with (
         aclosing(reading),
@@ -111,10 +112,10 @@ async def load(
         dispatcher = Dispatcher(batcher, settler, checkpoint, lane, limits.concurrency, committed, meter.note)
         await dispatcher.run(reading.blocks())
         tasks.cancel_scope.cancel()
-    watch(meter.snapshot())
+    watch(meter.snapshot(is_last=True))
     error = lane.reason or reading.error
     with suppress(Stopped) if error else nullcontext():
-        await to_thread.run_sync(checkpoint.commit, (), meter.end())
+        await to_thread.run_sync(checkpoint.commit, (), meter.note())
     if error:
         raise error
     if not rows.is_cut:

@@ -25,7 +25,10 @@ ROOT = Path(loader.errors.__file__).parent
 # "loader" is loader/__init__.py, `x.*` is the package x with all in it. A new module needs a place here.
 LAYERS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("errors", ("errors",)),
-    ("values", ("span", "record", "request", "outcome", "snapshot", "progress", "until", "keys", "digest", "echo")),
+    (
+        "values",
+        ("span", "record", "request", "outcome", "snapshot", "progress", "until", "keys", "digest", "echo", "plain"),
+    ),
     ("decisions", ("batch", "ceiling", "retry", "tokens", "verdict", "target", "mapping")),
     ("tempo", ("quota", "rate", "concurrency", "optimum", "visit", "traffic")),
     ("plug-ins", ("targets.*",)),
@@ -35,7 +38,7 @@ LAYERS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("settings", ("settings",)),
     ("story", ("load", "results", "check", "corrections", "bench", "findings", "plan", "notify")),
     ("public", ("loader", "testing")),
-    ("commands", ("screen", "cli.*", "demo", "__main__")),
+    ("commands", ("screen", "panel", "cli.*", "demo", "__main__")),
 )
 
 # Beside the layers: a sandbox that shared code with the loader would share its mistakes.

@@ -98,20 +98,21 @@ def _bench(settings: "Settings", pool: "Pool", seconds: float) -> "tuple[Report,
     from rich.console import Console
 
     from loader.bench import bench
-    from loader.screen import show_line
+    from loader.screen import drawing, show_line
 
     async def run_bench() -> "tuple[Report, LoaderError | None]":
         async with anyio.create_task_group() as tasks:
 
             def watch(sweep: "Sweep") -> None:
-                tasks.start_soon(show_line, Console(stderr=True), sweep.line)
+                tasks.start_soon(show_line, screen, sweep.line)
                 tasks.start_soon(heed_signals, sweep.lane, "what was measured by then is shown")
 
             found = await bench(settings, pool, seconds, watch, Warnings())
             tasks.cancel_scope.cancel()
         return found
 
-    return on_loop(run_bench)
+    with drawing(Console(stderr=True)) as screen:
+        return on_loop(run_bench)
 
 
 def _show(report: "Report", most_users: int | None) -> None:

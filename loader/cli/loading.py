@@ -2,6 +2,7 @@
 
 import shlex
 import time
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,13 +12,16 @@ from loader.cli.messages import Warnings, say
 from loader.errors import LoaderError, Refused, Stopped
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from datetime import datetime
 
     from loader.checkpoint import Checkpoint
     from loader.lane import Lane
+    from loader.progress import Tally
     from loader.refresh import Refresh
     from loader.resume import Resume
     from loader.settings import Settings
+    from loader.snapshot import Snapshot
     from loader.whole import Whole
 
 _KEPT = "what was settled is kept"
@@ -45,24 +49,31 @@ def go(
     checkpoint: "Checkpoint",
     resume: "Resume",
     again: str,
+    retry: str,
     until: "datetime | None",
     first: int | None = None,
     whole: "Whole | None" = None,
     *,
     quiet: bool = False,
 ) -> int:
-    """Run the load, and tell how it ended. `again` is the command to go on with."""
+    """Run the load, and tell how it ended. `again` is the command to go on with, `retry` the one to send again with."""
+    from loader.outcome import WORTH_RETRYING
+
     try:
         _run(settings, checkpoint, resume, until, first, whole, quiet=quiet)
     except Refused:
         raise
     except LoaderError as error:
+        if checkpoint.counts():
+            _tell_outcomes(checkpoint)
         ended = LoaderError(f"{error}\nGo on with: {again}")
         ended.exit_status = error.exit_status
         raise ended from error
     status = summarize(checkpoint)
     if checkpoint.get("finished_at") is None:
         say(f"The load is not finished: this run ended after {first:,} rows. Go on with: {again}")
+    elif worth := sum(count for code, count in checkpoint.counts().items() if code in WORTH_RETRYING):
+        say(f"send {'it' if worth == 1 else f'{worth:,}'} again with: {retry}")
     return status
 
 
@@ -82,19 +93,20 @@ def _run(
 
         from loader.lane import Lane
         from loader.load import load
+        from loader.panel import About, View
         from loader.screen import progress
 
-    async def run_load() -> None:
+    async def run_load(watch: "Callable[[Snapshot], None]") -> None:
         lane = Lane(settings.limits.give_up_s)
-        with progress(Console(stderr=True, quiet=quiet)) as watch:
-            async with anyio.create_task_group() as tasks:
-                tasks.start_soon(heed_signals, lane, _KEPT)
-                if until is not None:
-                    tasks.start_soon(_heed_the_clock, lane, until)
-                await load(settings, checkpoint, resume, lane, watch, Warnings(), first, whole)
-                tasks.cancel_scope.cancel()
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(heed_signals, lane, _KEPT)
+            if until is not None:
+                tasks.start_soon(_heed_the_clock, lane, until)
+            await load(settings, checkpoint, resume, lane, watch, Warnings(), first, whole)
+            tasks.cancel_scope.cancel()
 
-    on_loop(run_load)
+    with progress(Console(stderr=True, quiet=quiet), View(About.of(checkpoint))) as watch:
+        on_loop(partial(run_load, watch))
 
 
 async def _heed_the_clock(lane: "Lane", until: "datetime") -> None:
@@ -121,13 +133,25 @@ def refresh_of(settings: "Settings") -> "Refresh | None":
 
 def summarize(checkpoint: "Checkpoint") -> int:
     """Tell the outcomes of all rows; returns the exit status that they mean."""
+    from loader.panel import near
+
+    tally = _tell_outcomes(checkpoint)
+    if tally.failures:
+        rows = f"{tally.failures:,} row{'s' if tally.failures > 1 else ''}"
+        say(f"{rows} failed; see them with: {shlex.join(['loader', 'results', near(checkpoint.path)])}")
+    return tally.exit_status
+
+
+def _tell_outcomes(checkpoint: "Checkpoint") -> "Tally":
+    """Tell how many rows have which outcome, and how fast the last run was."""
     from loader.progress import Tally
     from loader.results import outcome_lines
+    from loader.snapshot import duration
 
     tally = Tally(checkpoint.counts())
     for line in outcome_lines(dict(tally.counts)):
         say(line)
-    if tally.failures:
-        rows = f"{tally.failures:,} row{'s' if tally.failures > 1 else ''}"
-        say(f"{rows} failed; see them with: {shlex.join(['loader', 'results', str(checkpoint.path)])}")
-    return tally.exit_status
+    now = checkpoint.now()
+    if now is not None and now.is_last and now.rows > now.before:
+        say(f"{now.rows - now.before:,} rows in {duration(now.elapsed_s)}, {now.rows_per_s:,.0f} rows/s")
+    return tally

@@ -54,7 +54,8 @@ def retry(settings: Path, overrides: tuple[str, ...], until: str | None) -> int:
             say("loader: there is nothing to retry")
             return summarize(checkpoint)
         say(f"loader: {checkpoint.get('rows') - len(resume.settled):,} rows are sent again")
-        return go(loaded, checkpoint, resume, again("retry", settings, overrides), moment, whole=whole)
+        command = again("retry", settings, overrides)
+        return go(loaded, checkpoint, resume, command, command, moment, whole=whole)
 
 
 @contextmanager

@@ -83,8 +83,8 @@ def run(
                 say("loader: this load is finished; --fresh loads the export again")
                 return summarize(checkpoint)
             flags = ("--allow-shrink",) if allow_shrink else ()
-            command = again("run", settings, overrides, flags)
-            return go(loaded, checkpoint, resume, command, moment, first, whole, quiet=quiet)
+            command, retry = again("run", settings, overrides, flags), again("retry", settings, overrides)
+            return go(loaded, checkpoint, resume, command, retry, moment, first, whole, quiet=quiet)
 
     with held_back(quiet) as held:
         moment = moment_of(until)

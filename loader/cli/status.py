@@ -1,20 +1,38 @@
 """`loader status`: show how a load stands, finished or running."""
 
 import json
+import time
 from pathlib import Path
 
 import click
 
 from loader.cli.arguments import checkpoint_file, text_or_json
 from loader.cli.endings import ends
+from loader.cli.messages import say
+from loader.errors import Refused
+
+_EVERY_S = 1.0
 
 
 @click.command()
 @checkpoint_file
 @text_or_json
+@click.option("--watch", is_flag=True, help="Show it live, until the run ends.")
 @ends
-def status(checkpoint: Path, form: str) -> None:
-    """Show how a load stands, finished or running."""
+def status(checkpoint: Path, form: str, watch: bool) -> None:
+    """Show how a load stands, finished or running.
+
+    \b
+    loader status users.ckpt
+    loader status users.ckpt --watch
+    loader status users.ckpt --format json
+
+    With --watch, a run is shown as in its own terminal, until it ends. Ctrl-C ends the watching alone.
+    """
+    if watch and form == "json":
+        raise Refused("--watch draws for people; for programs, ask --format json again and again")
+    if watch:
+        _watch(checkpoint)
     from loader.checkpoint import Checkpoint
     from loader.results import status as state_of
     from loader.results import status_lines
@@ -26,3 +44,28 @@ def status(checkpoint: Path, form: str) -> None:
     else:
         for line in status_lines(state):
             click.echo(line)
+
+
+def _watch(path: Path) -> None:
+    """Show the run of a load, second by second, until it has ended."""
+    from rich.console import Console
+
+    from loader.checkpoint import Checkpoint, runner
+    from loader.panel import About, View
+    from loader.results import is_fresh
+    from loader.screen import progress
+
+    with Checkpoint.read(path) as opened:
+        course = [(moment.at, moment.rows_per_s) for moment in opened.course()]
+        view = View(About.of(opened), course, is_ours=False)
+    is_told = False
+    with progress(Console(), view) as show:
+        while (process := runner(path)) is not None:
+            with Checkpoint.read(path) as opened:  # each time anew: who reads for long keeps the log from being emptied
+                now = opened.now()
+            if now is not None and is_fresh(now):
+                show(now)
+            elif not is_told:
+                is_told = True
+                say(f"loader: process {process} has nothing to tell yet")
+            time.sleep(_EVERY_S)
