@@ -23,6 +23,8 @@ _RECENT = 10
 #: The time left is told by the pace of the later half of the run, of so many seconds at least and at most: so it
 #: follows what changes, and does not jump with every batch.
 _PACE_S, _PACE_MOST_S = 30.0, 300
+#: What is told comes nearer to that within some such time.
+_STEADY_S = 10.0
 #: In the first moments of a run nobody knows.
 _UNKNOWN_S = 2.0
 
@@ -62,6 +64,7 @@ class Meter:
         self._start = lane.now()
         self._first_rows, self._first_sent = tally.rows, tally.sent
         self._recent = deque([(self._start, tally.rows)], maxlen=_PACE_MOST_S + 1)
+        self._told: tuple[float, float] | None = None  # the time left, and when that was told
         self._last: Snapshot | None = None  # not kept yet
         self._next_moment_s = 0.0
 
@@ -85,7 +88,7 @@ class Meter:
             (rows - self._first_rows) / elapsed,
             self._pace(_RECENT),
             elapsed,
-            self._left_s(share, elapsed, wire) if share and elapsed > _UNKNOWN_S else None,
+            self._steady(now, self._left_s(share, elapsed, wire) if share and elapsed > _UNKNOWN_S else None),
             wire,
             self._at_once(),
             max(self._lane.waits_s, 0.0),
@@ -137,6 +140,14 @@ class Meter:
             "users": (self._tally.sent - self._first_sent) / done,
         }
         return max([left / pace, *(left * each[quota.unit] / quota.per_s for quota in self._paces)])
+
+    def _steady(self, now: float, left_s: float | None) -> float | None:
+        """The time left, so that it doesn't jump: what was told before, less the time since, and a part of what is new."""
+        if left_s is not None and left_s > 0 and self._told is not None:
+            since, before = now - self._told[1], self._told[0] - (now - self._told[1])
+            left_s = max(before + (left_s - before) * min(since / _STEADY_S, 1.0), 0.0)
+        self._told = None if left_s is None else (left_s, now)
+        return left_s
 
     def _found(self) -> Found:
         """What is known of the target, with what the load waited for most of late."""

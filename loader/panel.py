@@ -144,12 +144,13 @@ def _lines(
         "next": [_advice(about, now, room, is_ours)],
     }
     shown = _shares({name: len(lines) for name, lines in parts.items()}, height)
+    parts["outcomes"] = list(_outcomes(now, shown["outcomes"]))
     found: list[Text] = []
     for group in _GROUPS:
         if shown[_GAPS] and any(shown[name] for name in group):
             found.append(Text())
         for name in group:
-            for at, text in enumerate(_cut(parts[name], shown[name], is_whole=name != "outcomes")):
+            for at, text in enumerate(parts[name][: shown[name]]):
                 is_named = label and group is not _GROUPS[0]
                 before = f"{name if at == 0 else '':<{label}}" if is_named else ""
                 found.append(Text.assemble((before, "dim"), text))
@@ -175,20 +176,13 @@ def _shares(wanted: Mapping[str, int], height: int) -> dict[str, int]:
     return shown
 
 
-def _cut(lines: Sequence[Text], most: int, *, is_whole: bool) -> Sequence[Text]:
-    """The first lines; what can't be seen whole says so."""
-    if is_whole or not 0 < most < len(lines):
-        return lines[:most]
-    return [*lines[: most - 1], Text(f"and {len(lines) - most + 1} codes more", style="dim")]
-
-
 def _joined(parts: Sequence[str | tuple[str, str] | Text], width: int, between: str = " · ") -> Text:
     """As many of the parts as fit, those that matter most first. The first is shown in any case."""
     found = Text()
     for part in parts:
         text = Text.assemble(part)
         if found and found.cell_len + len(between) + text.cell_len > width:
-            break
+            continue
         found = Text.assemble(found, (between if found else "", "dim"), text)
     return found
 
@@ -208,9 +202,11 @@ def _state(now: Snapshot) -> tuple[str, str]:
 
 def _title(about: About, now: Snapshot, width: int) -> Text:
     word, style = _state(now)
-    what = _joined(
-        [(about.export, "bold"), f"→ {about.api}" if about.api else "", f"at {about.host}"], width - len(word) - 4, " "
-    )
+    export = about.export if len(about.export) <= width // 2 else Path(about.export).name
+    parts: list[str | tuple[str, str]] = [(export, "bold"), f"→ {about.api}", f"at {about.host}"]
+    if now.before:
+        parts.append((f"· resumed at {now.before:,} rows", "dim"))
+    what = _joined(parts, width - len(word) - 4, " ")
     return Text.assemble((f"● {word}", f"bold {style}"), "  ", what)
 
 
@@ -233,17 +229,20 @@ def _bar(now: Snapshot, width: int) -> Text:
 
 
 def _progress(now: Snapshot, width: int) -> Text:
-    whole = f" of about {_rounded(now.rows / now.share)}" if now.share and now.share < 1 else ""
-    parts: list[str | tuple[str, str]] = [f"{now.rows:,}{whole} rows"]
+    parts: list[str | tuple[str, str]] = []
     if now.left_s is not None and not now.stopping:
         form = "%H:%M" if now.left_s < _DAY_S else "%a %H:%M"
         done = time.strftime(form, time.localtime(now.at + now.left_s))
         parts.append((f"{_about(now.left_s)} left, done at {done}", "bold"))
     elif now.share is not None and not now.stopping:
-        parts.append("time left: not known yet")
+        parts.append(("time left: not known yet", "dim"))
+    is_known = now.share is not None and 0 < now.share < 1 and width >= _LABELLED + 20
+    parts.append(
+        f"{now.rows:,} of about {_rounded(now.rows / now.share)} rows"
+        if now.share and is_known
+        else f"{now.rows:,} rows"
+    )
     parts.append(f"{duration(now.elapsed_s)} gone")
-    if now.before:
-        parts.append(f"went on behind {now.before:,} rows")
     return _joined(parts, width)
 
 
@@ -272,7 +271,8 @@ def _pace(now: Snapshot, course: Sequence[tuple[float, float]], width: int) -> T
     if len(drawn) < 3:
         return words
     words.pad_right(column - words.cell_len)
-    return Text.assemble(words, (drawn, "dim cyan"), (f" {_about(seconds)}", "dim"))
+    long = f"{seconds // 60} min" if seconds >= 60 else f"{seconds} s"
+    return Text.assemble(words, (drawn, "dim cyan"), (f" {long}", "dim"))
 
 
 def _curve(now: float, course: Sequence[tuple[float, float]], cells: int) -> tuple[str, int]:
@@ -325,17 +325,24 @@ def _found(now: Snapshot, width: int) -> Iterator[Text]:
         yield _joined(words, width)
 
 
-def _outcomes(now: Snapshot) -> Iterator[Text]:
+def _outcomes(now: Snapshot, most: int = len(Code)) -> Iterator[Text]:
+    """The most frequent ones first; in so few lines, what isn't shown by its code is counted."""
     counts = [(code, count) for code, count in sorted(now.counts.items(), key=lambda item: -item[1]) if count]
     if not counts:
         yield Text("none yet", style="dim")
         return
+    if most == 1 < len(counts):
+        yield Text(f"{now.failed:,} failed", style="red" if now.failed else "")
+        return
     codes, numbers = max(len(code) for code, _ in counts), len(f"{counts[0][1]:,}")
-    for code, count in counts:
+    rest = counts[most - 1 :] if most < len(counts) else []
+    for code, count in counts[: len(counts) - len(rest)]:
         style = "green" if code is Code.SUCCESS else "" if code in GOOD else "red"
         share = 100 * count / now.rows
         percent = "100" if count == now.rows else "<0.1" if share < 0.1 else f"{min(share, 99.9):.1f}"
         yield Text.assemble((f"{code:<{codes}}", style), f"  {count:>{numbers},}", (f"  {percent:>5} %", "dim"))
+    if rest:
+        yield Text(f"{f'{len(rest)} more':<{codes}}  {sum(count for _, count in rest):>{numbers},}")
 
 
 def _failures(failures: Sequence[Failure], width: int) -> Iterator[Text]:
@@ -348,18 +355,19 @@ def _failures(failures: Sequence[Failure], width: int) -> Iterator[Text]:
             chosen.append((Text(plain(failure.user)), failure))
     chosen = chosen[:_FAILURES]
     most = min(max((user.cell_len for user, _ in chosen), default=0), max(width // 3, 8))
+    codes = max((len(failure.code) for _, failure in chosen), default=0)
     for user, failure in chosen:
         user.truncate(most, overflow="ellipsis", pad=True)
-        yield Text.assemble(user, "  ", (failure.code.value, "red"), "  ", plain(failure.message))
+        yield Text.assemble(user, "  ", (f"{failure.code:<{codes}}", "red"), "  ", plain(failure.message))
 
 
 def _advice(about: About, now: Snapshot, width: int, is_ours: bool) -> Text:
     """What to do now."""
     if now.stopping:
         return Text(f"what is in flight may finish{' (Ctrl-C again to stop at once)' if is_ours else ''}")
-    leave = "Ctrl-C stops, the same command goes on" if is_ours else "Ctrl-C ends the watching, not the load"
+    leave = "Ctrl-C stops it, the same command goes on" if is_ours else "Ctrl-C ends the watching, not the load"
     if now.failed and now.held_s <= _WAIT_S:
         bad = {code: count for code, count in now.counts.items() if code not in GOOD}
         command = shlex.join(["loader", "results", about.checkpoint, "--code", max(bad, key=lambda code: bad[code])])
         return _joined([Text.assemble("see them with: ", (command, "bold")), leave], width)
-    return _joined(["nothing to do: it goes on by itself", leave], width)
+    return _joined(["nothing to do", leave], width)

@@ -152,6 +152,6 @@ def _tell_outcomes(checkpoint: "Checkpoint") -> "Tally":
     for line in outcome_lines(dict(tally.counts)):
         say(line)
     now = checkpoint.now()
-    if now is not None and now.is_last and now.rows > now.before:
+    if now is not None and now.is_last and now.rows > now.before and now.elapsed_s >= 1:
         say(f"{now.rows - now.before:,} rows in {duration(now.elapsed_s)}, {now.rows_per_s:,.0f} rows/s")
     return tally

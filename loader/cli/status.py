@@ -12,6 +12,8 @@ from loader.cli.messages import say
 from loader.errors import Refused
 
 _EVERY_S = 1.0
+#: A run has this many seconds to tell how it stands: at first it may read, or compare.
+_PATIENCE = 5
 
 
 @click.command()
@@ -58,14 +60,13 @@ def _watch(path: Path) -> None:
     with Checkpoint.read(path) as opened:
         course = [(moment.at, moment.rows_per_s) for moment in opened.course()]
         view = View(About.of(opened), course, is_ours=False)
-    is_told = False
+    silent = 0
     with progress(Console(), view) as show:
         while (process := runner(path)) is not None:
             with Checkpoint.read(path) as opened:  # each time anew: who reads for long keeps the log from being emptied
                 now = opened.now()
             if now is not None and is_fresh(now):
                 show(now)
-            elif not is_told:
-                is_told = True
+            elif (silent := silent + 1) == _PATIENCE:
                 say(f"loader: process {process} has nothing to tell yet")
             time.sleep(_EVERY_S)

@@ -107,22 +107,10 @@ class Stage:
             "CALVEN_KEY_ID": "K",
             "CALVEN_SECRET": "S",
         }
-        shell = ["env", "-i", *(f"{name}={value}" for name, value in known.items())]
-        self._call(
-            "new-session",
-            "-d",
-            "-x",
-            str(COLUMNS),
-            "-y",
-            str(LINES),
-            "-c",
-            str(self._folder),
-            *shell,
-            "TERM=screen-256color",
-            "bash",
-            "--norc",
-            "--noprofile",
-        )
+        shell = ["env", "-i", *(f"{name}={value}" for name, value in known.items()), "TERM=screen-256color"]
+        self._shell = shlex.join([*shell, "bash", "--norc", "--noprofile"])
+        size = ("-x", str(COLUMNS), "-y", str(LINES))
+        self._call("new-session", "-d", *size, "-c", str(self._folder), self._shell)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -132,7 +120,8 @@ class Stage:
         return subprocess.run([*self._tmux, *arguments], check=True, capture_output=True, text=True).stdout
 
     def type(self, text: str) -> None:
-        """A line, and Enter."""
+        """A line, and Enter, as soon as the shell asks for it."""
+        self._until(lambda: self._call("capture-pane", "-p").rstrip("\n ").endswith("$"))
         self._call("send-keys", "-l", text)
         self._call("send-keys", "Enter")
 
@@ -141,11 +130,11 @@ class Stage:
 
     def clear(self) -> None:
         self.type("clear")
-        time.sleep(0.3)
+        self._until(lambda: self._call("capture-pane", "-p").strip() == "$")
 
     def another(self) -> None:
         """Go on in another window of the terminal."""
-        self._call("new-window")
+        self._call("new-window", "-c", str(self._folder), self._shell)
 
     def until_share(self, share: float, rows: int) -> None:
         """Until so much of the export is settled."""
@@ -221,6 +210,7 @@ def _resumed(stage: Stage) -> None:
     stage.until_share(0.3, 400_000)
     stage.press("C-c")
     stage.until_shown("Go on with")
+    stage.clear()
     stage.type("loader run load.toml")
     stage.until_share(0.62, 400_000)
 
