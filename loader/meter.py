@@ -142,7 +142,7 @@ class Meter:
         return max([left / pace, *(left * each[quota.unit] / quota.per_s for quota in self._paces)])
 
     def _steady(self, now: float, left_s: float | None) -> float | None:
-        """The time left, so that it doesn't jump: what was told before, less the time since, and a part of what is new."""
+        """The time left so that it doesn't jump: what was told before, less the time since, and a part of the news."""
         if left_s is not None and left_s > 0 and self._told is not None:
             since, before = now - self._told[1], self._told[0] - (now - self._told[1])
             left_s = max(before + (left_s - before) * min(since / _STEADY_S, 1.0), 0.0)
