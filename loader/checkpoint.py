@@ -195,6 +195,14 @@ class Moment(NamedTuple):
         )
 
 
+class Reason(NamedTuple):
+    """So many rows with one outcome, of which the API said the same."""
+
+    target_code: str
+    http_status: int | None
+    rows: int
+
+
 class Checkpoint:
     """An open checkpoint. Use as a context manager; methods block and belong into a thread."""
 
@@ -467,6 +475,17 @@ class Checkpoint:
             " UNION ALL SELECT code, count(*) FROM outcome GROUP BY code) GROUP BY code"
         )
         return {Code(code): count for code, count in found}
+
+    def reasons(self, code: str, most: int = 10) -> list[Reason]:
+        """What the API said where rows ended in `code`, the most frequent first."""
+        found = self._db.execute(
+            "SELECT target_code, nullif(http_status, 0), sum(n) FROM ("
+            " SELECT target_code, http_status, sum(count) AS n FROM batch WHERE code = ?1 GROUP BY 1, 2"
+            " UNION ALL SELECT target_code, http_status, count(*) FROM outcome WHERE code = ?1 GROUP BY 1, 2"
+            ") GROUP BY 1, 2 ORDER BY 3 DESC LIMIT ?2",
+            (code, most),
+        )
+        return [Reason(*each) for each in found]
 
     def rate(self) -> float:
         """Rows settled a second, of late: over the last minute in which any were."""

@@ -61,6 +61,8 @@ async def load(
     limits = settings.limits
     await to_thread.run_sync(settings.secrets)  # what is missing is told before anything begins
     fingerprint = await to_thread.run_sync(export.fingerprint)
+    about = {"settings": settings.shown(), "settings_path": str(settings.path or "")}
+    await to_thread.run_sync(lambda: checkpoint.put(**about))
     tally = Tally(await to_thread.run_sync(checkpoint.counts))
     kept = await to_thread.run_sync(checkpoint.found)
     if whole is None:

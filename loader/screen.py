@@ -47,11 +47,11 @@ _UP, _CLEAR_LINE, _CLEAR_BELOW = "\x1b[{}A", "\x1b[K", "\x1b[J"
 class Screen:
     """Where `console` writes, written to by a thread. `is_live`: it can be drawn on; else it takes lines alone."""
 
-    def __init__(self, console: Console) -> None:
+    def __init__(self, console: Console, *, is_for_people: bool = True) -> None:
         self._console = console
         self._file = console.file
         self._fd = _descriptor(self._file)
-        self.is_live = self._file.isatty() and os.environ.get("TERM", "").lower() not in _DUMB
+        self.is_live = is_for_people and self._file.isatty() and os.environ.get("TERM", "").lower() not in _DUMB
         self._news = threading.Condition()
         self._frame: Frame | None = None
         self._lines: deque[str] = deque(maxlen=_LINES)
@@ -197,9 +197,9 @@ class _Stderr:
 
 
 @contextmanager
-def drawing(console: Console) -> Iterator[Screen]:
+def drawing(console: Console, *, is_for_people: bool = True) -> Iterator[Screen]:
     """A screen that shows whatever is written to stderr meanwhile, too."""
-    screen = Screen(console)
+    screen = Screen(console, is_for_people=is_for_people)
     stderr = cast(IO[str], _Stderr(screen, sys.stderr))
     try:
         with redirect_stderr(stderr) if console.stderr or screen.is_live else nullcontext():

@@ -148,6 +148,32 @@ class NotifyTable(_Table):
     timeout_s: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 60.0
 
 
+def _listen(text: str) -> str:
+    host, colon, port = text.rpartition(":")
+    if not (colon and host and port.isdecimal() and int(port) < 65_536):
+        raise ValueError('an address such as "127.0.0.1:9464"')
+    return text
+
+
+def _collector(text: str) -> str:
+    parts = urlsplit(text)
+    if parts.scheme not in ("http", "https") or not parts.hostname or parts.username is not None:
+        raise ValueError('an address such as "http://127.0.0.1:4318"; headers come from OTEL_EXPORTER_OTLP_HEADERS')
+    return text
+
+
+class MetricsTable(_Table):
+    """`[metrics]`. `linger`: seconds that the end of a run waits for Prometheus to ask once more."""
+
+    listen: Annotated[str, AfterValidator(_listen)] | None = None
+    linger: Annotated[float, PlainValidator(_seconds)] = 0.0
+    file: _Path | None = None
+    otlp: Annotated[str, AfterValidator(_collector)] | None = None
+
+    def __bool__(self) -> bool:
+        return bool(self.listen or self.file or self.otlp)
+
+
 class NetworkTable(_Table):
     """`[network]`"""
 
@@ -168,8 +194,10 @@ class Settings(_Table):
     checkpoint: CheckpointTable = CheckpointTable()
     refresh: RefreshTable = RefreshTable()
     notify: NotifyTable = NotifyTable()
+    metrics: MetricsTable = MetricsTable()
     network: NetworkTable = NetworkTable()
     _folder: Path = PrivateAttr(default=Path())
+    _path: Path | None = PrivateAttr(default=None)
 
     @property
     def source(self) -> Export:
@@ -261,6 +289,25 @@ class Settings(_Table):
     def is_local(self) -> bool:
         """Is the API on this machine?"""
         return _is_loopback(urlsplit(self.base_url).hostname or "")
+
+    def shown(self) -> dict[str, Any]:
+        """All that is set, without secrets: as a report may show it."""
+        tables = self.model_dump(exclude_unset=True)
+        auth = {name: _masked(name, text) for name, text in self.target["auth"].items()}
+        tables["target"] = self.target | {"auth": auth}
+        if self.network.proxy:
+            tables["network"]["proxy"] = _masked("proxy", self.network.proxy)
+        return tables
+
+    @property
+    def path(self) -> Path | None:
+        """The settings file. None: they come from elsewhere."""
+        return self._path
+
+    @property
+    def folder(self) -> Path:
+        """Where relative paths begin."""
+        return self._folder
 
     @property
     def batch_limits(self) -> BatchLimits:
@@ -385,7 +432,7 @@ def load_settings(path: Path, overrides: Sequence[str] = ()) -> Settings:
         _override(data, override)
     try:
         settings = Settings.model_validate(data)
-        settings._folder = path.absolute().parent
+        settings._folder, settings._path = path.absolute().parent, path
         _check_target(settings)
         settings.way()
     except ValidationError as error:
@@ -529,6 +576,11 @@ def _secret(key: str, value: str, folder: Path) -> str:
     if not secret.isprintable():  # in a header, it would fail each request
         raise SettingsError(f"{key}: the text holds a line break or another control character")
     return secret
+
+
+def _masked(name: str, text: str) -> str:
+    """A credential, if it is none itself but the name of one."""
+    return text if name == "scheme" or text.startswith(("env:", "file:")) else "***"
 
 
 _POINTED = {"env": "an environment variable", "file": "a file"}

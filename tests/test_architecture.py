@@ -27,7 +27,20 @@ LAYERS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("errors", ("errors",)),
     (
         "values",
-        ("span", "record", "request", "outcome", "snapshot", "progress", "until", "keys", "digest", "echo", "plain"),
+        (
+            "span",
+            "record",
+            "request",
+            "outcome",
+            "advice",
+            "snapshot",
+            "progress",
+            "until",
+            "keys",
+            "digest",
+            "echo",
+            "plain",
+        ),
     ),
     ("decisions", ("batch", "ceiling", "retry", "tokens", "verdict", "target", "mapping")),
     ("tempo", ("quota", "rate", "concurrency", "optimum", "visit", "traffic")),
@@ -38,6 +51,7 @@ LAYERS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("settings", ("settings",)),
     ("story", ("load", "results", "check", "corrections", "bench", "findings", "plan", "notify")),
     ("public", ("loader", "testing")),
+    ("publishing", ("pages", "report", "listening", "metrics", "telemetry", "dashboard")),
     ("commands", ("screen", "panel", "cli.*", "demo", "__main__")),
 )
 

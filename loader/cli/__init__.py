@@ -23,6 +23,7 @@ _COMMANDS = {
     "retry": "Send again what failed in a finished load.",
     "check": "Read the whole export and tell what a load would do.",
     "status": "Show how a load stands, finished or running.",
+    "report": "Make a report of a load: one page that needs no network, Markdown, or JSON.",
     "results": "Write a line per settled row, in order of row.",
     "bench": "Find out how fast the target takes users, and with which limits.",
     "demo": "Show the whole job on this machine: load, kill, resume, compare.",

@@ -30,11 +30,13 @@ summarizing = click.option(
     type=click.Path(path_type=Path, dir_okay=False),
     help="At the end, write there how it went, as JSON.",
 )
-quietly = click.option("--quiet", is_flag=True, help="Say nothing, unless something is wrong.")
-summarizing = click.option(
-    "--summary-json",
-    type=click.Path(path_type=Path, dir_okay=False),
-    help="At the end, write there how it went, as JSON.",
+showing = click.option(
+    "--dashboard",
+    type=click.IntRange(0, 65_535),
+    is_flag=False,
+    flag_value=0,
+    metavar="[PORT]",
+    help="Show it live on a page of this machine; its address, with a secret in it, is told at the start.",
 )
 text_or_json = click.option("--format", "form", type=click.Choice(["text", "json"]), default="text", show_default=True)
 

@@ -55,7 +55,7 @@ def telling(group: BaseExceptionGroup[BaseException]) -> BaseException:
 
 def _explain(error: BaseException) -> int:
     if isinstance(error, LoaderError):
-        say(f"loader: {error}")
+        say(f"loader: {error}", "error")
         return error.exit_status
     path = Path(f"loader-crash-{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}.txt")
     text = f"directory-loader {__version__}, Python {sys.version}\n\n{''.join(traceback.format_exception(error))}"
@@ -66,6 +66,8 @@ def _explain(error: BaseException) -> int:
     except OSError:
         where = "its details could not be written to the working directory"
     say(
-        f"loader: internal error, please report it: {type(error).__name__}: {error} ({where}). What was settled is kept"
+        f"loader: internal error, please report it: {type(error).__name__}: {error} ({where}). "
+        "What was settled is kept",
+        "error",
     )
     return 3

@@ -2,17 +2,19 @@
 
 import shlex
 import time
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 from loader.cli.importing import QuickImports
 from loader.cli.loop import heed_signals, on_loop
-from loader.cli.messages import Warnings, say
+from loader.cli.messages import Warnings, is_json, log_line, say, tell
 from loader.errors import LoaderError, Refused, Stopped
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import AsyncIterator, Callable, Iterator
     from datetime import datetime
 
     from loader.checkpoint import Checkpoint
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
     from loader.whole import Whole
 
 _KEPT = "what was settled is kept"
+_LOG_EVERY_S = 10.0
 
 
 def prepare_whole(settings: "Settings", path: Path, **how: bool) -> "Whole | None":
@@ -55,12 +58,13 @@ def go(
     whole: "Whole | None" = None,
     *,
     quiet: bool = False,
+    dashboard: int | None = None,
 ) -> int:
     """Run the load, and tell how it ended. `again` is the command to go on with, `retry` the one to send again with."""
     from loader.outcome import WORTH_RETRYING
 
     try:
-        _run(settings, checkpoint, resume, until, first, whole, quiet=quiet)
+        _run(settings, checkpoint, resume, until, first, whole, quiet=quiet, dashboard=dashboard)
     except Refused:
         raise
     except LoaderError as error:
@@ -86,6 +90,7 @@ def _run(
     whole: "Whole | None",
     *,
     quiet: bool,
+    dashboard: int | None,
 ) -> None:
     with QuickImports():
         import anyio
@@ -96,17 +101,73 @@ def _run(
         from loader.panel import About, View
         from loader.screen import progress
 
-    async def run_load(watch: "Callable[[Snapshot], None]") -> None:
+    async def run_load(show: "Callable[[Snapshot], None]") -> None:
         lane = Lane(settings.limits.give_up_s)
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(heed_signals, lane, _KEPT)
             if until is not None:
                 tasks.start_soon(_heed_the_clock, lane, until)
-            await load(settings, checkpoint, resume, lane, watch, Warnings(), first, whole)
+            async with _published(settings, dashboard) as publish:
+
+                def watch(snapshot: "Snapshot") -> None:
+                    show(snapshot)
+                    publish(snapshot)
+
+                await load(settings, checkpoint, resume, lane, watch, Warnings(), first, whole)
             tasks.cancel_scope.cancel()
 
-    with progress(Console(stderr=True, quiet=quiet), View(About.of(checkpoint))) as watch:
-        on_loop(partial(run_load, watch))
+    drawn = _logged(quiet) if is_json() else progress(Console(stderr=True, quiet=quiet), View(About.of(checkpoint)))
+    with drawn as show:
+        on_loop(partial(run_load, show))
+
+
+@contextmanager
+def _logged(quiet: bool) -> "Iterator[Callable[[Snapshot], None]]":
+    """What logs a snapshot each ten seconds, without the keys of users: logs are sent to places."""
+    from msgspec import to_builtins
+    from rich.console import Console
+
+    from loader.screen import drawing
+
+    next_s = 0.0
+
+    def show(now: "Snapshot") -> None:
+        nonlocal next_s
+        if not quiet and now.elapsed_s >= next_s:
+            next_s = now.elapsed_s + _LOG_EVERY_S
+            facts = to_builtins(now)
+            del facts["failures"], facts["wire"]["times"]
+            tell(log_line("progress", **facts))
+
+    with drawing(Console(stderr=True), is_for_people=False):  # whoever takes the lines may be slow
+        yield show
+
+
+@asynccontextmanager
+async def _published(settings: "Settings", port: int | None) -> "AsyncIterator[Callable[[Snapshot], None]]":
+    """What publishes each snapshot, where [metrics] asks for it, and on a dashboard at `port`, unless that is None."""
+    watchers: list[Callable[[Snapshot], None]] = []
+    if not settings.metrics and port is None:
+        yield lambda _snapshot: None
+        return
+    from loader.telemetry import About
+
+    about = About(settings.api.api, urlsplit(settings.base_url).netloc, settings.export.path)
+    async with AsyncExitStack() as stack:
+        if settings.metrics:
+            from loader.metrics import publishing
+
+            watchers.append(await stack.enter_async_context(publishing(settings.metrics, settings.folder, about, say)))
+        if port is not None:
+            from loader.dashboard import dashboard
+
+            watchers.append(await stack.enter_async_context(dashboard(port, about, say)))
+
+        def watch(snapshot: "Snapshot") -> None:
+            for each in watchers:
+                each(snapshot)
+
+        yield watch
 
 
 async def _heed_the_clock(lane: "Lane", until: "datetime") -> None:
@@ -149,6 +210,9 @@ def _tell_outcomes(checkpoint: "Checkpoint") -> "Tally":
     from loader.snapshot import duration
 
     tally = Tally(checkpoint.counts())
+    if is_json():
+        tell(log_line("outcomes", rows=tally.rows, failures=tally.failures, outcomes=dict(tally.counts)))
+        return tally
     for line in outcome_lines(dict(tally.counts)):
         say(line)
     now = checkpoint.now()

@@ -1,23 +1,65 @@
-"""What is said to people: lines on stderr, the first few warnings of a run, and the command to go on with."""
+"""What is said to people: lines on stderr, the first few warnings of a run, and the command to go on with.
+
+Or to programs: with --log-json each line is a JSON object.
+"""
 
 import shlex
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from pathlib import Path
+from typing import Any, Literal
 
 import click
 
+Level = Literal["info", "warning", "error"]
+
+_is_json: ContextVar[bool] = ContextVar("_is_json", default=False)
 _held: ContextVar[list[str] | None] = ContextVar("_held", default=None)
 
 
-def say(message: str) -> None:
+def say(message: str, level: Level = "info") -> None:
     """A line for people, on stderr."""
+    tell(log_line("message", level, message=message.removeprefix("loader: ")) if _is_json.get() else message)
+
+
+def tell(line: str) -> None:
+    """A line as it is."""
     lines = _held.get()
     if lines is None:
-        click.echo(message, err=True)
+        click.echo(line, err=True)
     else:
-        lines.append(message)
+        lines.append(line)
+
+
+def log_line(event: str, level: Level = "info", **facts: Any) -> str:
+    """One line of a log for programs."""
+    import json  # late: help does without it
+
+    now = time.time()
+    at = f"{time.strftime('%Y-%m-%dT%H:%M:%S', time.gmtime(now))}.{int(now % 1 * 1000):03}Z"
+    return json.dumps({"time": at, "level": level, "event": event, **facts}, ensure_ascii=False)
+
+
+def is_json() -> bool:
+    """Are programs spoken to?"""
+    return _is_json.get()
+
+
+def _speak_json(_context: click.Context, _parameter: click.Parameter, value: bool) -> None:
+    _is_json.set(value)
+
+
+#: For commands that run long.
+log_json = click.option(
+    "--log-json",
+    is_flag=True,
+    is_eager=True,
+    expose_value=False,
+    callback=_speak_json,
+    help="Write what is said as JSON, a line each, with the progress every ten seconds.",
+)
 
 
 @contextmanager
@@ -30,7 +72,7 @@ def held_back(is_held: bool) -> Iterator[list[str]]:
     finally:
         _held.reset(token)
         for line in lines:
-            say(line)
+            tell(line)
 
 
 class Warnings:
@@ -44,7 +86,8 @@ class Warnings:
     def __call__(self, message: str) -> None:
         self._count += 1
         if self._count <= self._most:
-            say(f"loader: {message}" + (" (no more of these are shown)" if self._count == self._most else ""))
+            more = " (no more of these are shown)" if self._count == self._most else ""
+            say(f"loader: {message}{more}", "warning")
 
 
 def again(command: str, settings: Path, overrides: tuple[str, ...], flags: tuple[str, ...] = ()) -> str:

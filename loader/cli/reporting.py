@@ -33,7 +33,7 @@ def reported(
         status = work()
     except LoaderError as error:
         status, message = error.exit_status, str(error)
-        say(f"loader: {error}")
+        say(f"loader: {error}", "error")
     except KeyboardInterrupt:
         status, message = 130, "interrupted"
         raise

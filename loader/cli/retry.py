@@ -11,7 +11,7 @@ from loader.cli.arguments import ending, moment_of, overriding, settings_file, s
 from loader.cli.endings import ends
 from loader.cli.importing import QuickImports
 from loader.cli.loading import go, prepare_whole, refresh_of, summarize
-from loader.cli.messages import again, say
+from loader.cli.messages import again, log_json, say
 from loader.errors import Refused
 
 if TYPE_CHECKING:
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 @settings_file
 @overriding
 @ending
+@log_json
 @ends
 def retry(settings: Path, overrides: tuple[str, ...], until: str | None) -> int:
     """Send again what failed in a finished load.

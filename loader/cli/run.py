@@ -7,11 +7,20 @@ from typing import TYPE_CHECKING
 
 import click
 
-from loader.cli.arguments import ending, moment_of, overriding, quietly, settings_file, settings_of, summarizing
+from loader.cli.arguments import (
+    ending,
+    moment_of,
+    overriding,
+    quietly,
+    settings_file,
+    settings_of,
+    showing,
+    summarizing,
+)
 from loader.cli.endings import ends
 from loader.cli.importing import QuickImports
 from loader.cli.loading import go, prepare_whole, refresh_of, summarize
-from loader.cli.messages import again, held_back, say
+from loader.cli.messages import again, held_back, log_json, say
 from loader.cli.reporting import reported
 from loader.errors import Refused
 
@@ -38,8 +47,10 @@ if TYPE_CHECKING:
     type=click.Path(path_type=Path, dir_okay=False),
     help="A refresh: only if it sends what loader plan -o wrote there.",
 )
+@showing
 @quietly
 @summarizing
+@log_json
 @ends
 def run(
     settings: Path,
@@ -51,6 +62,7 @@ def run(
     allow_shrink: bool,
     full: bool,
     planned: Path | None,
+    dashboard: int | None,
     quiet: bool,
     summary_json: Path | None,
 ) -> int:
@@ -84,7 +96,9 @@ def run(
                 return summarize(checkpoint)
             flags = ("--allow-shrink",) if allow_shrink else ()
             command, retry = again("run", settings, overrides, flags), again("retry", settings, overrides)
-            return go(loaded, checkpoint, resume, command, retry, moment, first, whole, quiet=quiet)
+            return go(
+                loaded, checkpoint, resume, command, retry, moment, first, whole, quiet=quiet, dashboard=dashboard
+            )
 
     with held_back(quiet) as held:
         moment = moment_of(until)

@@ -267,3 +267,19 @@ def test_max_failures_stops_and_resumes(tmp_path: Path, url: str) -> None:
     assert (stopped[0], finished[0]) == (3, 1)
     assert "max_failures" in stopped[2]
     assert len(oracle.results(tmp_path / "users.ckpt")) == 400
+
+
+def test_programs_are_spoken_to_in_json(tmp_path: Path, url: str) -> None:
+    """Each line of stderr, warnings, progress and outcomes alike; and no user stands in them."""
+    path = settings(tmp_path, url, USERS + "nobody\n")
+    status, _, err = oracle.run("run", path, "--log-json")
+    told = [json.loads(line) for line in err.splitlines()]
+
+    assert status == 1
+    assert {each["event"] for each in told} >= {"message", "outcomes"}
+    assert [each["outcomes"] for each in told if each["event"] == "outcomes"] == [{"SUCCESS": 3, "REJECTED": 1}]
+    assert {each["level"] for each in told} <= {"info", "warning", "error"}
+    assert "@x.com" not in err
+
+    status, _, err = oracle.run("run", path, "--log-json", "--set", "limits.speed=1")
+    assert (status, json.loads(err)["level"]) == (2, "error")
