@@ -369,5 +369,5 @@ def _advice(about: About, now: Snapshot, width: int, is_ours: bool) -> Text:
     if now.failed and now.held_s <= _WAIT_S:
         bad = {code: count for code, count in now.counts.items() if code not in GOOD}
         command = shlex.join(["loader", "results", about.checkpoint, "--code", max(bad, key=lambda code: bad[code])])
-        return _joined([Text.assemble("see them with: ", (command, "bold")), leave], width)
+        return _joined([Text.assemble("see who failed: ", (command, "bold")), leave], width)
     return _joined(["nothing to do", leave], width)

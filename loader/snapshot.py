@@ -6,6 +6,7 @@ from typing import Literal
 import msgspec
 
 from loader.outcome import GOOD, Code
+from loader.plain import plain
 
 #: Why a load is not faster: what the next request waits for, or that nothing is there to be sent.
 Brake = Literal["reader", "target", "pause", "token", "quota", "rate"]
@@ -60,8 +61,8 @@ class Failure(msgspec.Struct, frozen=True):
     message: str
 
     def words(self) -> str:
-        """Why, without whose it was."""
-        return f"{self.code}: {self.message}" if self.message else str(self.code)
+        """Why, without whose it was: harmless on a terminal, whatever the API said."""
+        return f"{self.code}: {plain(self.message)}" if self.message else str(self.code)
 
 
 class Wire(msgspec.Struct, frozen=True):

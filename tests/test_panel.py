@@ -71,7 +71,7 @@ def test_a_panel_tells_all_at_a_glance() -> None:
         "failed    former17@example.com  USER_NOT_FOUND  no such user",
         "          zoe@example.com       REJECTED        row 12: 3 fields, and the head…",
         "",
-        "next      see them with: loader results users.ckpt --code USER_NOT_FOUND",
+        "next      see who failed: loader results users.ckpt --code USER_NOT_FOUND",
     ]
 
 

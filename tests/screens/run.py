@@ -77,7 +77,7 @@ class Scene(NamedTuple):
 
     sandbox: str
     play: Callable[["Stage"], None]
-    rows: int = 400_000
+    rows: int = 300_000
     limits: str = ""
     strange: int = 900
     broken: int = 7_000
@@ -149,7 +149,7 @@ class Stage:
         with Checkpoint.read(self.checkpoint) as opened:
             return sum(opened.counts().values())
 
-    def _until(self, is_so: Callable[[], bool], seconds: float = 120.0) -> None:
+    def _until(self, is_so: Callable[[], bool], seconds: float = 300.0) -> None:
         end = time.monotonic() + seconds
         while not is_so():
             if time.monotonic() > end:
@@ -191,7 +191,7 @@ def make_export(path: Path, scene: Scene) -> None:
 
 def _good(stage: Stage) -> None:
     stage.type("loader run load.toml")
-    stage.until_share(0.62, 400_000)
+    stage.until_share(0.62, 300_000)
 
 
 def _finished(stage: Stage) -> None:
@@ -207,12 +207,12 @@ def _quota(stage: Stage) -> None:
 
 def _resumed(stage: Stage) -> None:
     stage.type("loader run load.toml")
-    stage.until_share(0.3, 400_000)
+    stage.until_share(0.3, 300_000)
     stage.press("C-c")
     stage.until_shown("Go on with")
     stage.clear()
     stage.type("loader run load.toml")
-    stage.until_share(0.62, 400_000)
+    stage.until_share(0.62, 300_000)
 
 
 def _refused(stage: Stage) -> None:
@@ -223,10 +223,10 @@ def _refused(stage: Stage) -> None:
 
 def _watched(stage: Stage) -> None:
     stage.type("loader run load.toml")
-    stage.until_share(0.3, 400_000)
+    stage.until_share(0.3, 300_000)
     stage.another()
     stage.type("loader status users.ckpt --watch")
-    stage.until_share(0.62, 400_000)
+    stage.until_share(0.62, 300_000)
 
 
 _PLAIN = "--latency 0.22 --jitter 0.05 --unknown ^former"
