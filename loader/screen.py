@@ -13,7 +13,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext, redirect_stderr
 from functools import partial
-from typing import IO, cast
+from typing import IO, Any, cast
 
 import anyio
 from rich.console import Console
@@ -169,13 +169,13 @@ def _descriptor(file: IO[str]) -> int | None:
 class _Stderr:
     """Stands for stderr while there is a screen: what is written to it is shown there, and nobody waits for that."""
 
-    errors = "replace"
-
     def __init__(self, screen: Screen, file: IO[str]) -> None:
         self._screen = screen
-        self._is_tty = file.isatty()
-        self.encoding = getattr(file, "encoding", None) or "utf-8"
+        self._file = file
         self._rest = ""
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._file, name)
 
     def write(self, text: str) -> int:
         *lines, self._rest = (self._rest + text).split("\n")
@@ -191,9 +191,6 @@ class _Stderr:
     def close(self) -> None:
         """This process is about to end: what was said is to be read."""
         self._screen.close()
-
-    def isatty(self) -> bool:
-        return self._is_tty
 
 
 @contextmanager

@@ -225,6 +225,17 @@ def test_in_the_background_nothing_is_drawn(terminal: Terminal, monkeypatch: pyt
     assert "\x1b" not in terminal.written
 
 
+def test_who_was_stopped_draws_below_what_others_wrote(terminal: Terminal, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ctrl-Z, some commands, fg: going up would write over them."""
+    monkeypatch.setattr(screens, "_STOPPED_S", -1.0)
+    with drawing(terminal.console()) as screen:
+        for text in ("panel", "again"):
+            screen.show(frame(text))
+            terminal.until(lambda text=text: text in terminal.seen)  # type: ignore[misc]
+
+        assert terminal.seen == ["panel", "again"]
+
+
 def test_without_colours_nothing_is_lost(terminal: Terminal, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("NO_COLOR", "1")
     with progress(terminal.console(), View(ABOUT)) as watch:

@@ -77,8 +77,8 @@ class Scene(NamedTuple):
 
     sandbox: str
     play: Callable[["Stage"], None]
-    rows: int = 300_000
-    limits: str = ""
+    rows: int = 120_000
+    limits: str = "concurrency = 12"
     strange: int = 900
     broken: int = 7_000
     title: str = "loader run load.toml"
@@ -191,7 +191,7 @@ def make_export(path: Path, scene: Scene) -> None:
 
 def _good(stage: Stage) -> None:
     stage.type("loader run load.toml")
-    stage.until_share(0.62, 300_000)
+    stage.until_share(0.62, 120_000)
 
 
 def _finished(stage: Stage) -> None:
@@ -207,12 +207,12 @@ def _quota(stage: Stage) -> None:
 
 def _resumed(stage: Stage) -> None:
     stage.type("loader run load.toml")
-    stage.until_share(0.3, 300_000)
+    stage.until_share(0.3, 120_000)
     stage.press("C-c")
     stage.until_shown("Go on with")
     stage.clear()
     stage.type("loader run load.toml")
-    stage.until_share(0.62, 300_000)
+    stage.until_share(0.62, 120_000)
 
 
 def _refused(stage: Stage) -> None:
@@ -223,13 +223,13 @@ def _refused(stage: Stage) -> None:
 
 def _watched(stage: Stage) -> None:
     stage.type("loader run load.toml")
-    stage.until_share(0.3, 300_000)
+    stage.until_share(0.3, 120_000)
     stage.another()
     stage.type("loader status users.ckpt --watch")
-    stage.until_share(0.62, 300_000)
+    stage.until_share(0.62, 120_000)
 
 
-_PLAIN = "--latency 0.22 --jitter 0.05 --unknown ^former"
+_PLAIN = "--latency 0.45 --jitter 0.05 --unknown ^former"
 
 SCENES = {
     "good": Scene(_PLAIN, _good),
@@ -241,7 +241,7 @@ SCENES = {
         limits='quota = ["600/60s"]',
     ),
     "failures": Scene(
-        "--latency 0.2 --jitter 0.1 --unknown ^former --fault 429=0.01 --fault 500=0.02 --retry-after-seconds 1",
+        "--latency 0.45 --jitter 0.05 --unknown ^former --fault 429=0.01 --fault 500=0.02 --retry-after-seconds 1",
         _good,
         strange=6,
         broken=60,
