@@ -15,27 +15,41 @@ from tests.end_to_end import oracle
 from tests.test_screen import Terminal
 
 
+class Window(Terminal):
+    """A terminal, and what runs there."""
+
+    def __init__(self) -> None:
+        super().__init__(80, 24)
+        self._processes: list[subprocess.Popen[bytes]] = []
+
+    def start(self, *arguments: str | Path) -> "subprocess.Popen[bytes]":
+        """`loader` on this terminal."""
+        known = {"LOADER_TEST_KEY": "K", "LOADER_TEST_SECRET": "S"}
+        command = [*oracle.LOADER, *map(str, arguments)]
+        process = subprocess.Popen(command, env=os.environ | known, stdin=self.file, stdout=self.file, stderr=self.file)
+        self._processes.append(process)
+        return process
+
+    def close(self) -> None:
+        for process in self._processes:
+            process.kill()
+            process.wait()
+        super().close()
+
+
 @pytest.fixture
-def terminal(monkeypatch: pytest.MonkeyPatch) -> Iterator[Terminal]:
+def terminal(monkeypatch: pytest.MonkeyPatch) -> Iterator[Window]:
     monkeypatch.setenv("TERM", "xterm")
-    found = Terminal(80, 24)
+    found = Window()
     yield found
     found.close()
 
 
-def start(terminal: Terminal, *arguments: str | Path) -> "subprocess.Popen[bytes]":
-    """`loader` on this terminal."""
-    known = {"LOADER_TEST_KEY": "K", "LOADER_TEST_SECRET": "S"}
-    tty = terminal.file
-    command = [*oracle.LOADER, *map(str, arguments)]
-    return subprocess.Popen(command, env=os.environ | known, stdin=tty, stdout=tty, stderr=tty)
-
-
-def is_seen(terminal: Terminal, text: str) -> bool:
+def is_seen(terminal: Window, text: str) -> bool:
     return any(text in each for each in terminal.seen)
 
 
-def wait(process: "subprocess.Popen[bytes]", terminal: Terminal) -> int:
+def wait(process: "subprocess.Popen[bytes]", terminal: Window) -> int:
     """Its end, while the terminal is read."""
     terminal.until(lambda: process.poll() is not None, 20)
     terminal.read()
@@ -56,10 +70,10 @@ def running(tmp_path: Path) -> Iterator["subprocess.Popen[str]"]:
 
 
 def test_a_run_is_watched_from_another_terminal_to_its_end(
-    tmp_path: Path, terminal: Terminal, running: "subprocess.Popen[str]"
+    tmp_path: Path, terminal: Window, running: "subprocess.Popen[str]"
 ) -> None:
     checkpoint = tmp_path / "users.ckpt"
-    watching = start(terminal, "status", checkpoint, "--watch")
+    watching = terminal.start("status", checkpoint, "--watch")
     terminal.until(lambda: is_seen(terminal, "● loading"), 20)
     running.send_signal(signal.SIGTERM)
 
@@ -73,9 +87,9 @@ def test_a_run_is_watched_from_another_terminal_to_its_end(
 
 
 def test_who_watches_a_run_that_is_killed_is_told(
-    tmp_path: Path, terminal: Terminal, running: "subprocess.Popen[str]"
+    tmp_path: Path, terminal: Window, running: "subprocess.Popen[str]"
 ) -> None:
-    watching = start(terminal, "status", tmp_path / "users.ckpt", "--watch")
+    watching = terminal.start("status", tmp_path / "users.ckpt", "--watch")
     terminal.until(lambda: is_seen(terminal, "● loading"), 20)
     running.kill()
 
@@ -84,9 +98,9 @@ def test_who_watches_a_run_that_is_killed_is_told(
 
 
 def test_ctrl_c_ends_the_watching_and_not_the_run(
-    tmp_path: Path, terminal: Terminal, running: "subprocess.Popen[str]"
+    tmp_path: Path, terminal: Window, running: "subprocess.Popen[str]"
 ) -> None:
-    watching = start(terminal, "status", tmp_path / "users.ckpt", "--watch")
+    watching = terminal.start("status", tmp_path / "users.ckpt", "--watch")
     terminal.until(lambda: is_seen(terminal, "● loading"), 20)
     watching.send_signal(signal.SIGINT)
 
@@ -95,7 +109,7 @@ def test_ctrl_c_ends_the_watching_and_not_the_run(
     assert runner(tmp_path / "users.ckpt") == str(running.pid)
 
 
-def test_of_a_load_that_is_over_watch_tells_how_it_stands(tmp_path: Path, terminal: Terminal) -> None:
+def test_of_a_load_that_is_over_watch_tells_how_it_stands(tmp_path: Path, terminal: Window) -> None:
     make_export(tmp_path / "users.csv", 50, 1)
     with oracle.sandbox() as address:
         oracle.run("run", oracle.write_settings(tmp_path, address))
@@ -106,12 +120,12 @@ def test_of_a_load_that_is_over_watch_tells_how_it_stands(tmp_path: Path, termin
     assert oracle.run("status", tmp_path / "users.ckpt", "--watch", "--format", "json")[0] == 2
 
 
-def test_a_terminal_that_is_stopped_holds_up_no_load(tmp_path: Path, terminal: Terminal) -> None:
+def test_a_terminal_that_is_stopped_holds_up_no_load(tmp_path: Path, terminal: Window) -> None:
     """Ctrl-S, and everybody goes home: the load is done all the same, and its end is told when somebody looks again."""
     make_export(tmp_path / "users.csv", 4_000, 1)
     terminal.fill()
     with oracle.sandbox("--latency", "0.3", "--unknown", "former") as address:
-        process = start(terminal, "run", oracle.write_settings(tmp_path, address, concurrency=4))
+        process = terminal.start("run", oracle.write_settings(tmp_path, address, concurrency=4))
         end = time.monotonic() + 30
         while not is_finished(tmp_path / "users.ckpt") and time.monotonic() < end:
             time.sleep(0.1)
@@ -130,10 +144,10 @@ def is_finished(checkpoint: Path) -> bool:
         return opened.get("finished_at") is not None
 
 
-def test_a_second_signal_leaves_the_terminal_as_it_was(tmp_path: Path, terminal: Terminal) -> None:
+def test_a_second_signal_leaves_the_terminal_as_it_was(tmp_path: Path, terminal: Window) -> None:
     make_export(tmp_path / "users.csv", 2_000, 1)
     with oracle.sandbox("--latency", "20", "--faults-on", "data") as address:
-        process = start(terminal, "run", oracle.write_settings(tmp_path, address))
+        process = terminal.start("run", oracle.write_settings(tmp_path, address))
         terminal.until(lambda: is_seen(terminal, "●"), 20)
         process.send_signal(signal.SIGINT)
         terminal.until(lambda: is_seen(terminal, "● stopping"), 20)
