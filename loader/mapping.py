@@ -7,7 +7,7 @@ valid becomes an outcome, and the rest go on.
 
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from itertools import accumulate
 from operator import attrgetter, itemgetter
@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from loader.errors import ExportError
 from loader.outcome import Code, Outcome
 from loader.record import Frame, Names, Records, json_string
+from loader.texts import Texts
 
 Type = Literal["string", "number", "boolean", "json"]
 Empty = Literal["omit", "null", "keep"]
@@ -67,7 +68,7 @@ class Column(NamedTuple):
     """The values of one attribute. `rows`: positions of the rows that have one; None: all, null where it isn't sent."""
 
     rows: NDArray[np.int64] | None
-    values: pa.Array
+    values: pa.Array | Texts
 
 
 class Values(NamedTuple):
@@ -271,6 +272,24 @@ class ColumnMapper:
                 value = pc.if_else(empty, pa.scalar(None, pa.string()), value)
             columns[name] = Column(None, value)
         return Values(texts[self._user], columns, np.array(sorted(problems), np.int64))
+
+    @property
+    def is_text(self) -> bool:
+        """Is each cell sent as it stands? Then values_in() will do."""
+        return all(self._mapping.types.get(name, "string") == "string" for name in self._attributes)
+
+    def values_in(self, cells: Mapping[str, Texts]) -> Values:
+        """The same of the columns that are read, as they stand in the export, which is UTF-8."""
+        problems: dict[int, Problem] = {}
+        keys = cells[self._user].array()
+        reject_blank(problems, keys, "")
+        columns = {}
+        for name, column in self._attributes.items():
+            texts = cells[column]
+            if self._mapping.empty == "omit" and not texts.lengths.all():
+                texts = replace(texts, is_sent=texts.lengths > 0)
+            columns[name] = Column(None, texts)
+        return Values(keys, columns, np.array(sorted(problems), np.int64))
 
     def _texts(self, block: pa.Table | pa.RecordBatch, problems: dict[int, Problem]) -> dict[str, pa.StringArray]:
         """The columns that are read, as text."""

@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 
 from loader.cli.importing import QuickImports
 from loader.cli.loop import heed_signals, on_loop
-from loader.cli.messages import Warnings, is_json, log_line, say, tell
+from loader.cli.messages import Warnings, counted, is_json, log_line, say, tell
 from loader.errors import LoaderError, Refused, Stopped
 
 if TYPE_CHECKING:
@@ -70,12 +70,12 @@ def go(
     except LoaderError as error:
         if checkpoint.counts():
             _tell_outcomes(checkpoint)
-        ended = LoaderError(f"{error}\nGo on with: {again}")
+        ended = LoaderError(f"{error}\nGo on with: {' '.join([again, *error.flags])}")
         ended.exit_status = error.exit_status
         raise ended from error
     status = summarize(checkpoint)
     if checkpoint.get("finished_at") is None:
-        say(f"The load is not finished: this run ended after {first:,} rows. Go on with: {again}")
+        say(f"The load is not finished: this run ended after {counted(first or 0, 'row')}. Go on with: {again}")
     elif worth := sum(count for code, count in checkpoint.counts().items() if code in WORTH_RETRYING):
         say(f"send {'it' if worth == 1 else f'{worth:,}'} again with: {retry}")
     return status
@@ -102,7 +102,7 @@ def _run(
         from loader.screen import progress
 
     async def run_load(show: "Callable[[Snapshot], None]") -> None:
-        lane = Lane(settings.limits.give_up_s)
+        lane = Lane(settings.limits.give_up_s, time.monotonic)
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(heed_signals, lane, _KEPT)
             if until is not None:
@@ -198,8 +198,8 @@ def summarize(checkpoint: "Checkpoint") -> int:
 
     tally = _tell_outcomes(checkpoint)
     if tally.failures:
-        rows = f"{tally.failures:,} row{'s' if tally.failures > 1 else ''}"
-        say(f"{rows} failed; see them with: {shlex.join(['loader', 'results', near(checkpoint.path)])}")
+        command = shlex.join(["loader", "results", near(checkpoint.path)])
+        say(f"{counted(tally.failures, 'row')} failed; see them with: {command}")
     return tally.exit_status
 
 
@@ -217,5 +217,5 @@ def _tell_outcomes(checkpoint: "Checkpoint") -> "Tally":
         say(line)
     now = checkpoint.now()
     if now is not None and now.is_last and now.rows > now.before and now.elapsed_s >= 1:
-        say(f"{now.rows - now.before:,} rows in {duration(now.elapsed_s)}, {now.rows_per_s:,.0f} rows/s")
+        say(f"{counted(now.rows - now.before, 'row')} in {duration(now.elapsed_s)}, {now.rows_per_s:,.0f} rows/s")
     return tally

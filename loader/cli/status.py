@@ -29,7 +29,10 @@ def status(checkpoint: Path, form: str, watch: bool) -> None:
     loader status users.ckpt --watch
     loader status users.ckpt --format json
 
-    With --watch, a run is shown as in its own terminal, until it ends. Ctrl-C ends the watching alone.
+    Rows by outcome and their sum, rate, and time left, or how the last run ended. It may be asked while a run is going
+    on; with --watch that is shown as in its own terminal, until it ends. Ctrl-C ends the watching alone.
+
+    Exit status: 0 that is how it stands; 2 there is no checkpoint, or it can't be read; 130 interrupted.
     """
     if watch and form == "json":
         raise Refused("--watch draws for people; for programs, ask --format json again and again")

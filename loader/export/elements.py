@@ -49,11 +49,18 @@ def elements(chunks: Iterable[bytes], name: str, max_row_bytes: int, *, inside: 
         if is_over:
             _nothing_more(data, name)
         elif len(data) > max_row_bytes:
-            raise Stopped(f"{name}: an element has no end within export.max_row_bytes = {max_row_bytes:,} bytes")
+            raise Stopped(
+                f"{name}: an element has no end within export.max_row_bytes = {max_row_bytes:,} bytes; "
+                "is a bracket missing?"
+            )
     if not inside:
         raise ExportError(f"{name} is empty: not even a JSON array")
     if not is_over:
-        raise Stopped(f"{name} breaks off: its JSON array has no end; all whole elements before are kept")
+        raise Stopped(
+            f"{name} breaks off: its JSON array has no end; all whole elements before are kept. "
+            "Get the whole file again, and start over",
+            *("--fresh", "--yes"),
+        )
 
 
 def _cut(data: bytes, name: str, max_row_bytes: int) -> tuple[Cut, bool]:
