@@ -29,11 +29,12 @@ import pyarrow.compute as pc
 from loader import digest
 from loader.checkpoint import Checkpoint, Span, lock
 from loader.clearing import amended
+from loader.columns import escaped
 from loader.compare import Comparison, Counts, Found, Gone, match
 from loader.digest import Digester
 from loader.errors import CheckpointError, Refused, Stopped
 from loader.export import Export, Fingerprint
-from loader.mapping import RowMapping, escaped
+from loader.mapping import RowMapping
 from loader.outcome import Code
 from loader.resume import Resume, begin, differing, reopen, resumed, set_aside, standing
 from loader.scan import in_order

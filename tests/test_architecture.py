@@ -43,7 +43,10 @@ LAYERS: tuple[tuple[str, tuple[str, ...]], ...] = (
             "plain",
         ),
     ),
-    ("decisions", ("batch", "ceiling", "retry", "tokens", "verdict", "target", "mapping")),
+    (
+        "decisions",
+        ("batch", "ceiling", "retry", "tokens", "verdict", "target", "mapping", "columns", "structure", "jsonlines"),
+    ),
     ("tempo", ("quota", "rate", "concurrency", "optimum", "visit", "traffic")),
     ("plug-ins", ("targets.*",)),
     ("edges", ("export.*", "network", "transport", "checkpoint", "spill", "state")),

@@ -11,11 +11,12 @@ import pyarrow as pa
 import pyarrow.csv
 from numpy.typing import NDArray
 
+from loader.columns import ColumnMapper
 from loader.errors import ExportError
 from loader.export.rows import Place, Read, Unit, Wanted, assemble, unsettled
 from loader.export.source import BOM, Source
 from loader.export.split import Cut, Splitter
-from loader.mapping import NO_VALUES, ColumnMapper, Mapped, Problem, RowMapping
+from loader.mapping import NO_VALUES, Mapped, Problem, RowMapping
 from loader.outcome import Code
 from loader.record import Mark, Records, Rows
 from loader.span import SpanSet

@@ -408,4 +408,34 @@ MUTATIONS = (
         "other = seen",
         ("tests/test_compare.py::test_two_processes_find_what_one_finds",),
     ),
+    # Speed -------------------------------------------------------------------------------------------------------------
+    Mutation(
+        "users are looked up one by one",
+        "loader/batch.py",
+        "if not self._busy.isdisjoint(users):",
+        "if any(user in self._busy for user in users):",
+        ("tests/test_speed.py::test_no_loop_over_users_slips_in",),
+    ),
+    Mutation(
+        "rows are measured one by one",
+        "loader/jsonlines.py",
+        "read.odd.update(np.flatnonzero(too_long | (np.diff(firsts) == 0)).tolist())",
+        "read.odd.update(at for at in range(rows) if too_long[at] or firsts[at] == firsts[at + 1])",
+        ("tests/test_speed.py::test_no_loop_over_users_slips_in",),
+    ),
+    Mutation(
+        "each batch waits for the disk alone",
+        "loader/dispatch.py",
+        "return group.batches >= min(self._places // 2, self._in_flight)",
+        "return group.batches >= 1",
+        ("tests/test_speed.py::test_nothing_is_sent_or_kept_more_often_than_it_must_be",),
+    ),
+    Mutation(
+        "blocks that are done with are kept",
+        "loader/batch.py",
+        "            self._runs.append(_Run(rows.numbers, rows.users, records))\n",
+        "            self._runs.append(_Run(rows.numbers, rows.users, records))\n"
+        '            self.kept = [*getattr(self, "kept", []), records]\n',
+        ("tests/test_speed.py::test_a_load_holds_no_more_of_a_longer_export",),
+    ),
 )
