@@ -90,7 +90,7 @@ def bench(
     loaded.source.check(loaded.row_mapping())
     pool = read_pool(loaded, users)
     what = (
-        f"{len(pool):,} users of {loaded.export.path or loaded.source} to {api} at {loaded.base_url}, again and again"
+        f"{len(pool):,} users of {loaded.export.name or loaded.source} to {api} at {loaded.base_url}, again and again"
     )
     if not yes and not loaded.is_local:
         raise Refused(f"bench would write {what}, for up to {seconds:g} s; if that is meant, say --yes")
