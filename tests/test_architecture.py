@@ -49,7 +49,7 @@ LAYERS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ),
     ("tempo", ("quota", "rate", "concurrency", "optimum", "visit", "traffic")),
     ("plug-ins", ("targets.*",)),
-    ("edges", ("export.*", "network", "transport", "checkpoint", "spill", "state")),
+    ("edges", ("export.*", "sources", "network", "transport", "checkpoint", "spill", "state")),
     ("shell", ("lane", "meter", "reading", "resume", "client", "settle", "dispatch", "probe", "whole")),
     ("refresh", ("worker", "scan", "compare", "clearing", "refresh")),
     ("settings", ("settings",)),

@@ -89,7 +89,9 @@ def bench(
         raise Refused(f"-o {output}: can't write in {output.absolute().parent}")
     loaded.source.check(loaded.row_mapping())
     pool = read_pool(loaded, users)
-    what = f"{len(pool):,} users of {loaded.export.path} to {api} at {loaded.base_url}, again and again"
+    what = (
+        f"{len(pool):,} users of {loaded.export.name or loaded.source} to {api} at {loaded.base_url}, again and again"
+    )
     if not yes and not loaded.is_local:
         raise Refused(f"bench would write {what}, for up to {seconds:g} s; if that is meant, say --yes")
     say(f"loader: writing {what}")

@@ -152,7 +152,7 @@ async def _published(settings: "Settings", port: int | None) -> "AsyncIterator[C
         return
     from loader.telemetry import About
 
-    about = About(settings.api.api, urlsplit(settings.base_url).netloc, settings.export.path)
+    about = About(settings.api.api, urlsplit(settings.base_url).netloc, settings.export.name or str(settings.source))
     async with AsyncExitStack() as stack:
         if settings.metrics:
             from loader.metrics import publishing

@@ -47,8 +47,8 @@ def retry(settings: Path, overrides: tuple[str, ...], until: str | None) -> int:
     moment = moment_of(until)
     loaded = settings_of(settings, overrides)
     export, path = loaded.source, loaded.checkpoint_path
-    if export.is_stdin:
-        raise Refused("export.path: stdin can't be read again; load from a file to be able to retry")
+    if export.comes_once:
+        raise Refused(f"export.path: {export} can't be read again; load from a file to be able to retry")
     if not os.path.exists(path):  # Path.exists() raises for a name that is too long
         raise Refused(f"there is no checkpoint {path} yet; load first, with: {again('run', settings, overrides)}")
     export.check(loaded.row_mapping())

@@ -82,12 +82,16 @@ def run(
     """
     with QuickImports():
         from loader.checkpoint import lock
+        from loader.export.remote import Remote
         from loader.refresh import Options
 
     def work() -> int:
         _check_flags(loaded, first, allow_shrink, is_refresh_meant=full or planned is not None)
         export, path = loaded.source, loaded.checkpoint_path
         export.check(loaded.row_mapping())  # before a checkpoint is made for it
+        for file in export.paths:
+            if isinstance(file, Remote) and file.comes_whole:
+                say(f"loader: the server of {file} takes no ranges: after a drop or a kill all of it is read again")
         with lock(path), _begun(loaded, Options(full, fresh, yes), planned, allow_shrink=allow_shrink) as load:
             checkpoint, resume, whole = load
             if resume.is_finished:

@@ -99,7 +99,7 @@ MUTATIONS = (
     Mutation(
         "a changed export of the same size is the same",
         "loader/resume.py",
-        'return "" if export.is_same_up_to(marks, mapping) else "its size is the same, its content is not"',
+        'return "" if export.is_same_up_to(marks, mapping, start) else "its size is the same, its content is not"',
         'return ""',
         ("tests/test_resume.py::test_an_export_of_the_same_size_with_other_content_is_refused",),
     ),
