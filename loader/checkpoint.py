@@ -24,7 +24,7 @@ import orjson
 
 from loader.batch import Batch
 from loader.errors import CheckpointError, Stopped
-from loader.outcome import GOOD, Code, Outcome, Settled
+from loader.outcome import Code, Outcome, Settled
 from loader.record import Mark
 from loader.snapshot import Found, Note, Snapshot
 from loader.span import SpanSet
@@ -178,13 +178,12 @@ class Moment(NamedTuple):
     @classmethod
     def of(cls, now: Snapshot) -> "Moment":
         """What a snapshot leaves."""
-        failures = sum(count for code, count in now.counts.items() if code not in GOOD)
         wire = now.wire
         return cls(
             now.at,
             now.elapsed_s,
             now.rows,
-            failures,
+            now.failed,
             now.now_per_s,
             wire.requests,
             wire.refused,

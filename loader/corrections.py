@@ -11,10 +11,11 @@ from typing import BinaryIO, NamedTuple, get_args
 from loader.checkpoint import Checkpoint, ResultRow
 from loader.errors import CheckpointError, ExportError, Refused
 from loader.export import Fingerprint
-from loader.export.files import Files, Format, matching
+from loader.export.files import Files, Format, located, matching
 from loader.export.originals import delimiter_of, fields, header, originals
 from loader.mapping import ADDED, RowMapping
 from loader.outcome import Code
+from loader.settings import access_from
 
 _CODE, _MESSAGE = (json.dumps(name).encode() for name in ADDED)
 #: The two members as they are written here, at the end of a row that was corrected once and has failed again.
@@ -38,7 +39,8 @@ def export_of(checkpoint: Checkpoint, path: str | None = None) -> Files:
             f"--rows is for exports that are files, and this was {checkpoint.get('path')}; without it, results "
             "name the users, whose rows can be asked for again"
         )
-    found = matching(path, Path.cwd()) if path else [Path(name) for name in checkpoint.get("files")]
+    access = access_from(checkpoint.get("access") or {})
+    found = matching(path, Path.cwd(), access) if path else [located(name, access) for name in checkpoint.get("files")]
     export = Files.of(
         found,
         identity["export.format"],
@@ -54,7 +56,7 @@ def export_of(checkpoint: Checkpoint, path: str | None = None) -> Files:
         now = export.fingerprint()
     except ExportError as error:
         raise ExportError(f"{error}; name the file that holds it now with --export") from error
-    is_same = now == known or (
+    is_same = (now == known and now.tells) or (
         (now.size == known.size or not known.tells) and export.is_same_up_to(checkpoint.marks(), mapping)
     )
     if not is_same:

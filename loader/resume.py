@@ -10,6 +10,7 @@ from typing import Any, Literal
 from loader.checkpoint import Checkpoint
 from loader.errors import CheckpointError
 from loader.export import Export, Fingerprint
+from loader.export.remote import Remote
 from loader.mapping import RowMapping
 from loader.outcome import WORTH_RETRYING
 from loader.record import Mark, Rows
@@ -42,6 +43,8 @@ def begin(checkpoint: Checkpoint, identity: dict[str, Any], export: Export, mapp
             checkpoint.put(
                 identity=identity, export=found._asdict(), path=str(export), files=files, mapping=mapping.as_json()
             )
+            remote = [path for path in export.paths if isinstance(path, Remote)]
+            checkpoint.put(access=dict(remote[0].access.facts) if remote else {})
             checkpoint.put(started_at=time.time())
             return Resume(SpanSet(), None)
         _same_load(checkpoint.path, known, identity)

@@ -16,6 +16,7 @@ import anyio
 
 from loader.checkpoint import Checkpoint
 from loader.errors import Asked, Refused
+from loader.export.remote import Remote
 from loader.lane import Lane
 from loader.progress import Tally
 from loader.refresh import Options, Refresh, set_state_aside
@@ -114,6 +115,9 @@ def begun(settings: Settings, flags: Flags, say: Say, watch: Callable[[int], Non
     """
     flags.check(settings)
     path = settings.checkpoint_path
+    for file in settings.source.paths:
+        if isinstance(file, Remote) and file.comes_whole:
+            say(f"the server of {file} takes no ranges: after a drop or a kill all of it is read again")
     if refresh := refresh_of(settings, say, watch):
         with refresh.locked(), _night(refresh, path, flags) as (checkpoint, resume):
             yield Run(settings, checkpoint, resume)

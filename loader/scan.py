@@ -229,8 +229,9 @@ def scan(
 
 
 def _is_shared(export: Export) -> bool:
-    """Is it worth another process? Only files can be read twice at a time."""
-    return _cores() > 1 and len(export.paths) > 0 and export.fingerprint().size >= _SHARED_BYTES
+    """Is it worth another process? Only files of this machine can be read twice at a time for nothing."""
+    is_here = len(export.paths) > 0 and all(isinstance(path, Path) for path in export.paths)
+    return _cores() > 1 and is_here and export.fingerprint().size >= _SHARED_BYTES
 
 
 def _cores() -> int:

@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 from loader.batch import Batch, BatchLimits
 from loader.checkpoint import Entry
 from loader.errors import Stopped
+from loader.export import Export
 from loader.export.files import Files
 from loader.mapping import RowMapping
 from loader.outcome import Code, Outcome
@@ -83,6 +84,13 @@ def export(folder: Path, content: bytes | str, name: str = "users.csv", **option
     path.write_bytes(gzip.compress(data, 1) if name.endswith(".gz") else data)
     made = Files.of([path], options.pop("format", None), options.pop("delimiter", None), 1 << 20)
     return Files(**{**vars(made), **options})
+
+
+def file_of(export: Export) -> Path:
+    """The file that it is."""
+    (path,) = export.paths
+    assert isinstance(path, Path)
+    return path
 
 
 def settings(folder: Path, text: str = SETTINGS, overrides: Sequence[str] = ()) -> Settings:

@@ -41,6 +41,7 @@ LAYERS: tuple[tuple[str, tuple[str, ...]], ...] = (
             "digest",
             "echo",
             "words",
+            "plain",
         ),
     ),
     (
@@ -73,7 +74,7 @@ LAYERS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ),
     ("public", ("loader", "library", "testing")),
     ("publishing", ("pages", "report", "listening", "metrics", "telemetry", "dashboard")),
-    ("commands", ("screen", "cli.*", "demo", "__main__")),
+    ("commands", ("screen", "panel", "cli.*", "demo", "__main__")),
 )
 
 # Beside the layers: a sandbox that shared code with the loader would share its mistakes.

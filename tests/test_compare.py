@@ -296,7 +296,7 @@ def test_rows_that_come_while_it_is_read_are_told(tmp_path: Path, monkeypatch: p
     class Late(Here):
         def __init__(self, work: Callable[..., object], arguments: Sequence[object], handles: Sequence[int]) -> None:
             super().__init__(work, arguments, handles)
-            with export.paths[0].open("a") as file:
+            with open(str(export.paths[0]), "a") as file:
                 file.write("w,c,,\n")
 
     monkeypatch.setattr(scan, "Worker", Late)

@@ -95,7 +95,7 @@ def test_a_load_of_which_nothing_is_settled_gives_way(checkpoint: Checkpoint, ex
 
 
 def touch(export: Files) -> None:
-    os.utime(export.paths[0], (1, 1))
+    os.utime(make.file_of(export), (1, 1))
 
 
 def test_a_touched_copy_is_the_same_export(checkpoint: Checkpoint, export: Files) -> None:
@@ -124,7 +124,7 @@ def test_an_export_of_the_same_size_with_other_content_is_refused(
     whole = dataclasses.replace(export, chunk_bytes=1 << 20)
     begin(checkpoint, IDENTITY, whole, make.mapping())
     read_all(checkpoint, whole)
-    whole.paths[0].write_text(CONTENT[:at] + "X" + CONTENT[at + 1 :])
+    make.file_of(whole).write_text(CONTENT[:at] + "X" + CONTENT[at + 1 :])
     touch(whole)
 
     with pytest.raises(CheckpointError, match="its size is the same, its content is not"):
@@ -135,7 +135,7 @@ def test_an_export_of_another_size_is_refused(checkpoint: Checkpoint, export: Fi
     """A load that is finished belongs to its export, too."""
     begin(checkpoint, IDENTITY, export, make.mapping())
     checkpoint.put(finished_at=1.0)
-    export.paths[0].write_text(CONTENT + "more,1\n")
+    make.file_of(export).write_text(CONTENT + "more,1\n")
 
     with pytest.raises(CheckpointError, match=r"has changed .*its size was \d+ bytes and is \d+"):
         begin(checkpoint, IDENTITY, export, make.mapping())
@@ -255,11 +255,11 @@ def test_how_a_checkpoint_stands_to_an_export_that_goes_whole(
     checkpoint: Checkpoint, export: Files, tmp_path: Path
 ) -> None:
     """Open until something is settled; then it holds the answer, or that to an export which has changed since."""
-    content = export.paths[0].read_text()
+    content = make.file_of(export).read_text()
     assert standing(tmp_path / "none.ckpt", IDENTITY, export, make.mapping()) == "open"
     assert stands(checkpoint, export) == "open"
     begin(checkpoint, IDENTITY, export, make.mapping())
-    export.paths[0].write_text(content + "more,21\n")
+    make.file_of(export).write_text(content + "more,21\n")
     assert stands(checkpoint, export) == "open"
 
     begin(checkpoint, IDENTITY, export, make.mapping())
@@ -268,11 +268,11 @@ def test_how_a_checkpoint_stands_to_an_export_that_goes_whole(
     touch(export)
     assert stands(checkpoint, export) == "answered"
     assert stands(checkpoint, export, **{"mapping.user": "upn"}) == "open", "begin() says what is wrong"
-    export.paths[0].write_text(content + "less,21\n")
+    make.file_of(export).write_text(content + "less,21\n")
     assert stands(checkpoint, export) == "outdated"
     checkpoint.put(finished_at=1.0)
     assert stands(checkpoint, export) == "outdated"
-    export.paths[0].write_text(content + "more,21\n")
+    make.file_of(export).write_text(content + "more,21\n")
     assert stands(checkpoint, export) == "finished"
 
 
@@ -302,5 +302,5 @@ def test_a_whole_export_that_a_retry_took_back_out_has_no_answer(checkpoint: Che
     reopen(checkpoint, begin(checkpoint, IDENTITY, export, make.mapping()))
 
     assert stands(checkpoint, export) == "open"
-    export.paths[0].write_text(CONTENT + "more,21\n")
+    make.file_of(export).write_text(CONTENT + "more,21\n")
     assert stands(checkpoint, export) == "outdated"

@@ -90,7 +90,7 @@ def bench(
     loaded.source.check(loaded.row_mapping())
     pool = read_pool(loaded, users)
     what = (
-        f"{len(pool):,} users of {loaded.export.path or loaded.source} to {api} at {loaded.base_url}, again and again"
+        f"{len(pool):,} users of {loaded.export.name or loaded.source} to {api} at {loaded.base_url}, again and again"
     )
     if not yes and not loaded.is_local:
         raise Refused(f"bench would write {what}, for up to {seconds:g} s; if that is meant, say --yes")
@@ -117,20 +117,21 @@ def _bench(settings: "Settings", pool: "Pool", seconds: float) -> "tuple[Report,
 
     from loader.bench import bench
     from loader.runs import Warnings
-    from loader.screen import show_line
+    from loader.screen import drawing, show_line
 
     async def run_bench() -> "tuple[Report, LoaderError | None]":
         async with anyio.create_task_group() as tasks:
 
             def watch(sweep: "Sweep") -> None:
-                tasks.start_soon(show_line, Console(stderr=True), sweep.line)
+                tasks.start_soon(show_line, screen, sweep.line)
                 tasks.start_soon(heed_signals, sweep.lane, "what was measured by then is shown")
 
             found = await bench(settings, pool, seconds, watch, Warnings(warn))
             tasks.cancel_scope.cancel()
         return found
 
-    return on_loop(run_bench)
+    with drawing(Console(stderr=True)) as screen:
+        return on_loop(run_bench)
 
 
 def _show(report: "Report", most_users: int | None) -> None:

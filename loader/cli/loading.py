@@ -3,6 +3,7 @@
 import shlex
 import time
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from functools import partial
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from loader.checkpoint import Checkpoint
+    from loader.progress import Tally
     from loader.runs import Run
     from loader.settings import Settings
     from loader.snapshot import Snapshot
@@ -27,24 +29,31 @@ _LOG_EVERY_S = 10.0
 def go(
     run: "Run",
     again: str,
+    retry: str,
     until: "datetime | None",
     first: int | None = None,
     *,
     quiet: bool = False,
     dashboard: int | None = None,
 ) -> int:
-    """Run the load, and tell how it ended. `again` is the command to go on with."""
+    """Run the load, and tell how it ended. `again` is the command to go on with, `retry` the one to send again with."""
+    from loader.outcome import WORTH_RETRYING
+
     try:
         _run(run, until, first, quiet=quiet, dashboard=dashboard)
     except Refused:
         raise
     except LoaderError as error:
+        if run.checkpoint.counts():
+            _tell_outcomes(run.checkpoint)
         ended = LoaderError(f"{error}\nGo on with: {' '.join([again, *error.flags])}")
         ended.exit_status = error.exit_status
         raise ended from error
     status = summarize(run.checkpoint)
     if run.checkpoint.get("finished_at") is None:
         say(f"The load is not finished: this run ended after {counted(first or 0, 'row')}. Go on with: {again}")
+    elif worth := sum(count for code, count in run.checkpoint.counts().items() if code in WORTH_RETRYING):
+        say(f"send {'it' if worth == 1 else f'{worth:,}'} again with: {retry}")
     return status
 
 
@@ -55,30 +64,35 @@ def _run(run: "Run", until: "datetime | None", first: int | None, *, quiet: bool
 
         import loader.load  # noqa: F401  # what `go` imports
         from loader.lane import Lane
+        from loader.panel import About, View
         from loader.runs import Warnings
         from loader.screen import progress
 
-    async def run_load() -> None:
+    async def run_load(show: "Callable[[Snapshot], None]") -> None:
         lane = Lane(run.settings.limits.give_up_s, time.monotonic)
-        with _logged(quiet) if is_json() else progress(Console(stderr=True, quiet=quiet)) as show:
-            async with anyio.create_task_group() as tasks:
-                tasks.start_soon(heed_signals, lane, "what was settled is kept")
-                async with _published(run.settings, dashboard) as publish:
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(heed_signals, lane, "what was settled is kept")
+            async with _published(run.settings, dashboard) as publish:
 
-                    def watch(snapshot: "Snapshot") -> None:
-                        show(snapshot)
-                        publish(snapshot)
+                def watch(snapshot: "Snapshot") -> None:
+                    show(snapshot)
+                    publish(snapshot)
 
-                    await run.go(lane, watch, Warnings(warn), first, until)
-                tasks.cancel_scope.cancel()
+                await run.go(lane, watch, Warnings(warn), first, until)
+            tasks.cancel_scope.cancel()
 
-    on_loop(run_load)
+    drawn = _logged(quiet) if is_json() else progress(Console(stderr=True, quiet=quiet), View(About.of(run.checkpoint)))
+    with drawn as show:
+        on_loop(partial(run_load, show))
 
 
 @contextmanager
 def _logged(quiet: bool) -> "Iterator[Callable[[Snapshot], None]]":
     """What logs a snapshot each ten seconds, without the keys of users: logs are sent to places."""
     from msgspec import to_builtins
+    from rich.console import Console
+
+    from loader.screen import drawing
 
     next_s = 0.0
 
@@ -90,7 +104,8 @@ def _logged(quiet: bool) -> "Iterator[Callable[[Snapshot], None]]":
             del facts["failures"], facts["wire"]["times"]
             tell(log_line("progress", **facts))
 
-    yield show
+    with drawing(Console(stderr=True), is_for_people=False):  # whoever takes the lines may be slow
+        yield show
 
 
 @asynccontextmanager
@@ -102,7 +117,7 @@ async def _published(settings: "Settings", port: int | None) -> "AsyncIterator[C
         return
     from loader.telemetry import About
 
-    about = About(settings.api.api, urlsplit(settings.base_url).netloc, settings.export.path or str(settings.source))
+    about = About(settings.api.api, urlsplit(settings.base_url).netloc, settings.export.name or str(settings.source))
     async with AsyncExitStack() as stack:
         if settings.metrics:
             from loader.metrics import publishing
@@ -122,16 +137,28 @@ async def _published(settings: "Settings", port: int | None) -> "AsyncIterator[C
 
 def summarize(checkpoint: "Checkpoint") -> int:
     """Tell the outcomes of all rows; returns the exit status that they mean."""
+    from loader.panel import near
+
+    tally = _tell_outcomes(checkpoint)
+    if tally.failures:
+        command = shlex.join(["loader", "results", near(checkpoint.path)])
+        say(f"{counted(tally.failures, 'row')} failed; see them with: {command}")
+    return tally.exit_status
+
+
+def _tell_outcomes(checkpoint: "Checkpoint") -> "Tally":
+    """Tell how many rows have which outcome, and how fast the last run was."""
     from loader.progress import Tally
     from loader.results import outcome_lines
+    from loader.snapshot import duration
 
     tally = Tally(checkpoint.counts())
     if is_json():
         tell(log_line("outcomes", rows=tally.rows, failures=tally.failures, outcomes=dict(tally.counts)))
-    else:
-        for line in outcome_lines(dict(tally.counts)):
-            say(line)
-    if tally.failures:
-        command = shlex.join(["loader", "results", str(checkpoint.path)])
-        say(f"{counted(tally.failures, 'row')} failed; see them with: {command}")
-    return tally.exit_status
+        return tally
+    for line in outcome_lines(dict(tally.counts)):
+        say(line)
+    now = checkpoint.now()
+    if now is not None and now.is_last and now.rows > now.before and now.elapsed_s >= 1:
+        say(f"{counted(now.rows - now.before, 'row')} in {duration(now.elapsed_s)}, {now.rows_per_s:,.0f} rows/s")
+    return tally

@@ -97,7 +97,7 @@ def _write_rows(checkpoint: "Checkpoint", codes: tuple[str, ...], output: Path |
     from loader.corrections import export_of, write_rows
 
     export = export_of(checkpoint, path)
-    with writing_to(output, checkpoint, export.paths) as file:
+    with writing_to(output, checkpoint, [path for path in export.paths if isinstance(path, Path)]) as file:
         written = write_rows(checkpoint, export, file, codes)
     if output is not None:
         say(f"loader: {counted(written.rows, 'row')} in {output}; correct them, and load that file as it is")

@@ -47,4 +47,5 @@ def retry(settings: Path, overrides: tuple[str, ...], until: str | None) -> int:
     with lock(path), reopened(loaded, note) as load:
         if load.resume.is_finished:
             return summarize(load.checkpoint)
-        return go(load, again("retry", settings, overrides), moment)
+        command = again("retry", settings, overrides)
+        return go(load, command, command, moment)

@@ -81,7 +81,8 @@ def run(
                 note("this load is finished; --fresh loads the export again")
                 return summarize(load.checkpoint)
             command = again("run", settings, overrides, ("--allow-shrink",) if allow_shrink else ())
-            return go(load, command, moment, first, quiet=quiet, dashboard=dashboard)
+            retry = again("retry", settings, overrides)
+            return go(load, command, retry, moment, first, quiet=quiet, dashboard=dashboard)
 
     with held_back(quiet) as held:
         moment = moment_of(until)

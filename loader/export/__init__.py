@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
+from loader.export.remote import Remote
 from loader.export.rows import Place, Unit, Wanted
 from loader.export.source import Fingerprint
 from loader.mapping import RowMapping
@@ -25,8 +26,8 @@ class Export(Protocol):
         ...
 
     @property
-    def paths(self) -> Sequence[Path]:
-        """Its files, if it has any, for nobody to write over."""
+    def paths(self) -> Sequence[Path | Remote]:
+        """Its files, if it has any: where to find them again, and what nobody may write over."""
         ...
 
     @property

@@ -11,6 +11,7 @@ import pyarrow.ipc
 from numpy.typing import NDArray
 
 from loader.errors import ExportError, Stopped
+from loader.export.remote import RemoteFile
 from loader.export.rows import Place, Read, Unit, Wanted, rows_without
 from loader.export.source import Source
 from loader.export.typed import TypedMapper
@@ -70,7 +71,8 @@ class Columnar:
     def _open(self) -> "tuple[pa.Schema, _Parquet | _Arrow]":
         self._source.fingerprint()  # says it if the file isn't there
         try:
-            opened = _Parquet(self._source.path) if self._form == "parquet" else _Arrow(self._source.path)
+            file = self._source.anywhere()
+            opened = _Parquet(file) if self._form == "parquet" else _Arrow(file)
             list(opened.schema.names)  # they are decoded here, or nowhere
         except _ERRORS as error:
             raise ExportError(f"{self._source.name} is not a whole {self._form} file: {_line(error)}") from error
@@ -78,10 +80,11 @@ class Columnar:
 
 
 class _Parquet:
-    def __init__(self, path: Path) -> None:
+    def __init__(self, file: Path | RemoteFile) -> None:
         import pyarrow.parquet  # late: it takes as long to import as all of Arrow, and a CSV is loaded without it
 
-        self._file = pyarrow.parquet.ParquetFile(path)
+        # Read ahead, the columns of all row groups would be held at once; measured, it is no faster either.
+        self._file = pyarrow.parquet.ParquetFile(file, pre_buffer=False)
         self.schema = self._file.schema_arrow
 
     def total(self) -> int:
@@ -104,8 +107,8 @@ class _Parquet:
 class _Arrow:
     """The file form, whose batches can be taken one by one, or the stream form, which is read from its beginning."""
 
-    def __init__(self, path: Path) -> None:
-        mapped = pa.memory_map(str(path))
+    def __init__(self, file: Path | RemoteFile) -> None:
+        mapped = pa.memory_map(str(file)) if isinstance(file, Path) else pa.PythonFile(file, "r")
         self._file: Any = None
         self._stream: Any = None
         try:
@@ -118,6 +121,8 @@ class _Arrow:
     def total(self) -> int:
         if self._file is None:
             return 0
+        if hasattr(self._file, "count_rows"):  # newer pyarrow: out of the batches' headers, not their data
+            return int(self._file.count_rows())
         return sum(self._file.get_batch(at).num_rows for at in range(self._file.num_record_batches))
 
     def batches(self, skip: int, columns: list[str]) -> Iterator[pa.RecordBatch]:

@@ -1,16 +1,19 @@
 """Exports that are files: one reader a format, each a stream of blocks with row numbers and places to resume from."""
 
 import glob
+import hashlib
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Literal, get_args
 
 from loader.errors import ExportError, LoaderError, Stopped
+from loader.export.address import Access, is_pattern, scheme_of
 from loader.export.columnar import Columnar
 from loader.export.delimited import Delimited
 from loader.export.lines import Lines
+from loader.export.remote import Remote, objects
 from loader.export.rows import Place, Reader, Unit, Wanted
 from loader.export.source import REPLAYED_BYTES, STDIN, SUFFIXES, Compression, Fingerprint, Source
 from loader.export.split import CHUNK_BYTES
@@ -39,7 +42,7 @@ class Files:
     `delimiter` None: the format's own. `encoding`: of text formats. `chunk_bytes`: read at a time.
     """
 
-    paths: tuple[Path, ...]
+    paths: tuple[Path | Remote, ...]
     format: Format
     delimiter: str | None = None
     max_row_bytes: int = 1 << 20
@@ -49,14 +52,14 @@ class Files:
     @classmethod
     def of(
         cls,
-        paths: Sequence[Path],
+        paths: Sequence[Path | Remote],
         format: Format | None = None,
         delimiter: str | None = None,
         max_row_bytes: int = 1 << 20,
         encoding: str = "utf-8",
     ) -> "Files":
         """An export whose format, if it isn't given, is told by the first file's name. Raises ExportError."""
-        found = format or _BY_SUFFIX.get(_uncompressed(paths[0])[0].suffix.lower())
+        found = format or _BY_SUFFIX.get(_uncompressed(paths[0].name)[0].suffix.lower())
         if found is None:
             name = "stdin" if paths[0] == STDIN else repr(paths[0].name)
             raise ExportError(
@@ -75,10 +78,13 @@ class Files:
         return str(self.paths[0]) + (f" and {len(self.paths) - 1} more files" if len(self.paths) > 1 else "")
 
     def fingerprint(self) -> Fingerprint:
-        """Size and time of the files, the newest. Raises ExportError if one isn't there."""
+        """Size and time of the files, the newest, and their versions. Raises ExportError if one isn't there."""
         found = [self._source(file).fingerprint() for file in range(len(self.paths))]
         return Fingerprint(
-            sum(each.size for each in found), max(each.mtime_ns for each in found), sum(each.files for each in found)
+            sum(each.size for each in found),
+            max(each.mtime_ns for each in found),
+            sum(each.files for each in found),
+            _together([each.tag for each in found]),
         )
 
     def check(self, mapping: RowMapping) -> None:
@@ -171,13 +177,19 @@ class Files:
 
     def _source(self, file: int) -> Source:
         path = self.paths[file]
-        return Source(path, _uncompressed(path)[1], self.chunk_bytes, self.encoding)
+        return Source(path, _uncompressed(path.name)[1], self.chunk_bytes, self.encoding)
 
 
-def matching(path: str, folder: Path) -> list[Path]:
-    """The files that `export.path` means: "-" is stdin, a pattern all that match, in byte order. Raises ExportError."""
+def matching(path: str, folder: Path, access: Access | None = None) -> list[Path | Remote]:
+    """The files that `export.path` means: "-" is stdin, a pattern all that match, in byte order. Raises ExportError.
+
+    `access`: how remote ones are reached.
+    """
     if path == "-":
         return [STDIN]
+    if scheme_of(path):
+        access = access or Access()
+        return [*objects(path, access)] if is_pattern(path) else [Remote(path, access)]
     whole = folder / path
     if not glob.has_magic(path) or os.path.exists(whole):  # Path.exists() raises for a name that is too long
         return [whole]
@@ -187,12 +199,25 @@ def matching(path: str, folder: Path) -> list[Path]:
     return [Path(name) for name in sorted(found, key=os.fsencode)]
 
 
+def located(name: str, access: Access) -> Path | Remote:
+    """A file by the name that a checkpoint has of it."""
+    return Remote(name, access) if scheme_of(name) else Path(name)
+
+
 def stem(path: Path) -> str:
     """A file's name without the suffixes that tell format and compression."""
-    inner, _ = _uncompressed(path)
+    inner, _ = _uncompressed(path.name)
     return inner.stem if inner.suffix.lower() in _BY_SUFFIX else inner.name
 
 
-def _uncompressed(path: Path) -> tuple[Path, Compression]:
+def _uncompressed(name: str) -> tuple[PurePath, Compression]:
+    path = PurePath(name)
     compression = SUFFIXES.get(path.suffix.lower())
     return (path.with_suffix(""), compression) if compression else (path, None)
+
+
+def _together(tags: list[str]) -> str:
+    """One version for several files; none, if none of them has one."""
+    if len(tags) == 1 or not any(tags):
+        return tags[0]
+    return hashlib.sha256("\n".join(tags).encode()).hexdigest()

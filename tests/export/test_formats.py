@@ -167,7 +167,7 @@ def test_the_files_of_a_pattern_count_on(tmp_path: Path) -> None:
 
     assert [user for user, _ in said(blocks).values()] == ["x", "a", "b", "c", "d"]
     assert [mark.file for mark in marks] == [0, 1, 2]
-    assert export.fingerprint().size == sum(os.stat(path).st_size for path in export.paths)
+    assert export.fingerprint().size == sum(os.stat(str(path)).st_size for path in export.paths)
     for mark in marks:
         assert sorted(said(list(export.rows(make.mapping(), mark)))) == list(range(mark.row, 6))
     assert export.is_same_up_to(marks, make.mapping())
