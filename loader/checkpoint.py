@@ -17,7 +17,7 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from operator import itemgetter
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, Literal, NamedTuple, TypeVar
 
 import msgspec
 import orjson
@@ -107,6 +107,9 @@ _JOINED_USERS = 5_000
 
 #: A batch's span may hold this many rows that aren't its own for each that is; rows farther off stand alone.
 _SPREAD = 2
+
+#: Who reads waits so long for a run that lets nobody in.
+_READ_S = 20.0
 
 #: What is ours to mend, and not the disk's.
 _OURS = (sqlite3.IntegrityError, sqlite3.ProgrammingError)
@@ -242,9 +245,10 @@ class Checkpoint:
             raise CheckpointError(
                 f"there is no checkpoint {path}; loader run makes it, beside the export or where checkpoint.path says"
             )
-        uri = f"{path.absolute().as_uri()}?mode=ro"
         try:
-            with _closed_on_error(sqlite3.connect(uri, uri=True, isolation_level=None, check_same_thread=False)) as db:
+            if path.with_name(f"{path.name}-journal").exists():
+                _roll_back(path)
+            with _closed_on_error(_connected(path, "ro")) as db:
                 db.execute("BEGIN")
                 _check(path, db)
                 return cls(path, db, is_read_only=True)
@@ -346,7 +350,9 @@ class Checkpoint:
         """
         now = time.time()
         same = (*_columns(Outcome(code)), now)
-        with self._without_log(), self._transaction():
+        # Exclusive from its beginning: for a reader who came meanwhile, each page that no longer fits into memory would
+        # wait until it had gone, and in the end the commit would fail.
+        with self._without_log(), self._transaction("EXCLUSIVE"):
             for table in ("batch", "outcome", "mark"):
                 self._db.execute(f"DELETE FROM {table}")
             self._db.executemany("INSERT INTO mark VALUES (?,?,?,?,?,?)", marks)
@@ -538,10 +544,10 @@ class Checkpoint:
         self._db.execute("ROLLBACK")
 
     @contextlib.contextmanager
-    def _transaction(self) -> Iterator[None]:
+    def _transaction(self, kind: Literal["IMMEDIATE", "EXCLUSIVE"] = "IMMEDIATE") -> Iterator[None]:
         """All or nothing, and durable. Raises Stopped if the disk doesn't take it."""
         with self._writing():
-            self._db.execute("BEGIN IMMEDIATE")
+            self._db.execute(f"BEGIN {kind}")
             try:
                 yield
                 self._db.execute("COMMIT")
@@ -572,6 +578,21 @@ def _closed_on_error(db: sqlite3.Connection) -> Iterator[sqlite3.Connection]:
         raise
 
 
+def _connected(path: Path, mode: Literal["ro", "rw"]) -> sqlite3.Connection:
+    """To read: a run that writes most of the file at once lets nobody in meanwhile, which may take seconds."""
+    uri = f"{path.absolute().as_uri()}?mode={mode}"
+    return sqlite3.connect(uri, _READ_S, uri=True, isolation_level=None, check_same_thread=False)
+
+
+def _roll_back(path: Path) -> None:
+    """Have SQLite take back what a run that was killed had half written: who only reads can't. Not a run's that lives.
+
+    Whatever goes wrong, reading tells.
+    """
+    with contextlib.suppress(sqlite3.Error), contextlib.closing(_connected(path, "rw")) as db:
+        db.execute("SELECT count(*) FROM sqlite_schema").fetchone()
+
+
 def _check(path: Path, db: sqlite3.Connection) -> None:
     try:
         version = db.execute("PRAGMA user_version").fetchone()[0]
@@ -589,6 +610,8 @@ def _unusable(path: Path, error: sqlite3.Error) -> str:
     if "malformed" in str(error):
         return f"{path} is damaged ({error}); move it away to load all rows again, or bring back a copy of it"
     kind = getattr(error, "sqlite_errorcode", 0) & 0xFF  # the bits above say more of the same
+    if kind == sqlite3.SQLITE_BUSY and (process := runner(path)) not in (None, str(os.getpid())):
+        return f"the checkpoint {path} is being written by a run (process {process}); try again in a moment"
     if kind == sqlite3.SQLITE_BUSY:
         return f"the checkpoint {path} is in use by another program ({error}); end that, and run this again"
     if kind in _OF_DISK:

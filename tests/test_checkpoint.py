@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing
 from functools import partial
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import msgspec
@@ -387,6 +388,57 @@ def test_what_a_load_begins_with_is_written_once_and_then_there_is_a_log(tmp_pat
     with sqlite3.connect(path) as db:
         assert db.execute("PRAGMA journal_mode").fetchone() == ("wal",)
     db.close()
+
+
+def test_who_reads_waits_for_what_a_load_begins_with_and_stops_nothing(tmp_path: Path) -> None:
+    """More than fits into memory: a page that is written early must not wait for who came to read."""
+    path = tmp_path / "c"
+    found: list[dict[Code, int]] = []
+
+    def read() -> None:
+        with Checkpoint.read(path) as other:
+            found.append(other.counts())
+
+    reader = Thread(target=read)
+
+    def spans() -> Iterator[Span]:
+        for row in range(1, 9):
+            if row == 2:
+                reader.start()
+                reader.join(0.2)
+                assert not found
+            yield Span(row, row, 1, f'["{"u" * 1_000_000}"]')
+
+    with Checkpoint.open(path, create=True) as checkpoint:
+        checkpoint.begin_with(Code.UNCHANGED, spans(), (), ())
+        reader.join()
+
+    assert found == [{Code.UNCHANGED: 8}]
+
+
+def test_what_a_killed_run_had_half_written_is_taken_back_by_who_reads(tmp_path: Path) -> None:
+    path = tmp_path / "c"
+    code = """
+import os, sys
+from pathlib import Path
+from loader.checkpoint import Checkpoint, Span
+from loader.outcome import Code
+
+def spans():
+    for row in range(1, 9):
+        yield Span(row, row, 1, '["' + "u" * 1_000_000 + '"]')
+    os.kill(os.getpid(), 9)
+
+with Checkpoint.open(Path(sys.argv[1]), create=True) as checkpoint:
+    checkpoint.put(identity={"a": 1})
+    checkpoint.begin_with(Code.UNCHANGED, spans(), (), ())
+"""
+    ended = subprocess.run([sys.executable, "-c", code, path], check=False)
+    assert ended.returncode == -signal.SIGKILL
+    assert (tmp_path / "c-journal").exists()
+
+    with Checkpoint.read(path) as checkpoint:
+        assert (checkpoint.get("identity"), checkpoint.counts()) == ({"a": 1}, {})
 
 
 def test_a_retry_leaves_unchanged_rows_alone(tmp_path: Path) -> None:

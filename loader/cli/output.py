@@ -29,7 +29,8 @@ def writing_to(path: Path | None, checkpoint: "Checkpoint", kept: Iterable[Path]
             discard_stdout()
             raise Refused(f"can't write to stdout: {error.strerror}") from error
         return
-    ours = [checkpoint.path.with_name(checkpoint.path.name + suffix) for suffix in ("", "-wal", "-shm", ".lock")]
+    suffixes = ("", "-wal", "-shm", "-journal", ".lock")
+    ours = [checkpoint.path.with_name(checkpoint.path.name + suffix) for suffix in suffixes]
     if path.resolve() in [each.resolve() for each in (*ours, *kept, *map(Path, checkpoint.get("files") or ()))]:
         raise Refused(f"-o {path} would overwrite the checkpoint or the export; name another file")
     with written(path) as file:
