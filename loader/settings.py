@@ -32,7 +32,7 @@ from pydantic import (
 from loader.batch import BatchLimits
 from loader.errors import ExportError, SettingsError
 from loader.export import Export
-from loader.export.address import SCHEMES, STORES, Access, scheme_of, shown
+from loader.export.address import SCHEMES, STORES, Access, scheme_of, shown, without_secrets
 from loader.export.files import Files, Format, matching, stem
 from loader.mapping import Empty, RowMapping, Type
 from loader.network import Network, Proxy, is_loopback, tls_of
@@ -492,6 +492,8 @@ class Settings(_Table):
             export["path"] = self.export.name
         if self.export.database is not None:
             export["database"] = _masked("database", self.export.database)
+        if self.export.query is not None:
+            export["query"] = without_secrets(self.export.query)
         if self.export.options is not None:  # what they mean is their package's matter
             export["options"] = {name: _masked(name, str(value)) for name, value in self.export.options.items()}
         if headers := self.export.storage.headers:
@@ -612,7 +614,8 @@ class Settings(_Table):
         from loader.export.engines import place_of, split
 
         place = place_of(split(_pointed_at("export.database", table.database, self._folder)))
-        return {"export.query": table.query, "export.database": place, "export.order_by": table.order_by}
+        query = without_secrets(table.query)  # of DuckDB's an address that was signed, which another time is another
+        return {"export.query": query, "export.database": place, "export.order_by": table.order_by}
 
 
 def access_from(kept: Mapping[str, Any]) -> Access:

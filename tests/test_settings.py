@@ -460,6 +460,16 @@ def test_secrets_of_an_address_are_shown_and_kept_nowhere(tmp_path: Path, monkey
         again.headers()
 
 
+def test_the_signature_of_an_address_in_a_query_is_kept_nowhere(tmp_path: Path) -> None:
+    query = f"select * from 'https://example.com/u.csv?name=u(1)&sig={SECRET}' where a = '?'"
+    made = located(tmp_path, "users.csv")
+    export = made.export.model_copy(update={"path": None, "query": query, "database": "duckdb://"})
+    made = made.model_copy(update={"export": export})
+
+    assert made.shown()["export"]["query"] == "select * from 'https://example.com/u.csv?…' where a = '?'"
+    assert SECRET not in repr(made._asked())
+
+
 def test_a_checkpoint_keeps_the_way_to_an_address(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("EXPORT_TOKEN", SECRET)
     table = '[export.storage]\nregion = "eu-west-1"\nheaders = { Authorization = "env:EXPORT_TOKEN" }'

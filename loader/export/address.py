@@ -10,7 +10,10 @@ from loader.errors import ExportError
 from loader.network import Proxy
 
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
-_QUERY = re.compile(r"\?[^\s\"'<>()]+")
+#: In the words of a library, where an address ends is a guess; better too much is hidden than too little.
+_QUERY = re.compile(r"\?\S+")
+#: There a quote ends it.
+_IN_SQL = re.compile(r"(https?://[^\s'\"?]*)\?[^\s'\"]*", re.IGNORECASE)
 #: Of patterns; in the address of a web server these are letters like any others.
 _MAGIC = re.compile(r"[*?\[]")
 
@@ -95,8 +98,16 @@ def is_pattern(url: str) -> bool:
 
 
 def shown(text: str) -> str:
-    """A text without what stands behind the `?` of an address: with many a store that is a secret."""
-    return _QUERY.sub(HIDDEN, text) if scheme_of(text) in ("https", "http") else text
+    """An address without what stands behind its `?`: with many a store that is a secret. Another text as it stands."""
+    if scheme_of(text) not in ("https", "http"):
+        return text
+    place, query, _ = text.partition("?")  # whatever comes then: in `?name=users(1).csv&sig=…` a bracket is a letter
+    return place + HIDDEN if query else place
+
+
+def without_secrets(text: str) -> str:
+    """SQL, or what is said of it, without what stands behind the `?` of the addresses in it."""
+    return _IN_SQL.sub(rf"\1{HIDDEN}", text)
 
 
 def line_of(error: BaseException) -> str:

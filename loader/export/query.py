@@ -17,6 +17,7 @@ import pyarrow as pa
 from anyio import from_thread
 
 from loader.errors import ExportError, Stopped
+from loader.export.address import without_secrets
 from loader.export.engines import Connection, Engine, Failed, engine, place_of, split
 from loader.export.table import Key
 from loader.export.typed import value_of
@@ -101,7 +102,11 @@ class Query:
         yield from _ahead(connection.batches(sql), connection)
 
     def _check_alone(self, key: str, after: Key) -> None:
-        """Raise ExportError if another row has a key that the database takes for the same: reading would pass it by."""
+        """Raise ExportError unless one row has the key. Others that the database takes for the same would be passed by.
+
+        If none has it, the row is gone, or the database compares the key not as it gave it: to SQLite each text is
+        greater than any number, so behind a computed '0.5' there is nothing, and all that is left would be lost.
+        """
         connection = self._engine.connect()
         sql = f"select count(*) as n from ({self._query}\n) q where {key} = {self._engine.literal(after)}"
         count = sum(batch.column(0)[0].as_py() for batch in _ahead(connection.batches(sql), connection))
@@ -110,6 +115,12 @@ class Query:
                 f"export.order_by: {count:,} rows have the key {after!r}, as the database compares them; name a column "
                 "that is unique"
             )
+        if count == 0:
+            raise ExportError(
+                f"export.order_by: no row has the key {after!r}, behind which reading was to go on: it was removed, or "
+                "the database doesn't find a row by a key of that type (then order by text or a whole number); start over "
+                "with --fresh --yes"
+            )
 
     def _broken(self, error: Failed, *, has_begun: bool) -> ExportError | Stopped:
         if not has_begun:
@@ -117,8 +128,8 @@ class Query:
         return Stopped(f"the query broke off: {self._words(error)}; all rows before are kept")
 
     def _words(self, error: Failed) -> str:
-        """What the database says, without the password."""
-        return _masked(f"{self.database}: {error}", self._parts)
+        """What the database says, without the password, and without the secrets of addresses that the query names."""
+        return without_secrets(_masked(f"{self.database}: {error}", self._parts))
 
 
 def last_key(keys: pa.Array) -> Key:

@@ -131,6 +131,28 @@ def test_a_row_that_changed_behind_the_last_mark_is_read_as_it_is_now(tmp_path: 
     assert found[56] == ("z", {"dept": "behind all", "n": 0})
 
 
+@pytest.mark.parametrize(
+    "sql", ["select email, n * 0.5 as half from users", "select email, cast(n as blob) as half from users"]
+)
+def test_behind_a_key_that_the_database_does_not_find_nothing_is_passed_by(tmp_path: Path, sql: str) -> None:
+    """To SQLite a text is greater than any number, and less than any blob: no row would come, or all once more."""
+    of = export(tmp_path, fill(tmp_path, users(55)), sql, "half")
+    marks = [block.end for block in of.rows(make.mapping()) if block.end]
+
+    with pytest.raises(ExportError, match=r"no row has the key .* a key of that type"):
+        list(of.rows(make.mapping(), marks[0], known={mark.row: mark for mark in marks}))
+
+
+def test_what_a_database_says_shows_no_signature_of_an_address(tmp_path: Path) -> None:
+    of = Query(
+        "select 1 as email, 'https://example.com/x?sig=secret' as a, nowhere", "sqlite:///users.db", "email", tmp_path
+    )
+
+    said = of._words(Failed("near 'https://example.com/x.csv?a=(1)&sig=secret': no"))
+
+    assert said == "sqlite:///users.db: near 'https://example.com/x.csv?…': no"
+
+
 @KINDS
 def test_rows_that_were_read_and_have_changed_are_not_gone_on_with(tmp_path: Path, kind: str) -> None:
     """Of some of them the outcome is known by number, and the numbers may be others' now."""
