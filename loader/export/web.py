@@ -50,7 +50,7 @@ class Page:
                 size = _total(headers)
                 if size is None or (answer.status == 416 and size):
                     raise Denied(f"the server takes ranges, and its answer makes no sense: {_range(headers)!r}")
-            elif headers.get("Content-Length", "").isdecimal():
+            elif headers.get("Content-Length", "").isdecimal() and len(headers["Content-Length"]) < 20:
                 size = int(headers["Content-Length"])
             return Seen(size, headers.get("ETag", ""), _modified(headers), has_ranges)
 
@@ -125,9 +125,9 @@ class Page:
             if answer.status not in _REDIRECTS or not (to := answer.headers.get("Location")):
                 return answer
             answer.close()
-            url = urljoin(url, to)
+            url = _led(url, to)
             if not _is_safe(url, self._url):
-                raise Denied(f"it leads to {shown(url)}, and only https is followed")
+                raise Denied(f"it leads to {_place(url)}, and only https is followed")
         raise Denied(f"it leads on and on: more than {_MOST_REDIRECTS} redirects")
 
     def _pool(self, url: str) -> Any:
@@ -167,6 +167,8 @@ def _told() -> Iterator[None]:
         raise Trouble(line_of(error)) from error
     except LocationValueError as error:
         raise Denied(line_of(error)) from error
+    except UnicodeEncodeError as error:  # its own words would show a part of what can't be sent
+        raise Denied("a header of export.storage.headers has letters that HTTP can't send: only Latin-1's") from error
     except (HTTPError, OSError) as error:
         raise Trouble(line_of(error)) from error
 
@@ -188,15 +190,31 @@ def _range(headers: Mapping[str, str]) -> str:
 
 def _total(headers: Mapping[str, str]) -> int | None:
     total = _range(headers).rpartition("/")[2]
-    return int(total) if total.isdecimal() else None
+    return int(total) if total.isdecimal() and len(total) < 20 else None  # more is none, and int() may refuse it
 
 
 def _modified(headers: Mapping[str, str]) -> int:
     """Last-Modified in nanoseconds; 0 if it isn't told."""
     try:
         return int(parsedate_to_datetime(headers["Last-Modified"]).timestamp()) * 1_000_000_000
-    except (KeyError, ValueError, TypeError):
+    except (KeyError, ValueError, TypeError, OverflowError):
         return 0
+
+
+def _led(url: str, to: str) -> str:
+    """Where a redirect from `url` leads. Raises Denied if that is no address."""
+    try:
+        found = urljoin(url, to)
+        urlsplit(found).port  # noqa: B018  # reading it checks it
+    except ValueError as error:
+        raise Denied("it leads to what is no address") from error
+    return found
+
+
+def _place(url: str) -> str:
+    """An address without who asks and the rest that may be secret."""
+    parts = urlsplit(url)
+    return shown(parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl())
 
 
 def _origin(url: str) -> tuple[str, str | None, int | None]:

@@ -21,9 +21,10 @@ from anyio import to_thread
 
 from loader.errors import ExportError
 from loader.export import columnar, remote
-from loader.export.address import Access, shown
+from loader.export.address import Access, line_of, shown
 from loader.export.files import Files
 from loader.export.remote import Remote
+from loader.export.web import _modified, _total
 from loader.record import Mark
 from loader.span import SpanSet
 from tests import make
@@ -341,6 +342,40 @@ def test_a_redirect_never_leads_from_https_to_less(tmp_path: Path, authority: tr
         assert "secret" not in str(refused.value)
 
 
+@pytest.mark.parametrize("to", ["https://[secret/", "https://127.0.0.1:99999/", "http://127.0.0.1:secret/"])
+def test_a_redirect_to_what_is_no_address_is_refused(server: WebServer, to: str) -> None:
+    server.moved["users.csv"] = to
+
+    with pytest.raises(ExportError, match="leads to what is no address") as refused:
+        export(server).check(make.mapping())
+    assert "secret" not in str(refused.value)
+
+
+def test_who_asks_is_not_shown_of_a_redirect(server: WebServer) -> None:
+    server.moved["users.csv"] = "http://me:secret@example.com/users.csv"
+
+    with pytest.raises(ExportError, match=r"leads to http://example\.com/users\.csv, and only https") as refused:
+        export(server).check(make.mapping())
+    assert "secret" not in str(refused.value)
+
+
+def test_a_header_that_http_cant_send_is_refused_without_being_shown(server: WebServer) -> None:
+    made = Files.of([Remote(f"{server.url}/users.csv", Access(headers=lambda: {"X-Api-Key": "ключ"}))])
+
+    with pytest.raises(ExportError, match=r"export\.storage\.headers has letters that HTTP can't send") as refused:
+        made.check(make.mapping())
+    assert "ключ" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [{"Content-Range": "bytes 0-0/" + "9" * 5_000}, {"Last-Modified": "Mon, 01 Jan 2020 00:00:00 +" + "9" * 30}],
+)
+def test_figures_that_no_machine_holds_are_none(headers: dict[str, str]) -> None:
+    assert _total(headers) is None
+    assert _modified(headers) == 0
+
+
 def test_redirects_without_end_are_refused(server: WebServer) -> None:
     server.moved["users.csv"] = "/users.csv"
 
@@ -432,6 +467,16 @@ def test_what_stands_behind_the_question_mark_is_shown_nowhere() -> None:
     assert shown("s3://bucket/what?.csv") == "s3://bucket/what?.csv"
     with pytest.raises(ExportError, match="kept nowhere; give the whole address"):
         Remote(str(made), Access()).look()
+
+
+@pytest.mark.parametrize(
+    "query", ["name=users(1).csv&sig=secret", "a='b'&sig=secret", "a=<b>&sig=secret", 'a="&b=secret']
+)
+def test_no_letter_of_a_query_ends_what_is_hidden(query: str) -> None:
+    assert shown(f"https://example.com/users.csv?{query}") == "https://example.com/users.csv?…"
+    assert line_of(OSError(f"can't get https://example.com/users.csv?{query}")) == (
+        "can't get https://example.com/users.csv?…"
+    )
 
 
 def test_a_mark_at_the_very_end_asks_for_nothing_more(server: WebServer) -> None:
