@@ -57,7 +57,10 @@ class Worker(Generic[Answer_co]):
         found = self._process.stdout.read()
         if self._process.wait() != 0:
             return None
-        answer: Answer_co = pickle.loads(found)  # from a process that this one started
+        try:
+            answer: Answer_co = pickle.loads(found)  # from a process that this one started
+        except Exception:  # noqa: BLE001  # what runs at the start of each interpreter may have printed something
+            return None
         return answer
 
     def close(self) -> None:

@@ -71,6 +71,12 @@ def test_a_worker_that_is_killed_has_no_answer(number: int) -> None:
         assert worker.answer() is None
 
 
+def test_what_is_no_answer_is_none() -> None:
+    """What runs at the start of each interpreter (sitecustomize) may print."""
+    with Worker(write, (1, b"hello\n"), ()) as worker:
+        assert worker.answer() is None
+
+
 def test_work_that_fails_has_no_answer() -> None:
     with Worker(operator.truediv, (1, 0), ()) as worker:
         assert worker.answer() is None
