@@ -12,7 +12,7 @@ from datetime import UTC, datetime, timedelta
 from fnmatch import fnmatchcase
 from itertools import chain
 from typing import Any, NoReturn
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 from loader.errors import ExportError
 from loader.export.address import Access, Changed, Denied, Seen, Trouble, line_of, missing, scheme_of
@@ -156,7 +156,8 @@ def _with_credentials(proxy: Proxy) -> str:
     if proxy.authorization is None:
         return proxy.url
     scheme, _, host = proxy.url.partition("://")
-    return f"{scheme}://{base64.b64decode(proxy.authorization.removeprefix('Basic ')).decode()}@{host}"
+    user, _, password = base64.b64decode(proxy.authorization.removeprefix("Basic ")).decode().partition(":")
+    return f"{scheme}://{quote(user, safe='')}:{quote(password, safe='')}@{host}"
 
 
 def _s3(access: Access) -> dict[str, Any]:

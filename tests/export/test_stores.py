@@ -13,6 +13,7 @@ from loader.errors import ExportError
 from loader.export import remote, stores
 from loader.export.address import Access, Changed, Denied, Seen, Trouble, is_pattern, scheme_of, shown
 from loader.export.remote import Remote, objects
+from loader.network import Proxy
 
 LISTING = """<?xml version="1.0"?><ListBucketResult><Name>exports</Name><IsTruncated>false</IsTruncated>{}
 </ListBucketResult>"""
@@ -142,6 +143,13 @@ def test_a_closed_port_is_trouble(bucket: Bucket) -> None:
 def test_an_azure_account_must_be_named() -> None:
     with pytest.raises(ExportError, match=r"(?i)account"):
         Remote("az://exports/users.csv", Access()).look()
+
+
+def test_a_proxys_password_may_have_any_letter() -> None:
+    """obstore takes it in the address, where a slash would end the host, and no client could be made."""
+    proxy = Proxy.of("http://me:p%2Fa%23s%40s%25@127.0.0.1:3128")
+
+    assert stores._with_credentials(Proxy("http://h:1", proxy.authorization)) == "http://me:p%2Fa%23s%40s%25@h:1"
 
 
 def test_names() -> None:
