@@ -117,9 +117,9 @@ class Query:
             )
         if count == 0:
             raise ExportError(
-                f"export.order_by: no row has the key {after!r}, behind which reading was to go on: it was removed, or "
-                "the database doesn't find a row by a key of that type (then order by text or a whole number); start over "
-                "with --fresh --yes"
+                f"export.order_by: no row has the key {after!r}, to go on behind: it was removed, or the database "
+                "doesn't find a row by a key of that type (then order by text or a whole number); start over with "
+                "--fresh --yes"
             )
 
     def _broken(self, error: Failed, *, has_begun: bool) -> ExportError | Stopped:
