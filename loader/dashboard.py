@@ -100,13 +100,19 @@ def _only_for(token: str) -> Any:
 
     @web.middleware
     async def guard(request: web.Request, handler: Any) -> web.StreamResponse:
-        is_here = urlsplit(f"//{request.headers.get('Host', '')}").hostname in (_HOST, "localhost")
-        if not is_here or not secrets.compare_digest(request.query.get("token", ""), token):
+        shown = request.query.get("token", "").encode("utf-8", "replace")  # of texts, only ASCII can be compared
+        if not _is_here(request.headers.get("Host", "")) or not secrets.compare_digest(shown, token.encode()):
             return web.Response(status=403, text="This page's whole address is told when the run begins.\n")
         response: web.StreamResponse = await handler(request)
         return response
 
     return guard
+
+
+def _is_here(host: str) -> bool:
+    with contextlib.suppress(ValueError):
+        return urlsplit(f"//{host}").hostname in (_HOST, "localhost")
+    return False
 
 
 def _page(about: About, token: str) -> Any:

@@ -79,6 +79,24 @@ async def test_who_does_not_know_the_token_gets_nothing() -> None:
     assert len(url.partition("token=")[2]) >= 32
 
 
+@pytest.mark.parametrize(
+    ("path", "host"), [("/?token=%C3%A9", "127.0.0.1"), ("/?token=%FF", "localhost"), ("/?token=x", "["), ("//[", "[")]
+)
+async def test_nonsense_is_forbidden_and_writes_nothing(caplog: pytest.LogCaptureFixture, path: str, host: str) -> None:
+    """Any page in a browser may ask; a traceback would stand on the screen of the run."""
+    said: list[str] = []
+    async with dashboard(0, ABOUT, said.append):
+        port = int(said[0].rpartition(":")[2].partition("/")[0])
+        async with await anyio.connect_tcp("127.0.0.1", port) as stream:
+            await stream.send(f"GET {path} HTTP/1.1\r\nHost: {host}\r\n\r\n".encode())
+            assert (await stream.receive()).startswith(b"HTTP/1.1 403 ")
+        async with await anyio.connect_tcp("127.0.0.1", port) as stream:
+            await stream.send(b"\x00\xff\r\n\r\n")
+            assert b" 400 " in await stream.receive()
+
+    assert not caplog.records
+
+
 async def test_the_page_loads_nothing_and_escapes_what_it_shows() -> None:
     said: list[str] = []
     async with dashboard(0, ABOUT, said.append), asking() as session, session.get(said[0].rpartition(" ")[2]) as answer:
