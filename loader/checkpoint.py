@@ -246,7 +246,7 @@ class Checkpoint:
                 f"there is no checkpoint {path}; loader run makes it, beside the export or where checkpoint.path says"
             )
         try:
-            if path.with_name(f"{path.name}-journal").exists():
+            if os.path.exists(f"{path}-journal") and runner(path) is None:
                 _roll_back(path)
             with _closed_on_error(_connected(path, "ro")) as db:
                 db.execute("BEGIN")
