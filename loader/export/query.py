@@ -11,7 +11,7 @@ from contextlib import suppress
 from pathlib import Path
 from queue import Empty, Full, Queue
 from typing import TypeVar
-from urllib.parse import SplitResult, unquote
+from urllib.parse import SplitResult, parse_qs, unquote
 
 import pyarrow as pa
 from anyio import from_thread
@@ -139,7 +139,10 @@ def last_key(keys: pa.Array) -> Key:
 
 
 def _masked(text: str, parts: SplitResult) -> str:
-    for secret in {parts.password or "", unquote(parts.password or "")} - {""}:
+    options = parse_qs(parts.query)  # libpq takes them there, too
+    secrets = {parts.password or "", unquote(parts.password or "")}
+    secrets.update(each for name in ("password", "sslpassword") for each in options.get(name, ()))
+    for secret in secrets - {""}:
         text = text.replace(secret, "***")
     return text
 

@@ -150,6 +150,7 @@ def test_what_a_database_says_shows_no_signature_of_an_address(tmp_path: Path) -
 
     said = of._words(Failed("near 'https://example.com/x.csv?a=(1)&sig=secret': no"))
 
+    assert query._masked("s3cret=no", split("postgresql://h/d?password=s3cret")) == "***=no"
     assert said == "sqlite:///users.db: near 'https://example.com/x.csv?…': no"
 
 
@@ -275,6 +276,10 @@ def test_a_database_is_only_read(tmp_path: Path) -> None:
         ("postgresql://u:s3c@ret@h/d", "is written %40"),
         ("postgresql://u:s3cret@h:x/d", "not the URL of a database"),
         ("mysql://u:s3cret@h/d?nope=1", "nope is not an option"),
+        ("mysql://u:s3cret@h/d?ssl_ca=none.pem", "ssl_ca: none.pem: No such file"),
+        (f"mysql://u:s3cret@h/d?ssl_ca={__file__}", "holds no certificate"),
+        ("mysql://u:s3c%D0%B4@127.0.0.1:9/d", "letters beyond Latin-1's"),
+        ("mysql://u:s3cret@a..b/d", "the host is none"),
     ],
 )
 def test_a_database_that_is_none_is_told_without_its_password(tmp_path: Path, url: str, words: str) -> None:
@@ -285,6 +290,19 @@ def test_a_database_that_is_none_is_told_without_its_password(tmp_path: Path, ur
 
     assert words in str(told.value)
     assert "s3c" not in str(told.value)
+
+
+def test_a_way_to_sign_in_that_wants_another_package_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """MySQL 8's own, where the connection is not encrypted: PyMySQL raises a RuntimeError."""
+    pymysql = pytest.importorskip("pymysql")
+
+    def connect(**_options: object) -> None:
+        raise RuntimeError("'cryptography' package is required")
+
+    monkeypatch.setattr(pymysql, "connect", connect)
+
+    with pytest.raises(ExportError, match="'cryptography' package is required"):
+        export(tmp_path, "mysql://u:s3cret@h/d").check(make.mapping())
 
 
 def test_a_query_that_is_wrong_is_told_in_the_databases_words(tmp_path: Path) -> None:

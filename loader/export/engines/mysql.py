@@ -52,6 +52,10 @@ class MySQL:
             return _Connection(connection, self._options)
         except pymysql.MySQLError as error:
             raise _failed(error) from error
+        except UnicodeError as error:  # its words would show a letter of a password
+            raise Failed("the host is none, or user or password have letters beyond Latin-1's") from error
+        except (RuntimeError, ValueError) as error:  # a way to sign in that wants another package, such as cryptography
+            raise Failed(str(error)) from error
 
 
 class _Connection:
@@ -108,7 +112,12 @@ def engine(parts: SplitResult, _folder: Path) -> MySQL:
             f"export.database: {min(found)} is not an option of mysql://; it takes ssl_ca and unix_socket"
         )
     if "ssl_ca" in options:
-        options["ssl"] = ssl.create_default_context(cafile=options.pop("ssl_ca"))
+        path = options.pop("ssl_ca")
+        try:
+            options["ssl"] = ssl.create_default_context(cafile=path)
+        except OSError as error:  # ssl.SSLError is one
+            why = "holds no certificate in PEM form" if isinstance(error, ssl.SSLError) else error.strerror
+            raise ExportError(f"export.database: ssl_ca: {path}: {why}") from error
     given = {
         "host": parts.hostname,
         "port": parts.port,
