@@ -1,10 +1,11 @@
-"""A full load and the night behind it, in which 1 % of the users changed: seconds, rows compared, peak memory.
+"""The nightly refresh beside a full load, as one table: seconds, rows compared, peak memory.
 
-    python -m benchmarks.refresh 10000000
-    python -m benchmarks.refresh 100000000 --alone
+    python -m benchmarks.refresh                    # 10 million users, of whom 1 % change
+    python -m benchmarks.refresh --turns 3          # medians of three full loads and the nights behind them
+    python -m benchmarks.refresh --keys 100000000   # so many keys compared, too, and nothing sent
 
-Each run is a fresh process, so that its memory is its own. The sandbox is another. With `--alone` nothing is sent: keys
-with one short value are compared with themselves.
+Each run is a fresh process, its memory that of all it starts. Full loads and nights go into two servers: the sandbox,
+and the counting server in C, which leaves the loader nearly the whole machine.
 """
 
 import argparse
@@ -16,12 +17,19 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from statistics import median
+from typing import Any
 
 import numpy as np
 
 from benchmarks.generate import generate
-from benchmarks.loading import ENVIRONMENT, LOADER, command
+from benchmarks.loading import CHECKPOINT, ENVIRONMENT, LOADER, command
+from benchmarks.machine import described
+from benchmarks.process import Program, Used
+from benchmarks.server import Server
 from loader.compare import Comparison
 from loader.export import Export
 from loader.mapping import RowMapping
@@ -35,41 +43,77 @@ mode = "changed"
 missing = "{missing}"
 """
 
+#: Users a request, as the target has it where nobody sets it, and requests at once.
+_USERS, _AT_ONCE = 100, 16
 
-def change(export: Path, share: float) -> int:
-    """Other values for a share of the users, at random; how many."""
+#: No run takes so long.
+_MOST_S = 3_600.0
+
+
+def change(export: Path, into: Path, share: float) -> int:
+    """The export with other values for a share of the users, at random; how many."""
     dice, count = random.Random(2), 0
-    draft = export.with_suffix(".new")
-    with export.open(encoding="utf-8") as old, draft.open("w", encoding="utf-8") as new:
+    with export.open(encoding="utf-8") as old, into.open("w", encoding="utf-8") as new:
         new.write(next(old))
         for line in old:
             if dice.random() < share:
                 count += 1
                 line = f"{line.rstrip()}9\n"
             new.write(line)
-    draft.replace(export)
     return count
 
 
-def run(folder: Path, *arguments: str) -> dict[str, float]:
-    """The command in a fresh process: how long it took, and its memory."""
-    began = time.monotonic()
+def run(folder: Path, *arguments: str) -> Used:
+    """A program of its own in `folder`."""
+    program = Program([sys.executable, "-m", *arguments], folder, None, ENVIRONMENT | {"PYTHONPATH": _root()})
+    used = program.wait(_MOST_S)
+    if used.status:
+        raise SystemExit(f"{' '.join(arguments)} ended with {used.status}: {program.log.read_text()[-2000:]}")
+    return used
+
+
+def _root() -> str:
+    return str(Path(__file__).parent.parent)
+
+
+@contextmanager
+def sandbox() -> Iterator[str]:
+    """The address of `loader sandbox`."""
     process = subprocess.Popen(
-        [*LOADER, *arguments],
-        cwd=folder,
-        env=os.environ | ENVIRONMENT,
-        stdout=subprocess.DEVNULL,
+        [*LOADER, "sandbox", "--port", "0", "--token", "T", "--count-only"],
+        stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
+        text=True,
     )
-    _, status, usage = os.wait4(process.pid, 0)
-    process.returncode = os.waitstatus_to_exitcode(status)
-    if process.returncode:
-        raise SystemExit(f"loader {' '.join(arguments)} ended with {process.returncode}")
-    return {
-        "seconds": round(time.monotonic() - began, 2),
-        "cpu_s": round(usage.ru_utime + usage.ru_stime, 2),
-        "peak_mib": usage.ru_maxrss // 1024,
-    }
+    assert process.stdout is not None
+    try:
+        yield process.stdout.readline().strip()
+    finally:
+        process.send_signal(signal.SIGTERM)
+        process.communicate()
+
+
+@contextmanager
+def counting(users: int) -> Iterator[str]:
+    """The address of the counting server."""
+    with Server(None) as server:
+        server.reset(users)
+        yield server.url
+
+
+def turn(folder: Path, exports: tuple[Path, Path], url: str, missing: str) -> dict[str, Any]:
+    """A full load of the first export, and the night behind it, with the second."""
+    export = folder / "users.csv"
+    for each in (*folder.glob(f"{CHECKPOINT}*"), *folder.glob("*.state*"), export):
+        each.unlink(missing_ok=True)
+    command(folder, export, url, _USERS, _AT_ONCE, more=_REFRESH.format(missing=missing))
+    os.link(exports[0], export)
+    full = run(folder, "loader", "run", "load.toml")
+    export.unlink()
+    os.link(exports[1], export)
+    night = run(folder, "loader", "run", "load.toml", "--summary-json", "summary.json")
+    outcomes = json.loads((folder / "summary.json").read_text())["outcomes"]
+    return {"full": full._asdict(), "night": night._asdict(), "ratio": full.seconds / night.seconds, **outcomes}
 
 
 def make_keys(path: Path, users: int) -> None:
@@ -86,7 +130,7 @@ def make_keys(path: Path, users: int) -> None:
 
 def compare(folder: Path) -> None:
     """Compare the export in `folder` with the state there, and keep the new one, in which all are acknowledged."""
-    path = folder / "users.state"
+    path = folder / "alone.state"
     before = State.open(path)
     secret = before.about.secret if before is not None else bytes(32)
     began = time.monotonic()
@@ -98,6 +142,7 @@ def compare(folder: Path) -> None:
         comparison.draft.finish(comparison.sets.names, sets, facts)
         comparison.draft.replace()
     took = time.monotonic() - began
+    (folder / "compared.json").write_text(json.dumps({"rows_per_s": found.counts.rows / took, **vars(found.counts)}))
     state = State.open(path)
     assert state is not None, "it was just written"
     with state:
@@ -105,62 +150,80 @@ def compare(folder: Path) -> None:
             entries = state.partition(number)
             entries[:, MARKS] |= ACKED | TAKEN
             state.mark(number, entries)
-    counts = found.counts
-    print(json.dumps({"unchanged": counts.unchanged, "new": counts.new, "rows_per_s": round(counts.rows / took)}))
 
 
-def alone(users: int, folder: Path | None) -> None:
-    """The comparison alone, in processes of its own: first with nothing, then with itself."""
-    with tempfile.TemporaryDirectory(dir=folder) as name:
-        make_keys(Path(name) / "users.csv", users)
-        for _ in range(2):
-            process = subprocess.Popen([sys.executable, "-m", "benchmarks.refresh", "0", "--compare", name])
-            _, _, usage = os.wait4(process.pid, 0)
-            process.returncode = 0
-            cpu = usage.ru_utime + usage.ru_stime
-            print(json.dumps({"cpu_us_per_row": round(cpu / users * 1e6, 2), "peak_mib": usage.ru_maxrss // 1024}))
+def alone(folder: Path, turns: int) -> dict[str, Any]:
+    """The comparison alone, in processes of its own: first with nothing, then with what was there before."""
+    found = []
+    for _ in range(1 + turns):
+        used = run(folder, "benchmarks.refresh", "--compare", str(folder))
+        found.append({**used._asdict(), **json.loads((folder / "compared.json").read_text())})
+    (folder / "alone.state").unlink()
+    assert all(each["unchanged"] == each["users"] for each in found[1:])
+    rows = found[0]["rows"]
+    return {
+        "rows": rows,
+        "rows_per_s": median(each["rows_per_s"] for each in found[1:]),
+        "cpu_us_per_row": median(each["cpu_s"] for each in found[1:]) / rows * 1e6,
+        "peak_mib": max(each["peak_mib"] for each in found[1:]),
+    }
+
+
+def table(found: dict[str, Any]) -> str:
+    """What was found, for people."""
+    lines = ["| | full load | night | full ÷ night | night's CPU | night's peak |", "|---|---|---|---|---|---|"]
+    for name, turns in found["loads"].items():
+        full, night = ([each[kind] for each in turns] for kind in ("full", "night"))
+        lines.append(
+            f"| {name} | {median(each['seconds'] for each in full):.1f} s "
+            f"| {median(each['seconds'] for each in night):.1f} s | {median(each['ratio'] for each in turns):.1f} "
+            f"| {median(each['cpu_s'] for each in night):.1f} s of {median(each['cpu_s'] for each in full):.0f} s "
+            f"| {max(each['peak_mib'] for each in night):.0f} MiB |"
+        )
+    for each in found["compared"]:
+        speed = f"{each['rows_per_s']:,.0f} rows/s, {each['cpu_us_per_row']:.2f} µs of CPU a row"
+        lines += ["", f"{each['rows']:,} rows compared: {speed}, at most {each['peak_mib']:.0f} MiB"]
+    return "\n".join(lines)
 
 
 def main() -> None:
     """What the arguments ask for."""
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    options.add_argument("users", type=int)
+    options.add_argument("users", type=int, nargs="?", default=10_000_000)
+    options.add_argument("--turns", type=int, default=1)
     options.add_argument("--changed", type=float, default=0.01, help="the share of users who change")
     options.add_argument("--missing", default="ignore", choices=["ignore", "report"])
+    options.add_argument("--keys", type=int, default=0, help="compare so many keys, too")
     options.add_argument("--folder", type=Path, help="where the files stand, instead of a temporary folder")
-    options.add_argument("--alone", action="store_true", help="the comparison alone")
     options.add_argument("--compare", type=Path, help=argparse.SUPPRESS)
     chosen = options.parse_args()
     if chosen.compare is not None:
         compare(chosen.compare)
         return
-    if chosen.alone:
-        alone(chosen.users, chosen.folder)
-        return
-    sandbox = subprocess.Popen(
-        [*LOADER, "sandbox", "--port", "0", "--token", "T", "--count-only"],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        text=True,
-    )
-    assert sandbox.stdout is not None
-    try:
-        with tempfile.TemporaryDirectory(dir=chosen.folder) as name:
-            folder = Path(name)
-            generate(folder / "users.csv", chosen.users)
-            url = sandbox.stdout.readline().strip()
-            more = _REFRESH.format(missing=chosen.missing)
-            command(folder, folder / "users.csv", url, 500, 16, more=more)
-            found = {"users": chosen.users, "full": run(folder, "run", "load.toml", "--summary-json", "full.json")}
-            found["changed_users"] = change(folder / "users.csv", chosen.changed)
-            found["plan"] = run(folder, "plan", "load.toml")
-            found["changed"] = run(folder, "run", "load.toml", "--summary-json", "changed.json")
-            found["outcomes"] = json.loads((folder / "changed.json").read_text())["outcomes"]
-            found["state_bytes"] = (folder / "users.state").stat().st_size
-    finally:
-        sandbox.send_signal(signal.SIGTERM)
-        sandbox.wait()
-    print(json.dumps(found, indent=1))
+    with tempfile.TemporaryDirectory(dir=chosen.folder) as name:
+        folder = Path(name)
+        exports = (folder / "full.csv", folder / "night.csv")
+        generate(exports[0], chosen.users)
+        found: dict[str, Any] = {
+            "machine": described(),
+            "users": chosen.users,
+            "changed": change(*exports, chosen.changed),
+            "loads": {"`loader sandbox`": [], "counting server": []},
+            "compared": [],
+        }
+        for _ in range(chosen.turns):
+            for kind, server in zip(found["loads"], (sandbox(), counting(chosen.users)), strict=True):
+                with server as url:
+                    one = turn(folder, exports, url, chosen.missing)
+                assert one["SUCCESS"] == found["changed"], "exactly those who changed were sent"
+                found["loads"][kind].append(one)
+        found["compared"].append(alone(folder, chosen.turns))
+        if chosen.keys:
+            for each in (*exports, folder / "users.csv"):
+                each.unlink()
+            make_keys(folder / "users.csv", chosen.keys)
+            found["compared"].append(alone(folder, 1))
+    print(json.dumps(found, indent=1), table(found), sep="\n\n")
 
 
 if __name__ == "__main__":

@@ -39,7 +39,6 @@ from loader.record import Rows
 from loader.request import Request, Response
 from loader.settings import Settings, load_settings
 from loader.settle import Settler
-from loader.snapshot import Note
 from loader.transport import Transport
 
 _AT_ONCE = 16
@@ -147,7 +146,7 @@ async def _settle(
         return next(ready)
 
     size = RequestSize(settings.batch_limits)
-    settler = Settler(settings.build_target(), wire, Lane(600.0), size, 8, print)
+    settler = Settler(settings.build_target(), wire, _lane(), size, 8, print)
     return [await settler.settle(batch) for batch in batches]
 
 
@@ -166,20 +165,25 @@ async def _through(
 
 
 def _layered(settings: Settings, wire: Any) -> Any:
-    lane, tempo = Lane(600.0), Tempo([pace_of(_QUOTA, 1)])
+    lane, tempo = _lane(), Tempo([pace_of(_QUOTA, 1)])
     target = settings.build_target()
     credentials = Credentials(target.scheme, settings.secrets, wire, lane, tempo)
     return layers(wire, lane, tempo, credentials, target.refuses_token)
 
 
 def _paced(_settings: Settings, wire: Any) -> Any:
-    return pace(wire, Lane(600.0), Tempo([pace_of(_QUOTA, 1)]))
+    return pace(wire, _lane(), Tempo([pace_of(_QUOTA, 1)]))
+
+
+def _lane() -> Lane:
+    """As a load has it."""
+    return Lane(600.0, time.monotonic)
 
 
 def _commit(checkpoint: Checkpoint, entries: Sequence[Entry]) -> None:
     """All of them, in groups."""
     for at in range(0, len(entries), _GROUP):
-        checkpoint.commit(entries[at : at + _GROUP], Note(Tempo().found()))
+        checkpoint.commit(entries[at : at + _GROUP])
 
 
 def _count(entries: Sequence[Entry]) -> None:

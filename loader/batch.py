@@ -178,17 +178,17 @@ class Batcher:
 
     def _splice(self, count: int) -> None:
         """Put the first `count` rows that wait, which stand in several runs, into one."""
-        numbers, users, records = list[int](), list[str](), list[bytes]()
+        numbers, users, records = list[int](), list[str](), list[Records]()
         while self._runs and len(users) < count:
             run = self._runs.popleft()
             last = min(self._at + count - len(users), len(run.users))
             numbers += run.numbers[self._at : last]
             users += run.users[self._at : last]
-            records += run.records[self._at : last]
+            records.append(run.records[self._at : last])
             self._at = 0
             if last < len(run.users):
                 self._runs.appendleft(run.part(last, len(run.users)))
-        self._runs.appendleft(_Run(numbers, users, Records.of(records)))
+        self._runs.appendleft(_Run(numbers, users, Records.chained(records)))
 
     def _pass(self, count: int) -> None:
         """So many rows of the first run wait no more."""

@@ -15,6 +15,7 @@ import sqlite3
 import time
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Sequence
+from operator import itemgetter
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
@@ -215,7 +216,7 @@ class Checkpoint:
     @classmethod
     def open(cls, path: Path, *, create: bool) -> "Checkpoint":
         """Open to write; a new one is readable by its owner alone. Raises CheckpointError."""
-        is_new = not path.exists()
+        is_new = not os.path.exists(path)
         if is_new and not create:
             raise CheckpointError(f"there is no checkpoint {path}")
         try:
@@ -226,14 +227,10 @@ class Checkpoint:
                     db.execute(f"PRAGMA page_size={_PAGE_BYTES}")
                     db.executescript(f"BEGIN; PRAGMA user_version={VERSION}; {_SCHEMA} COMMIT;")
                 _check(path, db)  # before anything is changed: it may be another program's
-                # Fetched, as only that tells of an I/O error; after it, and without a log, a commit would end with the
-                # removal of a file, which is not synced.
-                db.execute("PRAGMA journal_mode=WAL").fetchone()
-                db.execute("PRAGMA synchronous=FULL")
                 db.execute("PRAGMA fullfsync=ON")  # macOS: else a sync ends in the drive's memory
-                db.execute("BEGIN IMMEDIATE")  # opens the log, or says why that can't be
-                db.execute("ROLLBACK")
-                return cls(path, db)
+                found = cls(path, db)
+                found._with_log()
+                return found
         except sqlite3.Error as error:
             raise CheckpointError(_unusable(path, error)) from error
         except OSError as error:
@@ -243,7 +240,9 @@ class Checkpoint:
     def read(cls, path: Path) -> "Checkpoint":
         """Open to read, also while a run writes: all that is read is of one moment. Raises CheckpointError."""
         if not os.path.isfile(path):  # Path.is_file() raises for a name that is too long
-            raise CheckpointError(f"there is no checkpoint {path}")
+            raise CheckpointError(
+                f"there is no checkpoint {path}; loader run makes it, beside the export or where checkpoint.path says"
+            )
         uri = f"{path.absolute().as_uri()}?mode=ro"
         try:
             with _closed_on_error(sqlite3.connect(uri, uri=True, isolation_level=None, check_same_thread=False)) as db:
@@ -296,6 +295,7 @@ class Checkpoint:
     def commit(self, entries: Iterable[Entry], note: Note | None = None) -> None:
         """Make the outcomes of `entries` durable: all or none. Raises Stopped if the disk doesn't take them."""
         now = time.time()
+        alike: list[_Alike] = []
         batches: list[tuple[Any, ...]] = []
         singles: list[tuple[Any, ...]] = []
         marks: list[Mark] = []
@@ -305,29 +305,31 @@ class Checkpoint:
             singles += [(item.row, item.user, *_columns(item.outcome)) for item in entry.settled]
             if entry.mark is not None:
                 marks.append(entry.mark)
-            if entry.batch is not None:
+            if entry.batch is None:
+                continue
+            if (one := _alike(entry.batch, entry.outcomes)) is not None:
+                alike.append(one)
+            else:
                 _spread(entry.batch, entry.outcomes, now, batches, singles)
-        with self._transaction():
-            self._db.executemany("INSERT INTO batch VALUES (NULL,?,?,?,?,?,?,?,?,?,?)", _joined(batches))
-            self._db.executemany("INSERT INTO outcome VALUES (?,?,?,?,?,?,?)", singles)
-            self._db.executemany("INSERT OR REPLACE INTO mark VALUES (?,?,?,?,?)", marks)
-            if position is not None:
-                self._db.execute("INSERT OR REPLACE INTO load VALUES ('position', ?)", (json.dumps(position),))
-            if note is not None:
-                self._keep(note)
-
-    def _keep(self, note: Note) -> None:
-        facts: list[tuple[str, object]] = [("found", note.found)]
-        if (now := note.snapshot) is not None:
-            facts.append(("now", now))
-            if note.is_moment:
-                self._db.execute(
-                    f"INSERT OR REPLACE INTO moment VALUES ({', '.join('?' * len(Moment._fields))})", Moment.of(now)
-                )
-        self._db.executemany(
-            "INSERT OR REPLACE INTO load VALUES (?, ?)",
-            [(key, msgspec.json.encode(value).decode()) for key, value in facts],
+        batches += (
+            (first, first + len(users) - 1, len(users), orjson.dumps(users).decode(), *_columns(outcome), now)
+            for first, users, outcome in _joined(alike)
         )
+        rows: list[tuple[str, Sequence[tuple[Any, ...]]]] = [
+            ("INSERT INTO batch VALUES (NULL,?,?,?,?,?,?,?,?,?,?)", batches),
+            ("INSERT INTO outcome VALUES (?,?,?,?,?,?,?)", singles),
+            ("INSERT OR REPLACE INTO mark VALUES (?,?,?,?,?)", marks),
+            (
+                "INSERT OR REPLACE INTO load VALUES ('position', ?)",
+                [] if position is None else [(json.dumps(position),)],
+            ),
+            *(_noted(note) if note is not None else ()),
+        ]
+        # A single row is a transaction of its own, and that is most often all, where a request carries one user.
+        with self._writing() if sum(len(each) for _, each in rows) == 1 else self._transaction():
+            for statement, each in rows:
+                if each:
+                    self._db.executemany(statement, each)
 
     def begin_with(
         self,
@@ -345,7 +347,7 @@ class Checkpoint:
         """
         now = time.time()
         same = (*_columns(Outcome(code)), now)
-        with self._transaction():
+        with self._without_log(), self._transaction():
             for table in ("batch", "outcome", "mark"):
                 self._db.execute(f"DELETE FROM {table}")
             self._db.executemany("INSERT INTO mark VALUES (?,?,?,?,?)", marks)
@@ -516,9 +518,31 @@ class Checkpoint:
         return [ResultRow(row, user, *same) for row, user in enumerate(orjson.loads(users), first) if user is not None]
 
     @contextlib.contextmanager
+    def _without_log(self) -> Iterator[None]:
+        """Around the transaction that writes most of the file: the log would be all of it once more, and be merged.
+
+        A commit without a log ends with the removal of the journal, which EXTRA syncs.
+        """
+        with contextlib.suppress(sqlite3.OperationalError):  # somebody reads it: then the log is as good
+            self._db.execute("PRAGMA journal_mode=DELETE").fetchone()
+        try:
+            self._db.execute("PRAGMA synchronous=EXTRA")
+            yield
+        finally:
+            self._with_log()
+
+    def _with_log(self) -> None:
+        # Fetched, as only that tells of an I/O error; after it, and without a log, a commit would end with the
+        # removal of a file, which is not synced.
+        self._db.execute("PRAGMA journal_mode=WAL").fetchone()
+        self._db.execute("PRAGMA synchronous=FULL")
+        self._db.execute("BEGIN IMMEDIATE")  # opens the log, or says why that can't be
+        self._db.execute("ROLLBACK")
+
+    @contextlib.contextmanager
     def _transaction(self) -> Iterator[None]:
         """All or nothing, and durable. Raises Stopped if the disk doesn't take it."""
-        try:
+        with self._writing():
             self._db.execute("BEGIN IMMEDIATE")
             try:
                 yield
@@ -527,6 +551,12 @@ class Checkpoint:
                 if self._db.in_transaction:
                     self._db.execute("ROLLBACK")
                 raise
+
+    @contextlib.contextmanager
+    def _writing(self) -> Iterator[None]:
+        """Raises Stopped if the disk doesn't take what is written."""
+        try:
+            yield
         except sqlite3.DatabaseError as error:  # disk full, I/O error, file damaged
             if isinstance(error, _OURS):
                 raise
@@ -565,6 +595,8 @@ def _unusable(path: Path, error: sqlite3.Error) -> str:
         return f"the checkpoint {path} is in use by another program ({error}); end that, and run this again"
     if kind in _OF_DISK:
         return f"can't use the checkpoint {path}: {error}; see to its disk, or set checkpoint.path to put it elsewhere"
+    if path.suffix == ".toml":
+        return f"{path} is not a checkpoint ({error}); this takes the checkpoint, not the settings"
     return f"{path} is not a checkpoint ({error}); move it away, or name another file in checkpoint.path"
 
 
@@ -608,19 +640,51 @@ def _users(own: dict[int, str]) -> str:
     return orjson.dumps([own.get(row) for row in range(min(own), max(own) + 1)]).decode()
 
 
-def _joined(batches: Iterable[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
-    """The same rows of `batch`, with those made one that follow each other and end alike.
+class _Alike(NamedTuple):
+    """Rows next to each other that end alike: the first one's number, and one user a row."""
+
+    first: int
+    users: list[str]
+    outcome: Outcome
+
+
+def _alike(batch: Batch, outcomes: Sequence[Outcome]) -> _Alike | None:
+    """A batch as such rows, which most are. None: it isn't, or rows were merged."""
+    count = len(outcomes)
+    is_so = count == 1 or (outcomes.count(outcomes[0]) == count and _are_consecutive(batch.numbers))
+    return _Alike(batch.numbers[0], list(batch.users), outcomes[0]) if is_so and not batch.merged else None
+
+
+def _joined(found: list[_Alike]) -> Iterator[_Alike]:
+    """Those made one that follow each other and end alike.
 
     Of requests that carry one user each, that is most of the file.
     """
-    found: list[tuple[Any, ...]] = []
-    for first, last, count, users, *same in sorted(batches):
-        before = found[-1] if found else None
-        if before and before[1] + 1 == first and list(before[4:]) == same and before[2] + count <= _JOINED_USERS:
-            found[-1] = (before[0], last, before[2] + count, f"{before[3][:-1]},{users[1:]}", *same)
-        else:
-            found.append((first, last, count, users, *same))
-    return found
+    found.sort(key=itemgetter(0))
+    before: _Alike | None = None
+    for rows in found:
+        if before is not None:
+            first, users, outcome = before
+            is_next = rows.first == first + len(users) and len(users) + len(rows.users) <= _JOINED_USERS
+            if is_next and rows.outcome == outcome:
+                users += rows.users
+                continue
+            yield before
+        before = rows
+    if before is not None:
+        yield before
+
+
+def _noted(note: Note) -> Iterator[tuple[str, list[tuple[Any, ...]]]]:
+    """What a note leaves: statements, and rows for each."""
+    now = note.snapshot
+    facts = {"found": now.found, "now": now}
+    yield (
+        "INSERT OR REPLACE INTO load VALUES (?, ?)",
+        [(key, msgspec.json.encode(value).decode()) for key, value in facts.items()],
+    )
+    if note.is_moment:
+        yield f"INSERT OR REPLACE INTO moment VALUES ({', '.join('?' * len(Moment._fields))})", [Moment.of(now)]
 
 
 def _are_consecutive(numbers: Sequence[int]) -> bool:
@@ -638,40 +702,37 @@ def _spread(
 ) -> None:
     """A batch as one span with one outcome, as far as it is one, and single rows for the rest."""
     numbers, users = batch.numbers, batch.users
-    common = outcomes[0]
-    if outcomes.count(common) == len(outcomes) and _are_consecutive(numbers):
-        batches.append((numbers[0], numbers[-1], len(users), orjson.dumps(users).decode(), *_columns(common), now))
-    else:
-        common = Counter(outcomes).most_common(1)[0][0]
-        own = {n: u for n, u, o in zip(numbers, users, outcomes, strict=True) if o == common}
-        reach = max(own) - (1 + _SPREAD) * len(own)
-        near = {number: user for number, user in own.items() if number > reach}
-        batches.append((min(near), max(near), len(near), _users(near), *_columns(common), now))
-        singles += (
-            (number, user, *_columns(outcome))
-            for number, user, outcome in zip(numbers, users, outcomes, strict=True)
-            if number not in near
-        )
+    common = Counter(outcomes).most_common(1)[0][0]
+    own = {n: u for n, u, o in zip(numbers, users, outcomes, strict=True) if o == common}
+    reach = max(own) - (1 + _SPREAD) * len(own)
+    near = {number: user for number, user in own.items() if number > reach}
+    batches.append((min(near), max(near), len(near), _users(near), *_columns(common), now))
+    singles += (
+        (number, user, *_columns(outcome))
+        for number, user, outcome in zip(numbers, users, outcomes, strict=True)
+        if number not in near
+    )
     for at, (number, user) in enumerate(zip(numbers, users, strict=True)) if batch.merged else ():
         outcome = Outcome(Code.SUPERSEDED, f"{_MERGED_INTO}{number}", attempts=outcomes[at].attempts)
         singles += ((row, user, *_columns(outcome)) for row in batch.merged.get(number, ()))
 
 
 @contextlib.contextmanager
-def lock(path: Path) -> Iterator[None]:
-    """Keep other runs off the checkpoint at `path` for as long as this lasts. Raises CheckpointError if one has it."""
+def lock(path: Path, setting: str = "checkpoint.path") -> Iterator[None]:
+    """Keep other runs off the checkpoint, or what else `setting` puts at `path`, for as long as this lasts.
+
+    Raises CheckpointError if one has it.
+    """
     name = path.with_name(path.name + ".lock")
+    what = "checkpoint" if setting == "checkpoint.path" else "state"
     while True:
         try:
             handle = os.open(name, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
         except OSError as error:
             if isinstance(error, FileNotFoundError):
-                raise CheckpointError(
-                    f"checkpoint {path}: its folder is not there; make it, or set checkpoint.path"
-                ) from error
+                raise CheckpointError(f"{what} {path}: its folder is not there; make it, or set {setting}") from error
             raise CheckpointError(
-                f"checkpoint {path}: can't make {name.name} beside it: {error.strerror}; "
-                "checkpoint.path can put both elsewhere"
+                f"{what} {path}: can't make {name.name} beside it: {error.strerror}; {setting} can put both elsewhere"
             ) from error
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -692,7 +753,7 @@ def lock(path: Path) -> Iterator[None]:
             os.truncate(handle, 0)
             os.pwrite(handle, f"{os.getpid()}\n".encode(), 0)
         except OSError as error:
-            raise CheckpointError(f"checkpoint {path}: can't write {name.name} beside it: {error.strerror}") from error
+            raise CheckpointError(f"{what} {path}: can't write {name.name} beside it: {error.strerror}") from error
         yield
     finally:
         with contextlib.suppress(OSError):  # it may stay: what counts is who holds it

@@ -9,6 +9,7 @@ token of the moment and not with one that grew old in the queue. The transport h
 alone.
 """
 
+import os
 import random
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -78,6 +79,15 @@ class Tempo:
         return self.waits_for or ("target" if self.concurrency.is_full else "reader")
 
 
+def work_clock() -> Callable[[], float]:
+    """Seconds for which the event loop of this thread could not look at answers, as it was at work.
+
+    On a single core it can't either while other threads of ours have that.
+    """
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return time.process_time if cores == 1 else time.thread_time
+
+
 def layers(
     wire: Send, lane: Lane, tempo: Tempo, credentials: "Credentials", refuses: Callable[[Response], bool]
 ) -> Send:
@@ -91,7 +101,8 @@ def gate(send: Send, tempo: Tempo) -> Send:
     places = _Places(tempo.concurrency.limit)
 
     async def gated(request: Request) -> Response:
-        await places.take()
+        if not places.take_one():
+            await places.wait_for_one()
         try:
             return await send(request)
         finally:
@@ -109,7 +120,14 @@ class _Places:
         self._size = size
         self._owed = 0
 
-    async def take(self) -> None:
+    def take_one(self) -> bool:
+        """A place, if there is one."""
+        if not self._free.value:
+            return False
+        self._free.acquire_nowait()
+        return True
+
+    async def wait_for_one(self) -> None:
         await self._free.acquire()
 
     def give_back(self) -> None:
@@ -199,6 +217,12 @@ class Toll:
             if price := pace.price(users):
                 await limiter.acquire(price)
 
+    def is_payable(self, users: int) -> bool:
+        """Would `pay` not have to wait?"""
+        return not self._paces or (
+            self._is_begun and all(limiter.has_capacity(pace.price(users)) for pace, limiter in self._paces)
+        )
+
     def __bool__(self) -> bool:
         return bool(self._paces)
 
@@ -219,7 +243,22 @@ def pace(
     turn = anyio.Lock(fast_acquire=True)
     rate = tempo.rate
 
+    def goes_at_once(price: int) -> bool:
+        """Is there nothing to wait for, and nobody who waits? Then no turn has to be taken, nor a scope for a wait."""
+        now = lane.now()
+        return (
+            not turn.locked()
+            and lane.is_open(now)
+            and rate.wait_s(now) <= 0
+            and (credentials is None or credentials.is_ready)
+            and tempo.toll.is_payable(price)
+        )
+
     async def paced(what: T) -> R:
+        if goes_at_once(users(what)):
+            await tempo.toll.pay(users(what))
+            rate.went(lane.now())
+            return await send(what)
         async with turn:
             is_ready = False
             while not is_ready:
@@ -251,7 +290,7 @@ def bearer(send: Send, credentials: "Credentials", refuses: Callable[[Response],
     async def authorized(request: Request) -> Response:
         token = credentials.current or await credentials.token()
         headers = {**request.headers, **token.headers}
-        request = replace(request, headers=headers)
+        request = Request(request.method, request.path, request.body, headers, request.users)
         response = credentials.mask(await credentials.masked(send, request), request)
         if refuses(response):
             credentials.refused(token, f"{words(response)}{way_out(response)}")
@@ -352,9 +391,9 @@ class Credentials:
         nothing, as a rule."""
         body = response.body
         for secret in (*self._hidden, _credentials_in(request)):
-            if len(secret) >= SECRET_LENGTH:
-                body = body.replace(secret.encode(), b"***")
-        return response if body == response.body else replace(response, body=body)
+            if len(secret) >= SECRET_LENGTH and (hidden := secret.encode()) in body:
+                body = body.replace(hidden, b"***")
+        return response if body is response.body else replace(response, body=body)
 
     def _hide(self, text: str, sent: str) -> str:
         for disguise in disguises([*self._hidden, sent]):

@@ -20,8 +20,8 @@ from loader.errors import CheckpointError
 from loader.export import Export, Place
 from loader.mapping import RowMapping
 from loader.record import Mark
-from loader.scan import EMPTY, INVALID, ROW, SET_AT, Sets, in_order, scan, scan_cells
-from loader.spill import PARTITIONS, KeyFile, Spill, Table, key_at
+from loader.scan import EMPTY, INVALID, ROW, SET_AT, Lines, Sets, in_order, scan, scan_cells
+from loader.spill import PARTITIONS, KeyFile, Spill, Table, key_at, nameless, private
 from loader.state import (
     ACKED,
     CLEARED,
@@ -42,8 +42,7 @@ from loader.state import (
 #: So many users of a kind are kept to be shown.
 _SHOWN = 10
 
-_LINE = 6  # columns of a spilled row: key (2), values (2), row and set, and where keys are kept the key's place
-_CELL = 7  # of a spilled value: key (2), row and attribute, sums (4)
+_CELL = 7  # columns of a spilled value: key (2), row and attribute, sums (4)
 
 
 class Gone(NamedTuple):
@@ -130,6 +129,7 @@ class Comparison:
         key_path: Path | None = None,
     ) -> None:
         self._path = path
+        self.key_path = key_path
         self._before = before
         self._is_full = is_full
         self._is_named = is_named
@@ -142,8 +142,8 @@ class Comparison:
         self.sets = Sets(about.names, about.sets) if about is not None else Sets()
         folder = path.parent
         try:
-            self._spill = Spill(folder, _LINE if is_named else _LINE - 1)
-            self.keys = KeyFile(folder, key_path)
+            keys = nameless(folder) if key_path is None else private(key_path)
+            self._lines = Lines(folder, keys, is_placed=is_named)
             self._gone: BinaryIO = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115  # __exit__ closes it
             old = before.key_path if before is not None else None
             self._old_keys = old.open("rb", buffering=0) if old is not None and old.exists() else None
@@ -155,19 +155,21 @@ class Comparison:
         return self
 
     def __exit__(self, *_: object) -> None:
-        for each in (self._spill, self._cells, self.keys, self._gone, self._old_keys, self.draft):
+        for each in (self._lines, self._cells, self._gone, self._old_keys, self.draft):
             if each is not None:
                 each.close()
-        if self.keys.path is not None and not self.draft.is_in_place:
-            self.keys.path.unlink(missing_ok=True)
+        if self.key_path is not None and not self.draft.is_in_place:
+            self.key_path.unlink(missing_ok=True)
+
+    @property
+    def keys(self) -> KeyFile:
+        """The users' keys, by row."""
+        return self._lines.keys
 
     def run(self, export: Export, mapping: RowMapping, watch: Callable[[int], None]) -> Found:
         """Read the export and compare; the new state is drafted. Raises ExportError, CheckpointError."""
         try:
-            rows, marks = scan(
-                export, mapping, self._digester, self.sets, self._spill, self.keys, watch, is_placed=self._is_named
-            )
-            self._spill.finish()
+            rows, marks = scan(export, mapping, self._digester, self.sets, self._lines, watch)
             try:
                 found = self._all(rows, marks, None)
             except _SeveralRows:
@@ -176,7 +178,8 @@ class Comparison:
                 self._gone.truncate(0)
                 self._gone.seek(0)
                 found = self._all(rows, marks, cells)
-            self.keys.sync()
+            if self.key_path is not None:
+                self.keys.sync()
         except OSError as error:
             raise self._told(error) from error
         return found
@@ -209,7 +212,7 @@ class Comparison:
         wanted = np.zeros(rows, bool)
         for found in in_order(self._again, PARTITIONS):
             wanted[found] = True
-        cells = self._cells = Spill(self._path.parent, _CELL)
+        cells = self._cells = Spill(nameless(self._path.parent), _CELL)
 
         def picked(first: int, count: int) -> NDArray[np.int64]:
             return np.flatnonzero(wanted[first - 1 : first - 1 + count])
@@ -221,7 +224,8 @@ class Comparison:
 
     def _again(self, number: int) -> NDArray[np.int64]:
         """The rows of one partition, from 0, whose users have several."""
-        users = _group(_valid(self._spill.partition(number)))
+        rows = self._lines.partition(number)
+        users = _group(rows[_is_valid(rows)])
         several = np.repeat(users.sizes > 1, users.sizes)
         return _places(users.rows[several, 4:5])
 
@@ -254,9 +258,11 @@ class Comparison:
 
     def _names(self, users: "_Users") -> NDArray[np.uint64]:
         """The set of attributes of each user: those of all rows together."""
-        sets = users.rows[:, 4] >> SET_AT
+        sets: NDArray[np.uint64] = users.rows[:, 4] >> SET_AT
+        if users.are_single:
+            return sets
         names: NDArray[np.uint64] = sets[users.starts + users.sizes - 1]
-        if len(sets) and not self._is_replaced:
+        if not self._is_replaced:
             lowest, highest = np.minimum.reduceat(sets, users.starts), np.maximum.reduceat(sets, users.starts)
             for at in np.flatnonzero(lowest != highest).tolist():
                 whole = EMPTY
@@ -268,14 +274,16 @@ class Comparison:
     # One partition
 
     def _compare(self, number: int, cells: Spill | None) -> "_Part":
-        rows = self._spill.partition(number)
-        users = _group(_valid(rows))
+        rows = self._lines.partition(number)
+        is_valid = _is_valid(rows)
+        users = _group(rows if is_valid.all() else rows[is_valid])
         old = self._before.partition(number) if self._before is not None else np.empty((0, 5), np.uint64)
         part = _Part(Counts(users=len(users.keys)), entries=np.empty((0, self._columns), np.uint64))
         if not len(rows) and not len(old):  # most are, of a small export
             return part
         at, is_known = match(users.keys, old[:, :2])
-        others = rows[~_is_valid(rows)]  # broken, or without a value: who has only these is there, but not compared
+        others = rows[~is_valid]  # broken, or without a value: who has only these is there, but not compared
+        others = others[np.argsort(others[:, 4] & ROW, kind="stable")]
         left = self._left(np.delete(old, at[is_known], axis=0), others, part)
         mine = self._mine(users, self._values(number, users, cells), old, at, is_known, part)
         part.entries = mine
@@ -455,19 +463,14 @@ def _places(rows: Table) -> NDArray[np.int64]:
     return (rows[:, -1] & ROW).astype(np.int64) - 1
 
 
-def _valid(rows: Table) -> Table:
-    """The rows that can be compared."""
-    is_valid = _is_valid(rows)
-    return rows if is_valid.all() else rows[is_valid]
-
-
 def _group(rows: Table) -> _Users:
     """The rows by user."""
     order = np.argsort(rows[:, 0])
     first = rows[order, 0]
-    if (first[1:] == first[:-1]).any():  # of one user, or, once in a thousand years, of two
-        order = np.lexsort((rows[:, 4] & ROW, rows[:, 1], rows[:, 0]))
-    rows = rows.take(order, axis=0)
+    if not (first[1:] == first[:-1]).any():
+        return _Users(rows.take(order, axis=0), np.arange(len(rows)), np.ones(len(rows), np.int64))
+    # Several of one user, or, once in a thousand years, of two.
+    rows = rows.take(np.lexsort((rows[:, 4] & ROW, rows[:, 1], rows[:, 0])), axis=0)
     begins = np.ones(len(rows), bool)
     begins[1:] = (rows[1:, 0] != rows[:-1, 0]) | (rows[1:, 1] != rows[:-1, 1])
     starts = np.flatnonzero(begins)

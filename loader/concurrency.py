@@ -7,10 +7,12 @@ business (see rate.py): a 429 says nothing about how many.
 
 Modelled on Vector's adaptive request concurrency and Netflix's gradient limit; what differs: times count per user, as
 batches differ in size; the limit rises only when all of it was used; and it asks whether it is to blame: where using
-less brings neither quicker answers nor fewer failures, the target has changed, and the limit goes back up.
+less brings neither quicker answers nor fewer failures, the target has changed, and the limit goes back up. And where
+this side works all the time, answers wait for it, and not for the target: then they say nothing against the limit.
 """
 
 import math
+from collections.abc import Callable
 from statistics import fmean
 
 #: A round is at least so many answers: fewer say nothing about the mean.
@@ -31,6 +33,8 @@ _FAILING, _BACK_PRESSURE = 0.2, 0.7
 _LESS, _NO_LESS = 0.75, 0.7
 #: Requests of less than this share of the users that one usually carries are not compared with full ones.
 _FULL = 0.5
+#: Who works for more than this share of a round is what the answers wait for.
+_BUSY = 0.85
 #: A best is doubted after so many rounds in which using less brought no quicker answers.
 _DOUBTS = 3
 
@@ -38,10 +42,14 @@ _DOUBTS = 3
 class Concurrency:
     """The limit, from `least` to `most`. `start`: what was found before; None: nothing yet.
 
-    Told of each request that goes and each that ends, with `now` in seconds of one monotonic clock.
+    Told of each request that goes and each that ends, with `now` in seconds of one monotonic clock. `worked`: seconds
+    that this side has worked, and could not look at an answer.
     """
 
-    def __init__(self, most: int, start: int | None = None, *, least: int = 1) -> None:
+    def __init__(
+        self, most: int, start: int | None = None, *, least: int = 1, worked: Callable[[], float] = lambda: 0.0
+    ) -> None:
+        self._worked = worked
         self._most = most
         self._least = least
         self._limit = float(min(start or 4, most))
@@ -113,6 +121,7 @@ class Concurrency:
 
     def _begin_round(self, now: float) -> None:
         self._begun_at = now
+        self._worked_before = self._worked()
         self._was_full = False
         self._times: list[float] = []
         self._failures = 0
@@ -130,7 +139,8 @@ class Concurrency:
             self._failing = None
             mean = fmean(self._times)
             spread = math.sqrt(fmean([(each - mean) ** 2 for each in self._times]))  # pstdev counts in fractions
-            self._judge_times(mean, spread, len(self._times))
+            is_ours = self._worked() - self._worked_before > _BUSY * (now - self._begun_at)
+            self._judge_times(mean, spread, len(self._times), is_ours=is_ours)
         self._begin_round(now)
 
     def _judge_failures(self, share: float) -> None:
@@ -145,7 +155,7 @@ class Concurrency:
         self._proved = min(self._proved, self._limit)
         self._limit = max(self._limit * _BACK_PRESSURE, 1.0)
 
-    def _judge_times(self, mean: float, spread: float, count: int) -> None:
+    def _judge_times(self, mean: float, spread: float, count: int, *, is_ours: bool) -> None:
         if self._best is None or self._is_new_size:
             self._best, self._best_count, self._best_users = mean, count, self._usual_users
         error = _ERRORS * self._spread * math.sqrt(1 / count + 1 / self._best_count)
@@ -153,7 +163,7 @@ class Concurrency:
         if mean < self._best or is_better_known:
             self._best, self._best_count, self._best_users = mean, count, self._usual_users
         good = self._best * (1 + _TOLERANCE + error)
-        share = min(good / mean, 1.0) if mean else 1.0
+        share = min(good / mean, 1.0) if mean and not is_ours else 1.0
         if share == 1.0 and mean:
             self._spread += 0.3 * (spread / mean - self._spread)
         spare = max(_HEADROOM * self._limit, 0.5)

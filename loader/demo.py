@@ -160,11 +160,14 @@ def _broken(rng: random.Random, name: str) -> bytes:
 
 def _make_folder(folder: Path) -> None:
     marker = folder / ".loader-demo"
-    if folder.exists() and not marker.exists():
+    if os.path.exists(folder) and not marker.exists():
         raise Refused(f"{folder} exists and was not made by the demo; name another with --folder")
     shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
-    marker.touch()
+    try:
+        folder.mkdir(parents=True)
+        marker.touch()
+    except OSError as error:
+        raise Refused(f"--folder {folder}: can't make it: {error.strerror}; name another") from error
 
 
 @contextmanager

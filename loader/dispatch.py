@@ -1,11 +1,9 @@
-"""Batches out, outcomes in: a bounded window of batches in flight, each freed only when its outcomes are durable."""
+"""Batches out, outcomes in: so many in flight, each in a place that is free again when its outcomes are durable."""
 
 from collections.abc import AsyncIterable, AsyncIterator, Callable
-from contextlib import suppress
 
 import anyio
 from anyio import to_thread
-from anyio.abc import TaskGroup
 
 from loader.batch import Batch, Batcher
 from loader.checkpoint import Checkpoint, Entry
@@ -18,20 +16,37 @@ from loader.snapshot import Note
 #: Batches in flight for each place on the wire: one there, one in backoff or waiting for its commit (promise 2).
 WINDOW = 2
 
-#: Entries that one commit takes at most, so that no commit takes long.
-_GROUP = 256
+#: Blocks whose rows were never sent that wait for one commit: reading is no further ahead of it.
+_BLOCKS = 8
 
-#: A commit waits so long for more to go into it. The other half of the window is on the wire meanwhile.
+#: A commit waits so long for more to go into it. The other half of what may be in flight is on the wire meanwhile.
 _PATIENCE_S = 0.02
 
 #: Where nothing is settled for so long, that is noted, too: somebody may look how the load stands.
 _QUIET_S = 5.0
 
 
+class _Group:
+    """What goes into one commit. `begun`: there is something; `is_due`: it should wait no longer; `over`: it was made.
+
+    These are waited for, and a group is waited for by all whose batches are in it: one wake-up, and no task, for each.
+    """
+
+    def __init__(self) -> None:
+        self.entries: list[Entry] = []
+        self.batches = 0
+        self.begun, self.due, self.over = anyio.Event(), anyio.Event(), anyio.Event()
+
+    def add(self, entry: Entry) -> None:
+        self.entries.append(entry)
+        self.batches += entry.batch is not None
+        self.begun.set()
+
+
 class Dispatcher:
     """Moves rows through batcher, settler and checkpoint. `committed` is told of every entry that became durable.
 
-    `note`: what is to be kept beside the outcomes.
+    `note`: what is to be kept beside the outcomes, if there is something new.
     """
 
     def __init__(
@@ -42,19 +57,21 @@ class Dispatcher:
         lane: Lane,
         concurrency: int,
         committed: Callable[[Entry], None],
-        note: Callable[[], Note] = Note,
+        note: Callable[[], Note | None] = lambda: None,
     ) -> None:
         self._batcher = batcher
         self._settler = settler
         self._checkpoint = checkpoint
         self._lane = lane
-        self._window = anyio.Semaphore(WINDOW * concurrency, fast_acquire=True)
+        self._places = WINDOW * concurrency
         self._committed = committed
         self._note = note
-        self._enough = (WINDOW * concurrency + 1) // 2
-        self._freed: anyio.Event | None = None  # where somebody waits
         self._in_flight = 0
-        self._entries, self._to_commit = anyio.create_memory_object_stream[Entry](WINDOW * concurrency + 8)
+        self._group = _Group()
+        self._is_read = False  # all of the export
+        self._is_over = False  # nothing more comes to be committed
+        self._change = anyio.Event()  # there may be something to send that was not there before
+        self._hungry = anyio.Event()  # more may be read: there is nothing to send, or that was all there was
 
     async def run(self, blocks: AsyncIterable[Rows]) -> None:
         """Send all rows of `blocks`, or those read until the lane stops. Returns when all that is settled is durable.
@@ -63,114 +80,122 @@ class Dispatcher:
         """
         async with anyio.create_task_group() as committing:
             committing.start_soon(self._commit)
-            async with self._entries, anyio.create_task_group() as settling:
-                await self._feed(blocks, settling)
+            async with anyio.create_task_group() as settling:
+                for _ in range(self._places):
+                    settling.start_soon(self._fill_place)
+                await self._feed(blocks)
+            self._is_over = True
+            self._group.begun.set()
 
-    async def _feed(self, blocks: AsyncIterable[Rows], settling: TaskGroup) -> None:
-        stopping = self._lane.stopping
+    async def _feed(self, blocks: AsyncIterable[Rows]) -> None:
+        """Read on whenever nothing is left to send."""
         reader = aiter(blocks)
-        while (rows := await self._next_block(reader)) is not None:
-            await self._entries.send(
-                Entry(settled=rows.settled, mark=rows.end, position=(rows.position, rows.last) if rows.last else None)
-            )
-            self._batcher.feed(rows)
-            while await self._send_next(settling, final=False):
-                pass
-            while self._batcher.is_full and not stopping.is_set():
-                if not await self._send_next(settling, final=True):
-                    await self._release()
-        while not self._batcher.is_empty and not stopping.is_set():
-            if not await self._send_next(settling, final=True):
-                await self._release()
-        self._settler.is_last = True
+        try:
+            while (rows := await self._next_block(reader)) is not None:
+                position = (rows.position, rows.last) if rows.last else None
+                group = self._put(Entry(settled=rows.settled, mark=rows.end, position=position))
+                self._batcher.feed(rows)
+                self._hungry = anyio.Event()
+                self._tell()
+                with self._lane.waiting():
+                    await self._hungry.wait()
+                    if len(group.entries) - group.batches >= _BLOCKS:
+                        await group.over.wait()
+            self._is_read = True
+            self._settler.is_last = self._batcher.is_empty
+        except Abandoned:
+            pass
+        self._tell()
 
     async def _next_block(self, blocks: AsyncIterator[Rows]) -> Rows | None:
-        """The next block; None: that was the last, or the run stops."""
-        try:
-            with self._lane.waiting():
-                return await anext(blocks)
-        except (StopAsyncIteration, Abandoned):
-            return None
+        """The next block; None: that was the last. Raises Abandoned if the run stops."""
+        with self._lane.waiting():
+            return await anext(blocks, None)
 
-    async def _send_next(self, settling: TaskGroup, *, final: bool) -> bool:
-        """Start settling the next batch when there is room in flight. False: there is none to send now."""
-        await self._window.acquire()
-        batch = None if self._lane.stopping.is_set() else self._batcher.next(self._settler.limits, final=final)
-        if batch is None:
-            self._window.release()
-            return False
-        self._in_flight += 1
-        settling.start_soon(self._settle, batch)
-        return True
+    async def _fill_place(self) -> None:
+        """One place in flight: a batch, and when that is durable, the next."""
+        while (batch := await self._next()) is not None:
+            self._in_flight += 1
+            try:
+                outcomes = await self._settler.settle(batch)
+            except Abandoned:  # unsettled: the next run sends it again
+                self._free()
+            except Stopped as error:
+                self._lane.stop(error)
+                self._free()
+            else:
+                await self._put(Entry(batch, outcomes)).over.wait()
 
-    async def _settle(self, batch: Batch) -> None:
-        try:
-            outcomes = await self._settler.settle(batch)
-        except Abandoned:  # unsettled: the next run sends it again
-            self._free()
-        except Stopped as error:
-            self._lane.stop(error)
-            self._free()
-        else:
-            await self._entries.send(Entry(batch, outcomes))
+    async def _next(self) -> Batch | None:
+        """The next batch, as soon as there is one. None: there is none any more, or the run stops."""
+        while not self._lane.stopping.is_set():
+            is_final = self._is_read or self._batcher.is_full
+            batch = self._batcher.next(self._settler.limits, final=is_final)
+            if self._batcher.is_empty:
+                self._settler.is_last = self._is_read
+                self._hungry.set()
+            if batch is not None or self._settler.is_last:
+                return batch
+            if not is_final:
+                self._hungry.set()
+            elif not self._in_flight:
+                raise AssertionError("rows are held back, and nothing is in flight that they could wait for")
+            await self._change.wait()
+        return None
 
-    async def _release(self) -> None:
-        """Wait until rows that are held back may go: until a batch in flight is durable."""
-        if self._in_flight:
-            self._freed = self._freed or anyio.Event()
-            await self._freed.wait()
-        elif not self._lane.stopping.is_set():
-            raise AssertionError("rows are held back, and nothing is in flight that they could wait for")
+    def _tell(self) -> None:
+        """All who have a place, and nothing to send, look again."""
+        self._change.set()
+        self._change = anyio.Event()
 
-    def _free(self) -> None:
-        self._in_flight -= 1
-        self._window.release()
-        if self._freed is not None:
-            self._freed.set()
-            self._freed = None
+    def _put(self, entry: Entry) -> _Group:
+        """Into the next commit."""
+        group = self._group
+        group.add(entry)
+        if self._is_due(group):
+            group.due.set()
+        return group
+
+    def _is_due(self, group: _Group) -> bool:
+        """Is half of what may be in flight settled, or all that is?"""
+        return group.batches >= min(self._places // 2, self._in_flight)
+
+    def _free(self, places: int = 1) -> None:
+        self._in_flight -= places
+        if self._is_due(self._group):
+            self._group.due.set()
+        self._tell()  # rows that were held back may go now, or never will
 
     async def _commit(self) -> None:
         """Whatever is settled goes into one commit together, as each costs a wait for the disk."""
-        async with self._to_commit:
-            while (group := await self._next_group()) is not None:
-                is_durable = await self._try_commit(group)
-                for done in group:
-                    if is_durable:
-                        self._committed(done)
-                    if done.batch is not None:
-                        if is_durable:
-                            self._batcher.release(done.batch)
-                        self._free()
-
-    async def _next_group(self) -> list[Entry] | None:
-        """The entries of one commit; none if it was quiet for a while. None: that was the last."""
-        try:
-            with anyio.move_on_after(_QUIET_S) as quiet:
-                entry = await self._to_commit.receive()
-        except anyio.EndOfStream:
-            return None
-        return [] if quiet.cancelled_caught else await self._gather(entry)
-
-    async def _gather(self, entry: Entry) -> list[Entry]:
-        """Until half of what may be in flight is settled, or no more is, or for a moment."""
-        group = [entry]
-        batches = int(entry.batch is not None)
-        with anyio.move_on_after(_PATIENCE_S), suppress(anyio.EndOfStream):
-            while len(group) < _GROUP:
-                try:
-                    more = self._to_commit.receive_nowait()
-                except anyio.WouldBlock:
-                    if batches >= min(self._enough, self._in_flight):
-                        break
-                    more = await self._to_commit.receive()
-                group.append(more)
-                batches += more.batch is not None
-        return group
+        while not self._is_over or self._group.entries:
+            group = self._group
+            with anyio.move_on_after(_QUIET_S):
+                await group.begun.wait()
+            if not group.entries:
+                if self._is_over:
+                    return
+                await self._try_commit([])
+                continue
+            if not self._is_due(group):
+                with anyio.move_on_after(_PATIENCE_S):
+                    await group.due.wait()
+            self._group = _Group()
+            is_durable = await self._try_commit(group.entries)
+            for done in group.entries if is_durable else ():
+                self._committed(done)
+                if done.batch is not None:
+                    self._batcher.release(done.batch)
+            self._free(group.batches)
+            group.over.set()
 
     async def _try_commit(self, group: list[Entry]) -> bool:
         """False: it failed, so the run stops, and nothing is claimed of these rows; the next run sends them again."""
+        note = self._note()
+        if not group and note is None:
+            return True
         try:
-            await to_thread.run_sync(self._checkpoint.commit, group, self._note())
+            await to_thread.run_sync(self._checkpoint.commit, group, note)
         except Stopped as error:
             self._lane.stop(error)
             return False

@@ -14,9 +14,13 @@ LoaderError
 
 
 class LoaderError(Exception):
-    """Base of all errors that carry a message for the user."""
+    """Base of all errors that carry a message for the user.
+
+    `flags`: what the command to go on with needs, beside what it was called with.
+    """
 
     exit_status = 3
+    flags: tuple[str, ...] = ()
 
 
 class Refused(LoaderError):
@@ -41,6 +45,10 @@ class Stopped(LoaderError):
     """The run can't go on now; what was settled is kept, and the same command resumes."""
 
     exit_status = 3
+
+    def __init__(self, message: str, *flags: str) -> None:
+        super().__init__(message)
+        self.flags = flags
 
 
 class TransportError(LoaderError):

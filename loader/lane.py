@@ -65,6 +65,10 @@ class Lane:
         """May a request that had clearance still go?"""
         return not self.stopping.is_set() and self.held_for_s() <= 0
 
+    def is_open(self, now: float) -> bool:
+        """May a request go at `now` without clearance? It would get that at once, and nothing would be noted for it."""
+        return self._held_until <= now and not self.is_down and not self.stopping.is_set()
+
     @property
     def waits_s(self) -> float:
         """Seconds until the next clearance, if nothing comes in between; not positive: there is no wait."""

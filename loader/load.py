@@ -17,7 +17,7 @@ from anyio import create_task_group, to_thread
 from loader.batch import Batcher
 from loader.ceiling import RequestSize
 from loader.checkpoint import Checkpoint, Entry
-from loader.client import Credentials, Tempo, layers
+from loader.client import Credentials, Tempo, layers, work_clock
 from loader.concurrency import Concurrency
 from loader.dispatch import Dispatcher
 from loader.errors import Stopped
@@ -87,7 +87,8 @@ async def load(
         target.frame, settings.batch_limits, replace=target.write == "replace", rows_are_users=whole is None
     )
     size = RequestSize(settings.batch_limits, kept.users, kept.body_bytes)
-    tempo = Tempo(settings.paces, Rate(kept.requests_per_s), Concurrency(limits.concurrency, kept.concurrency))
+    at_once = Concurrency(limits.concurrency, kept.concurrency, worked=work_clock())
+    tempo = Tempo(settings.paces, Rate(kept.requests_per_s), at_once)
 
     # Of what is read, most may still be waiting: what counts is the part that is settled.
     meter = Meter(
@@ -113,10 +114,11 @@ async def load(
         dispatcher = Dispatcher(batcher, settler, checkpoint, lane, limits.concurrency, committed, meter.note)
         await dispatcher.run(reading.blocks())
         tasks.cancel_scope.cancel()
-    watch(meter.snapshot())
+    last = meter.end()
+    watch(last.snapshot)
     error = lane.reason or reading.error
     with suppress(Stopped) if error else nullcontext():
-        await to_thread.run_sync(checkpoint.commit, (), meter.end())
+        await to_thread.run_sync(checkpoint.commit, (), last)
     if error:
         raise error
     if not rows.is_cut:

@@ -89,21 +89,19 @@ class Meter:
         )
         return self._last
 
-    def note(self) -> Note:
-        """What the checkpoint is to keep at this moment."""
+    def note(self) -> Note | None:
+        """What the checkpoint is to keep at this moment; None: nothing new."""
         last, self._last = self._last, None
         if last is None:
-            return Note(self._found())
+            return None
         is_moment = last.elapsed_s >= self._next_moment_s
         if is_moment:
             self._next_moment_s = last.elapsed_s + max(1.0, last.elapsed_s / _DENSE_S) - _SAMPLE_S
-        return Note(last.found, last, is_moment)
+        return Note(last, is_moment)
 
     def end(self) -> Note:
         """The same at the end of the run."""
-        self.snapshot()
-        self._next_moment_s = 0.0
-        return self.note()
+        return Note(self.snapshot(), is_moment=True)
 
     async def beat(self, watch: Callable[[Snapshot], None]) -> None:
         """Tell `watch` once a second, until cancelled."""

@@ -178,7 +178,10 @@ def lines(made: Plan) -> Iterator[str]:
     time = f"{duration(made.seconds_by_latency)} if an answer takes {ASSUMED_LATENCY_S:g} s"
     if made.seconds_by_quota is not None and made.seconds_by_quota >= made.seconds_by_latency:
         time = f"{duration(made.seconds_by_quota)} at the quota"
-    yield f"to send: {made.to_send:,} users in {made.requests:,} requests; {time}"
+    users, requests = (
+        f"{n:,} {what}{'s' * (n != 1)}" for n, what in ((made.to_send, "user"), (made.requests, "request"))
+    )
+    yield f"to send: {users} in {requests}; {time}"
     for sample in made.samples:
         yield f"  {sample.kind}: row {sample.row:,}: {sample.user} {bytes(sample.attributes).decode()}"
     for lost in made.gone:

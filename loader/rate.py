@@ -81,6 +81,8 @@ class Rate:
 
     def pace(self, now: float) -> float | None:
         """How fast to send at this moment; None: there is no limit."""
+        if self._base is None and self._offer is None:
+            return None
         paces = [self._risen(now)]
         if self._offer is not None and now < self._offer[1]:
             paces.append(self._offer[0])

@@ -1,12 +1,13 @@
 """Records: valid rows as ready JSON, and the frame that puts them into a request body.
 
-A record is bytes, `{"<user field>":"<key>","<attributes field>":{…}}`, built once per row by mapping.py.
+A record is bytes, `{"<user field>":"<key>","<attributes field>":{…}}`, built once per row by columns.py or
+jsonlines.py.
 A body is the frame's head, the records with commas between, and its tail: nothing is encoded twice, and the size of a
 body is known before it exists.
 """
 
 from array import array
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from functools import cached_property
@@ -157,6 +158,16 @@ class Records(Sequence[bytes]):
         starts = array("q", accumulate((len(record) + 1 for record in records), initial=0))
         return cls(memoryview(b",".join(records) + b","), starts)
 
+    @classmethod
+    def chained(cls, parts: Sequence["Records"]) -> "Records":
+        """Those of all parts, in one piece."""
+        starts = array("q", [0])
+        for part in parts:
+            shift = starts[-1] - part._starts[part._first]
+            starts.extend([start + shift for start in part._starts[part._first + 1 : part._last + 1]])
+        pieces = [part._data[part._starts[part._first] : part._starts[part._last]] for part in parts]
+        return cls(memoryview(b"".join(pieces)), starts)
+
     @property
     def inside(self) -> memoryview:
         """All of them, with commas between."""
@@ -176,6 +187,20 @@ class Records(Sequence[bytes]):
             begin = at + 1
         gone = set(positions)
         sizes = (b - a for at, (a, b) in enumerate(pairwise(starts[first : self._last + 1])) if at not in gone)
+        return Records(memoryview(b"".join(pieces)), array("q", accumulate(sizes, initial=0)))
+
+    def replaced(self, others: Mapping[int, bytes]) -> "Records":
+        """The same with other records at some positions."""
+        starts, first = self._starts, self._first
+        pieces: list[bytes | memoryview] = []
+        begin = 0
+        for at, record in sorted(others.items()):
+            pieces += [self._data[starts[first + begin] : starts[first + at]], record, b","]
+            begin = at + 1
+        pieces.append(self._data[starts[first + begin] : starts[self._last]])
+        sizes = [b - a for a, b in pairwise(starts[first : self._last + 1])]
+        for at, record in others.items():
+            sizes[at] = len(record) + 1
         return Records(memoryview(b"".join(pieces)), array("q", accumulate(sizes, initial=0)))
 
     def __len__(self) -> int:

@@ -29,16 +29,18 @@ import pyarrow.compute as pc
 from loader import digest
 from loader.checkpoint import Checkpoint, Span, lock
 from loader.clearing import amended
+from loader.columns import escaped
 from loader.compare import Comparison, Counts, Found, Gone, match
 from loader.digest import Digester
 from loader.errors import CheckpointError, Refused, Stopped
-from loader.export import Export
-from loader.mapping import RowMapping, json_strings
+from loader.export import Export, Fingerprint
+from loader.mapping import RowMapping
 from loader.outcome import Code
 from loader.resume import Resume, begin, differing, reopen, resumed, set_aside, standing
+from loader.scan import in_order
 from loader.snapshot import duration
 from loader.span import SpanSet
-from loader.spill import PARTITIONS, Spill, Table
+from loader.spill import PARTITIONS, KeyBlock, Spill, Table, nameless
 from loader.state import (
     ACKED,
     CLEARED,
@@ -100,6 +102,7 @@ class Compared(NamedTuple):
     full: str
     full_at: float
     secret: bytes
+    fingerprint: Fingerprint
     comparison: Comparison
 
 
@@ -124,7 +127,7 @@ class Refresh:
         folder = self.rules.state.absolute().parent
         if not os.access(folder, os.W_OK):
             raise Refused(f"refresh.state: {folder} is not there, or can't be written to")
-        with lock(self.rules.state):
+        with lock(self.rules.state, "refresh.state"):
             yield
 
     # Before a load
@@ -150,6 +153,7 @@ class Refresh:
                 if (count := self.conclude(checkpoint)) and checkpoint.get("finished_at") is None:
                     self.say(f"the load before was not finished; {count:,} users that it had acknowledged count")
         state, night, now = self.rules.state, secrets.token_hex(8), time.time()
+        fingerprint = self.export.fingerprint()
         _remove_leftovers(state)
         with State.open(state) or _none() as before:
             full, is_known = self._full(before, now, is_full=options.is_full)
@@ -170,7 +174,7 @@ class Refresh:
             ) as comparison:
                 found = comparison.run(self.export, self.mapping, self.watch)
                 full_at = now if full or before is None else before.about.full_at
-                yield Compared(night, found, before, full, full_at, secret, comparison)
+                yield Compared(night, found, before, full, full_at, secret, fingerprint, comparison)
 
     def _full(self, before: State | None, now: float, *, is_full: bool) -> tuple[str, bool]:
         """Why all users are sent, "" if they aren't; and whether the state's entries are of the same users."""
@@ -189,7 +193,9 @@ class Refresh:
         return "", True
 
     def refuse(self, compared: Compared) -> None:
-        """Raise Refused if so much is gone, or other, that the export can't be right."""
+        """Raise Refused if so much is gone, or other, that the export can't be right, or it is another by now."""
+        if self.export.fingerprint() != compared.fingerprint:
+            raise Refused(f"{self.export} changed while it was compared; nothing was sent")
         counts, rules = compared.found.counts, self.rules
         if counts.missing > _limit(rules.max_missing, counts.known):
             names = ", ".join(_first_gone(compared.found))
@@ -284,7 +290,7 @@ class Refresh:
         if self.rules.missing != "ignore":
             self._report(path, found)
         draft: Draft = comparison.draft
-        keys = comparison.keys.path
+        keys = comparison.key_path
         draft.finish(
             comparison.sets.names,
             [sorted(each) for each in comparison.sets.sets],
@@ -354,7 +360,10 @@ class Refresh:
                 return 0
             digester = Digester(state.about.secret)
             folder = self.rules.state.parent
-            good, cleared = files.enter_context(Spill(folder, 2)), files.enter_context(Spill(folder, 2))
+            good, cleared = (
+                files.enter_context(Spill(nameless(folder), 2)),
+                files.enter_context(Spill(nameless(folder), 2)),
+            )
             _hash_users(checkpoint, (Code.SUCCESS, Code.SUPERSEDED), digester, good, range(1, fact["rows"] + 1))
             if fact["clears"]:
                 gone = range(fact["rows"] + 1, 1 << 62)
@@ -414,21 +423,27 @@ def _hash_users(checkpoint: Checkpoint, codes: Iterable[Code], digester: Digeste
 
 
 def _spans(found: Found, comparison: Comparison) -> Iterator[Span]:
-    """The unchanged rows with their users, as the checkpoint keeps them."""
-    for block in comparison.keys.blocks():
-        is_own = found.unchanged[block.numbers - 1]
-        own = np.flatnonzero(is_own)
-        if not len(own):
-            continue
-        part = slice(int(own[0]), int(own[-1]) + 1)
-        numbers, first, last = block.numbers[part], int(block.numbers[own[0]]), int(block.numbers[own[-1]])
-        users = pc.if_else(pa.array(is_own[part]), json_strings(block.users[part]), pa.scalar("null"))
-        if last - first + 1 > len(numbers):  # rows in between have no key
-            places = np.full(last - first + 1, -1)
-            places[numbers - first] = np.arange(len(numbers))
-            users = users.take(pa.array(places, mask=places < 0)).fill_null("null")
-        text = pc.binary_join(pa.ListArray.from_arrays(pa.array([0, len(users)], pa.int32()), users), ",")[0].as_py()
-        yield Span(first, last, len(own), f"[{text}]")
+    """The unchanged rows with their users, as the checkpoint keeps them, made while others are written."""
+    keys = comparison.keys
+    stored = sorted(keys.stored)
+    return filter(None, in_order(lambda at: _span(keys.block(stored[at]), found.unchanged), len(stored)))
+
+
+def _span(block: KeyBlock, unchanged: "np.ndarray[Any, np.dtype[np.bool_]]") -> Span | None:
+    """The rows of a block that are unchanged; None: there are none."""
+    own = np.flatnonzero(unchanged[block.numbers - 1])
+    if not len(own):
+        return None
+    rows = block.numbers[own]
+    quoted = pc.binary_join_element_wise('"', escaped(block.users), '",', "")
+    _, ends, data = quoted.buffers()
+    text, at = memoryview(data), np.frombuffer(ends, np.int32)
+    begins = np.flatnonzero(np.diff(rows, prepend=-1) > 1)  # of rows that stand side by side
+    stops = np.append(begins[1:], len(own)) - 1
+    gaps = np.append(rows[begins[1:]] - rows[stops[:-1]] - 1, 0)
+    parts = zip(at[own[begins]].tolist(), at[own[stops] + 1].tolist(), gaps.tolist(), strict=True)
+    users = b"".join(piece for first, last, gap in parts for piece in (text[first:last], b"null," * gap))
+    return Span(int(rows[0]), int(rows[-1]), len(own), f"[{users[:-1].decode()}]")
 
 
 def _settled(unchanged: "np.ndarray[Any, np.dtype[np.bool_]]") -> SpanSet:

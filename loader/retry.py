@@ -56,7 +56,8 @@ def allowance(headers: Mapping[str, str], now: float) -> Allowance | None:
     then fields of their own, now `"default";r=50;t=30` and `"default";q=100;w=60`. `X-RateLimit-Reset` is seconds from
     now, or a time in seconds or milliseconds. Of several the tightest counts. `now` is unix time.
     """
-    if not any("ratelimit" in name or "rate-limit" in name for name in headers):
+    names = "\n".join(headers)
+    if "ratelimit" not in names and "rate-limit" not in names:
         return None
     found = {name.replace("rate-limit", "ratelimit").removeprefix("x-"): text for name, text in headers.items()}
     current = found.get("ratelimit", "")

@@ -1,26 +1,38 @@
-"""An export into digests: its rows, read by several threads and put aside by their users' digests."""
+"""An export into digests: its rows, read by two processes and put aside by their users' digests.
 
+Both read the export from end to end, as where a row begins can't be told without what stands before it. That is a tenth
+of the work: of the units that are cut off each parses and hashes every other one. So nothing has to go from one to the
+other but, at the end, what is where in the files.
+"""
+
+import hashlib
+import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
 from threading import Lock
-from typing import NamedTuple, TypeVar
+from typing import BinaryIO, NamedTuple, TypeVar
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from loader.digest import Digester, finish, nothing
+from loader.digest import Digester, Digests, finish, nothing
 from loader.errors import ExportError, Stopped
 from loader.export import Export, Place
-from loader.export.rows import Unit, Wanted
-from loader.mapping import Column, RowMapping, Values
+from loader.export.rows import Wanted
+from loader.mapping import RowMapping, Values
 from loader.record import Mark
-from loader.spill import KeyFile, Spill, Table
+from loader.spill import KeyFile, Run, Spill, Stored, Table, nameless
+from loader.texts import Texts
+from loader.worker import Worker
 
-#: Two, as most of the work is done outside of Python's lock, and the rest is not worth more.
+#: An export of fewer bytes is read before another process has begun.
+_SHARED_BYTES = 64 << 20
+
 _THREADS = 2
-_AHEAD = 4
 
 #: The word of a row: its number, and in the upper 16 bits the set of its attributes.
 SET_AT = np.uint64(48)
@@ -34,7 +46,6 @@ _MOST_NAMES = 0xFFFF
 #: The most that glibc can be taught to keep.
 _KEPT_BYTES = 31 << 20
 _T = TypeVar("_T")
-_R = TypeVar("_R")
 
 
 class Sets:
@@ -68,25 +79,33 @@ class Sets:
                 self.sets.append(places)
         return found
 
-    def numbers(self, columns: Sequence[tuple[int, Column]], rows: int) -> NDArray[np.uint64]:
-        """The number of each row's set, from the columns that have a place each."""
+    def numbers(self, columns: Sequence[tuple[int, NDArray[np.int64] | None, Texts]], rows: int) -> NDArray[np.uint64]:
+        """The number of each row's set, from columns: the attribute's place, which rows (None: all), their values."""
         if not rows:
             return np.empty(0, np.uint64)
-        words = max((place for place, _ in columns), default=0) // 64 + 1
+        words = max((place for place, *_ in columns), default=0) // 64 + 1
         masks = np.zeros((rows, words), np.uint64)
-        for place, column in columns:
+        for place, own, values in columns:
             word, bit = masks[:, place // 64], np.uint64(1 << place % 64)
-            if column.rows is not None:
-                word[column.rows] |= bit
-            elif not column.values.null_count:
+            if own is not None:
+                word[own] |= bit
+            elif values.is_sent is None:
                 word |= bit
             else:
-                word |= bit * column.values.is_valid().to_numpy(zero_copy_only=False).astype(np.uint64)
+                word |= bit * values.is_sent.astype(np.uint64)
         if words == 1 and bool((masks == masks[0]).all()):
             return np.full(rows, self.number(_places(masks[0])), np.uint64)
         found, which = np.unique(masks, axis=0, return_inverse=True)
         numbers = np.array([self.number(_places(mask)) for mask in found], np.uint64)
         return numbers[which.reshape(-1)]
+
+    def numbers_of(self, names: Iterable[str], sets: Iterable[Iterable[int]]) -> NDArray[np.uint64] | None:
+        """The numbers here of the sets that another has, by their numbers there; None: they are the same."""
+        places = [self.place(name) for name in names]
+        found = np.arange(INVALID + 1, dtype=np.uint64)
+        for number, each in enumerate(sets):
+            found[number] = self.number(frozenset(places[place] for place in each))
+        return None if bool((found == np.arange(len(found))).all()) else found
 
     def union(self, first: int, second: int) -> int:
         """The set that has what either has."""
@@ -105,73 +124,195 @@ def _places(mask: NDArray[np.uint64]) -> frozenset[int]:
     return frozenset(at + 64 * word for word, bits in enumerate(mask.tolist()) for at in range(64) if bits >> at & 1)
 
 
-class _Digested(NamedTuple):
-    numbers: NDArray[np.int64]
-    users: pa.StringArray
-    invalid: NDArray[np.int64]
-    keys: Table  # two columns
-    values: Table  # of rows two columns, of cells the rest
-    sets: NDArray[np.uint64]
-    strangers: Table
+class Share(NamedTuple):
+    """The units that one process takes: of every `of` the one with this number."""
+
+    number: int = 0
+    of: int = 1
+
+
+class _Files(NamedTuple):
+    """Where one process puts rows aside."""
+
+    spill: Spill
+    keys: KeyFile
+
+
+class _Seen(NamedTuple):
+    """How many rows an export has, and a hash of where its units end: who shares them must have seen the same ones."""
+
+    rows: int
+    ends: bytes
+
+
+class _Done(NamedTuple):
+    """What another process has put aside: what it saw, what is in its files, and its sets."""
+
+    seen: _Seen
+    runs: list[Run]
+    stored: list[Stored]
+    names: list[str]
+    sets: list[list[int]]
+
+
+class Lines:
+    """For each row of an export a line: key, values, its word and, if `is_placed`, its key's place. And the keys."""
+
+    def __init__(self, folder: Path, keys: BinaryIO, *, is_placed: bool) -> None:
+        self.columns = 6 if is_placed else 5
+        self.own = _Files(Spill(nameless(folder), self.columns), KeyFile(keys, nameless(folder)))
+        self.other = _Files(Spill(nameless(folder), self.columns), KeyFile(nameless(folder), nameless(folder)))
+        self._numbers: NDArray[np.uint64] | None = None
+        self._moved = np.uint64(0)
+
+    @property
+    def keys(self) -> KeyFile:
+        return self.own.keys
+
+    @property
+    def handles(self) -> list[int]:
+        """The files of the other process."""
+        return [file.fileno() for file in (self.other.spill.file, *self.other.keys.files)]
+
+    def take(self, done: _Done, sets: Sets) -> None:
+        """Take what the other process put into its files. Raises OSError."""
+        self.other.spill.runs = done.runs
+        self._numbers = sets.numbers_of(done.names, done.sets)
+        self._moved = self.keys.take(self.other.keys, done.stored)
+
+    def partition(self, number: int) -> Table:
+        """The lines of one partition, in no order. Raises OSError."""
+        own, other = self.own.spill, self.other.spill
+        found = np.empty((own.size(number) + other.size(number), self.columns), np.uint64)
+        mine, theirs = np.split(found, [own.size(number)])
+        own.read(number, mine)
+        other.read(number, theirs)
+        if self._numbers is not None:
+            words = theirs[:, 4]
+            words[:] = (words & ROW) | (self._numbers[(words >> SET_AT).astype(np.intp)] << SET_AT)
+        if self.columns == 6:
+            theirs[:, 5] += np.where(theirs[:, 5] > 0, self._moved, np.uint64(0))
+        return found
+
+    def close(self) -> None:
+        """Give the room on the disk back."""
+        for spill, keys in (self.own, self.other):
+            spill.close()
+            keys.close()
 
 
 def scan(
-    export: Export,
-    mapping: RowMapping,
-    digester: Digester,
-    sets: Sets,
-    spill: Spill,
-    keys: KeyFile,
-    watch: Callable[[int], None],
-    *,
-    is_placed: bool,
+    export: Export, mapping: RowMapping, digester: Digester, sets: Sets, lines: Lines, watch: Callable[[int], None]
 ) -> tuple[int, list[Mark]]:
-    """Put aside a line for each row: key, values, its number and its set, and if `is_placed` its key's place in `keys`.
+    """Put a line aside for each row, and its key.
 
     Returns how many rows there are, and the export's marks, as far as it has any without being mapped. Raises
     ExportError if the export can't be read to its end, and OSError.
     """
+    place, own = Place(Mark()), lines.own
+    if not _is_shared(export):
+        seen = _put_aside(export, mapping, digester, sets, own, place, watch)
+    else:
+        task = (export, mapping, digester, sets.names, [sorted(each) for each in sets.sets], lines.handles)
+        with Worker(_second, (*task, lines.columns), lines.handles) as worker:
+            seen = _put_aside(export, mapping, digester, sets, own, place, watch, Share(0, 2))
+            done = worker.answer()
+        if done is None:  # it was killed, or had no room: then the same is done here, and who can't do it says why
+            other = _put_aside(export, mapping, digester, sets, own, _unmarked(), _unwatched, Share(1, 2))
+        else:
+            other = done.seen
+            lines.take(done, sets)
+        if other != seen:
+            raise ExportError(f"{export} changed while it was read; nothing was sent")
+    own.spill.finish()
+    return seen.rows, place.marks
 
-    def digested(unit: Unit) -> _Digested:
-        read = unit.read()
-        values = read.values
-        sums = nothing(len(values.keys))
-        columns = [(sets.place(name), column) for name, column in values.columns.items()]
-        for name, column in values.columns.items():
-            part = digester.attribute(name, column.values)
-            if column.rows is None:
-                sums += part
-            else:
-                sums[:, column.rows] += part
-        strangers = digester.keys(pa.array([_plain(user) for user in read.strangers], pa.string()))
-        return _Digested(
-            unit.first + read.positions,
-            values.keys,
-            values.invalid,
-            digester.keys(values.keys),
-            finish(sums),
-            sets.numbers(columns, len(values.keys)),
-            strangers,
-        )
 
+def _is_shared(export: Export) -> bool:
+    """Is it worth another process? Only files can be read twice at a time."""
+    return _cores() > 1 and len(export.paths) > 0 and export.fingerprint().size >= _SHARED_BYTES
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _second(
+    export: Export,
+    mapping: RowMapping,
+    digester: Digester,
+    names: list[str],
+    known: list[list[int]],
+    handles: Sequence[int],
+    columns: int,
+) -> _Done:
+    """The other process's share, into files that it was given."""
+    spilled, *keys = (open(handle, "r+b", buffering=0, closefd=False) for handle in handles)  # noqa: SIM115
+    sets, files = Sets(names, known), _Files(Spill(spilled, columns), KeyFile(*keys))
+    seen = _put_aside(export, mapping, digester, sets, files, _unmarked(), _unwatched, Share(1, 2))
+    files.spill.finish()
+    return _Done(seen, files.spill.runs, files.keys.stored, sets.names, [sorted(each) for each in sets.sets])
+
+
+def _unmarked() -> Place:
+    return Place(Mark(), is_marking=False)
+
+
+def _unwatched(_rows: int) -> None:
+    pass
+
+
+def _put_aside(
+    export: Export,
+    mapping: RowMapping,
+    digester: Digester,
+    sets: Sets,
+    files: _Files,
+    place: Place,
+    watch: Callable[[int], None],
+    share: Share = Share(),  # noqa: B008  # it can't be changed
+) -> _Seen:
+    """Put the rows of a share aside; returns what there is all together. Raises as scan() does."""
     _keep_memory()
-    rows, place = 0, Place(Mark())
-    for unit, found in _each(export.units(mapping, place), digested):
-        rows = unit.first + unit.rows - 1
-        found.sets[found.invalid] = INVALID
-        words = found.numbers.astype(np.uint64) | (found.sets << SET_AT)
-        places = keys.add(found.numbers, found.users)
-        lines = np.empty((len(words), 6 if is_placed else 5), np.uint64)
-        lines[:, :2], lines[:, 2:4], lines[:, 4] = found.keys, found.values, words
-        if is_placed:
-            lines[:, 5] = places
-        spill.add(lines)
-        if len(found.strangers):
-            odd = np.zeros((len(found.strangers), lines.shape[1]), np.uint64)
-            odd[:, :2], odd[:, 4] = found.strangers, np.uint64(INVALID) << SET_AT
-            spill.add(odd)
-        watch(rows)
-    return rows, place.marks
+    spill, rows, ends = files.spill, 0, hashlib.sha256()
+    with _whole():
+        for at, unit in enumerate(export.units(mapping, place)):
+            rows = unit.first + unit.rows - 1
+            ends.update(rows.to_bytes(8, "little"))
+            if at % share.of != share.number:
+                continue
+            positions, values, strangers = unit.read()
+            numbers = unit.first + positions
+            found = np.empty((len(numbers), spill.columns), np.uint64)
+            found[:, :2] = digester.keys(values.keys)
+            found[:, 2:4], of_rows = _digested(values, digester, sets)
+            of_rows[values.invalid] = INVALID
+            found[:, 4] = numbers.astype(np.uint64) | (of_rows << SET_AT)
+            places = files.keys.add(numbers, values.keys)
+            if spill.columns == 6:
+                found[:, 5] = places
+            spill.add(found)
+            if len(strangers):
+                odd = np.zeros((len(strangers), spill.columns), np.uint64)
+                odd[:, :2] = digester.keys(pa.array([_plain(user) for user in strangers], pa.string()))
+                odd[:, 4] = np.uint64(INVALID) << SET_AT
+                spill.add(odd)
+            watch(rows)
+    return _Seen(rows, ends.digest())
+
+
+def _digested(values: Values, digester: Digester, sets: Sets) -> tuple[Digests, NDArray[np.uint64]]:
+    """The digest of each row's values, and the number of its set."""
+    sums, columns = nothing(len(values.keys)), []
+    for name, column in values.columns.items():
+        texts = Texts.of(column.values)
+        columns.append((sets.place(name), column.rows, texts))
+        part = digester.attribute(name, texts)
+        if column.rows is None:
+            sums += part
+        else:
+            sums[:, column.rows] += part
+    return finish(sums), sets.numbers(columns, len(values.keys))
 
 
 def scan_cells(
@@ -183,24 +324,28 @@ def scan_cells(
 
     Raises as scan() does.
     """
+    with _whole():
+        for unit in export.units(mapping, place, wanted):
+            positions, values, _ = unit.read()
+            keys = digester.keys(values.keys)
+            numbers = (unit.first + positions).astype(np.uint64)
+            is_valid = np.ones(len(numbers), bool)
+            is_valid[values.invalid] = False
+            for name, column in values.columns.items():
+                texts = Texts.of(column.values)
+                rows, own = _own(column.rows, texts, is_valid)
+                words = numbers[rows] | np.uint64(sets.place(name) << int(SET_AT))
+                spill.add(np.column_stack([keys[rows], words, digester.attribute(name, texts).T[own]]))
 
-    def digested(unit: Unit) -> list[Table]:
-        read = unit.read()
-        values = read.values
-        keys = digester.keys(values.keys)
-        numbers = (unit.first + read.positions).astype(np.uint64)
-        is_valid = np.ones(len(numbers), bool)
-        is_valid[values.invalid] = False
-        return [
-            np.column_stack([keys[rows], numbers[rows] | np.uint64(sets.place(name) << int(SET_AT)), sums.T[own]])
-            for name, column in values.columns.items()
-            for sums in [digester.attribute(name, column.values)]
-            for rows, own in [_own(column, is_valid)]
-        ]
 
-    for _, found in _each(export.units(mapping, place, wanted), digested):
-        for part in found:
-            spill.add(np.ascontiguousarray(part))
+@contextmanager
+def _whole() -> Iterator[None]:
+    """Around what reads an export to its end: it may not break off."""
+    try:
+        yield
+    except Stopped as error:
+        reason = str(error).partition(";")[0]
+        raise ExportError(f"{reason}; nothing was sent, as what is missing can't be told from what has gone") from error
 
 
 def _keep_memory() -> None:
@@ -212,39 +357,18 @@ def _keep_memory() -> None:
     np.empty(_KEPT_BYTES, np.uint8)
 
 
-def _own(column: Column, is_valid: NDArray[np.bool_]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+def _own(
+    rows: NDArray[np.int64] | None, values: Texts, is_valid: NDArray[np.bool_]
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """The valid rows that have a value, and which of the column's values these are."""
-    has = column.values.is_valid().to_numpy(zero_copy_only=False)
-    rows = np.arange(len(is_valid)) if column.rows is None else column.rows
-    own = np.flatnonzero(has & is_valid[rows])
+    rows = np.arange(len(is_valid)) if rows is None else rows
+    is_own = is_valid[rows] if values.is_sent is None else is_valid[rows] & values.is_sent
+    own = np.flatnonzero(is_own)
     return rows[own], own
 
 
 def _plain(user: str) -> str:
     return user.encode("utf-8", "replace").decode()
-
-
-def _each(units: Iterator[Unit], work: Callable[[Unit], _R]) -> Iterator[tuple[Unit, _R]]:
-    """Each unit with what `work` makes of it on another thread, in order, a few ahead."""
-    waiting: deque[tuple[Unit, Future[_R]]] = deque()
-    with ThreadPoolExecutor(_THREADS, "scan") as pool:
-        try:
-            for unit in units:
-                waiting.append((unit, pool.submit(work, unit)))
-                if len(waiting) > _AHEAD:
-                    first, future = waiting.popleft()
-                    yield first, future.result()
-            while waiting:
-                first, future = waiting.popleft()
-                yield first, future.result()
-        except Stopped as error:
-            reason = str(error).partition(";")[0]
-            raise ExportError(
-                f"{reason}; nothing was sent, as what is missing can't be told from what has gone"
-            ) from error
-        finally:
-            for _, future in waiting:
-                future.cancel()
 
 
 def in_order(work: Callable[[int], _T], count: int) -> Iterator[_T]:
@@ -263,4 +387,4 @@ def in_order(work: Callable[[int], _T], count: int) -> Iterator[_T]:
                 future.cancel()
 
 
-__all__ = ["ANY", "EMPTY", "INVALID", "ROW", "SET_AT", "Sets", "Values", "in_order", "scan", "scan_cells"]
+__all__ = ["ANY", "EMPTY", "INVALID", "ROW", "SET_AT", "Lines", "Sets", "in_order", "scan", "scan_cells"]

@@ -1,6 +1,8 @@
 """The settings file: TOML into checked, frozen values. The only reader of the environment and of secrets' files.
 
-Every error names the key, what is wrong with it, and the nearest valid one.
+Every error names the key, what is wrong with it, and the nearest valid one. The text below a key says what it means: it
+becomes the reference in docs/settings.md, and what an editor shows (schema.py). What checks a value by code says beside
+it, as JSON Schema, what it takes.
 """
 
 import glob
@@ -16,7 +18,16 @@ from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 from urllib.request import getproxies_environment, proxy_bypass_environment  # type: ignore[attr-defined]  # typeshed
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PlainValidator, PrivateAttr, ValidationError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    PlainValidator,
+    PrivateAttr,
+    ValidationError,
+    WithJsonSchema,
+)
 
 from loader.batch import BatchLimits
 from loader.errors import SettingsError
@@ -35,10 +46,19 @@ class _Table(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
 
+_DELIMITER = {"type": "string", "pattern": r"^[\x00-\x09\x0b\x0c\x0e-\x21\x23-\x7f]$"}
+
+
 def _delimiter(text: str) -> str:
     if len(text) != 1 or not text.isascii() or text in '"\r\n':
         raise ValueError("one ASCII character, and neither a quote nor a line end")
     return text
+
+
+#: What `_max_failures` and `_most` take, for editors.
+_COUNT_OR_SHARE = WithJsonSchema(
+    {"anyOf": [{"type": "integer", "minimum": 0}, {"type": "string", "pattern": r"^[0-9]+(\.[0-9]+)?%$"}]}
+)
 
 
 def _max_failures(value: object) -> str | int:
@@ -75,41 +95,69 @@ class ExportTable(_Table):
     """`[export]`"""
 
     path: _Path
+    """a file, a pattern such as `users-*.csv`, or `-` for stdin"""
     format: Format | None = None
-    delimiter: Annotated[str, AfterValidator(_delimiter)] | None = None
+    """`csv`, `tsv`, `ndjson`, `json`, `parquet` or `arrow`: [formats](formats.md). Not set: the name tells"""
+    delimiter: Annotated[str, AfterValidator(_delimiter), WithJsonSchema(_DELIMITER)] | None = None
+    """one character; not set: `,`, and for TSV a tab"""
     encoding: Annotated[str, AfterValidator(_known_encoding)] = "utf-8"
+    """of text formats, such as `utf-8`, `utf-16` or `cp1252`"""
     max_row_bytes: Annotated[int, Field(ge=1, le=1 << 28)] = 1 << 20
+    """a longer row is rejected"""
 
 
 class MappingTable(_Table):
     """`[mapping]`"""
 
     user: str | None = None
+    """the column with the user's key. It is sent as it stands: never trimmed, never folded to lower case"""
     columns: dict[str, str] | None = None
+    """only for `calven-hierarchy`, and instead of all the others: `{ group = "Team" }` names the columns that hold its
+    four fields; those that it doesn't name have the fields' own names"""
     attributes: Annotated[dict[str, str], Field(min_length=1)] | None = None
+    """`{ apiName = "column" }`; not set: every other column, under its own name, but for `loader_code` and
+    `loader_message`, which [`results --rows`](commands.md#correct-and-load-again) adds"""
     types: dict[str, Type] = {}
+    """`{ apiName = "number" }`, or `"boolean"`, `"json"`, `"string"`; nothing is guessed: `00123` stays `"00123"`"""
     empty: Empty = "omit"
+    """an empty cell: `omit` (not sent), `null`, or `keep` (sent as `""`)"""
 
 
 class LimitsTable(_Table):
     """`[limits]`. What is None is set by the target."""
 
     users_per_request: Annotated[int, Field(ge=1)] | None = None
+    """not set: the target's, 100, or 1 where the API takes one user a request; above what the API takes at all it is
+    refused. Requests may be smaller: a quota in users is divided evenly, and
+    [what the target calls too large](pace.md) is not tried again"""
     bytes_per_request: Annotated[int, Field(ge=100)] | None = None
+    """the body, uncompressed; not set: the target's, 1,000,000. A single record that is larger is rejected"""
     requests_per_minute: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
+    """not set: the target's. Retries and token calls count; it holds in every window of 2 s or longer"""
     quota: Annotated[list[Annotated[str, AfterValidator(_quota)]], Field(min_length=1)] | None = None
+    """instead of `requests_per_minute`, and one or several: `["500/60s", "5000 users/60s"]`; `s`, `min` or `h`. Not
+    set: the target's, dx `1000/60s`, descope `500/60s`, else none. None is ever passed, however the server counts:
+    [pace](pace.md)"""
     concurrency: Annotated[int, Field(ge=1, le=10_000)] = 16
+    """the most requests at once; [the right number below it is found](pace.md)"""
     timeout_s: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 30.0
+    """a whole request"""
     attempts: Annotated[int, Field(ge=1)] = 8
-    max_failures: Annotated[str | int, PlainValidator(_max_failures)] = "100%"
+    """for a user whose requests fail while others succeed"""
+    max_failures: Annotated[str | int, PlainValidator(_max_failures), _COUNT_OR_SHARE] = "100%"
+    """stop when more rows fail: a number, or a share of the rows so far (of 100, while there are fewer)"""
     give_up_s: Annotated[float, Field(gt=0)] = 600.0
+    """stop when the target gives no usable answer for so long"""
 
 
 class CheckpointTable(_Table):
-    """`[checkpoint]`. `keep`: of a refresh, the checkpoints of so many nights before."""
+    """`[checkpoint]`"""
 
     path: _Path | None = None
+    """the file that holds the outcomes: [what is in it](checkpoint.md). Not set: beside the export, under its name
+    without suffixes: `users.csv.gz` → `users.ckpt`. A must for patterns and stdin"""
     keep: Annotated[int, Field(ge=0)] = 7
+    """of a [refresh](refresh.md): the checkpoints of so many nights before"""
 
 
 def _most(value: object) -> str | int:
@@ -123,6 +171,9 @@ def _most(value: object) -> str | int:
 _UNITS = {"s": 1, "min": 60, "h": 3600, "d": 86_400, "w": 604_800}
 
 
+_TIME = {"type": "string", "pattern": r"^[0-9]+(\.[0-9]+)? *(s|min|h|d|w)$"}
+
+
 def _seconds(value: object) -> float:
     found = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?) *(s|min|h|d|w)", value) if isinstance(value, str) else None
     if found is None:
@@ -134,18 +185,28 @@ class RefreshTable(_Table):
     """`[refresh]`"""
 
     mode: Literal["all", "changed"] = "all"
+    """`changed`: what the target acknowledged before is `UNCHANGED`, and not sent"""
     state: _Path | None = None
+    """what the target acknowledged. Not set: beside the export: `users.csv.gz` → `users.state`; for patterns beside the
+    checkpoint"""
     missing: Missing = "ignore"
-    max_missing: Annotated[str | int, PlainValidator(_most)] = "5%"
-    max_changed: Annotated[str | int, PlainValidator(_most)] | None = None
-    full_every: Annotated[float, PlainValidator(_seconds)] | None = None
+    """users and attributes that are gone from the export: `ignore`, `report` or `clear`"""
+    max_missing: Annotated[str | int, PlainValidator(_most), _COUNT_OR_SHARE] = "5%"
+    """send nothing if more of the users of the export before are gone: a number or a share"""
+    max_changed: Annotated[str | int, PlainValidator(_most), _COUNT_OR_SHARE] | None = None
+    """send nothing if more of the known users have other values: a number or a share; not set: any"""
+    full_every: Annotated[float, PlainValidator(_seconds), WithJsonSchema(_TIME)] | None = None
+    """`"30d"`: send all users if the last time is so long ago; `s`, `min`, `h`, `d` or `w`. Not set: never"""
 
 
 class NotifyTable(_Table):
-    """`[notify]`. `command`: with its arguments; as one text it is split as a shell would, and no shell runs it."""
+    """`[notify]`"""
 
     command: Annotated[list[str], Field(min_length=1)] | Annotated[str, Field(min_length=1)] | None = None
+    """what is run at the end of each run, with [a summary as JSON](refresh.md#unattended) on its stdin:
+    `["mail-me", "--high"]`, or a text that is split as a shell would. No shell runs it"""
     timeout_s: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 60.0
+    """it is ended when it takes longer"""
 
 
 def _listen(text: str) -> str:
@@ -163,12 +224,18 @@ def _collector(text: str) -> str:
 
 
 class MetricsTable(_Table):
-    """`[metrics]`. `linger`: seconds that the end of a run waits for Prometheus to ask once more."""
+    """`[metrics]`"""
 
     listen: Annotated[str, AfterValidator(_listen)] | None = None
-    linger: Annotated[float, PlainValidator(_seconds)] = 0.0
+    """`"127.0.0.1:9464"`: a page there for Prometheus, `/metrics`"""
+    linger: Annotated[
+        float, PlainValidator(_seconds), WithJsonSchema(_TIME), Field(json_schema_extra={"default": "0s"})
+    ] = 0.0
+    """the end of a run waits so long, at most, for Prometheus to ask once more"""
     file: _Path | None = None
+    """the same in a file, every 15 s, for Prometheus' node exporter"""
     otlp: Annotated[str, AfterValidator(_collector)] | None = None
+    """`"http://127.0.0.1:4318"`: an OpenTelemetry collector that takes them, every 10 s"""
 
     def __bool__(self) -> bool:
         return bool(self.listen or self.file or self.otlp)
@@ -178,24 +245,40 @@ class NetworkTable(_Table):
     """`[network]`"""
 
     proxy: str | None = Field(default=None, repr=False)  # it may hold a password
+    """`http://host:port` or `https://host:port`; with `user:password@` before the host if it wants that (then better as
+    `env:NAME` or `file:PATH`). `""`: none, whatever the environment says; not set: the environment's `HTTPS_PROXY`"""
     ca_file: _Path | None = None
+    """a PEM file with the certificates of authorities that are trusted besides the system's"""
     client_cert: _Path | None = None
+    """a PEM file with the certificate that we show if the target asks for one, and its key"""
     client_key: _Path | None = None
+    """the PEM file with the key, if it doesn't stand in `client_cert`; without a passphrase"""
     compress: Literal["gzip"] | None = None
+    """`"gzip"`: requests go out packed, at about an eighth of their size, for some 0.3 ms of CPU each 100 kB: worth it
+    on a slow line alone. None of the APIs' pages says that it takes this; one that doesn't answers 415 or 400"""
 
 
 class Settings(_Table):
     """A whole settings file, and where it stands: relative paths begin at its folder."""
 
     export: ExportTable
+    """what is loaded"""
     mapping: MappingTable = MappingTable()
+    """how its rows become records"""
     target: dict[str, Any] = Field(repr=False)  # it may hold secrets
+    """the API that takes them, and the credentials"""
     limits: LimitsTable = LimitsTable()
+    """how much at once, how fast, and when to stop"""
     checkpoint: CheckpointTable = CheckpointTable()
+    """where the outcomes are kept"""
     refresh: RefreshTable = RefreshTable()
+    """the nightly refresh: only what changed is sent"""
     notify: NotifyTable = NotifyTable()
+    """who is told how a run ended"""
     metrics: MetricsTable = MetricsTable()
+    """who is told how a run goes"""
     network: NetworkTable = NetworkTable()
+    """how the target is reached"""
     _folder: Path = PrivateAttr(default=Path())
     _path: Path | None = PrivateAttr(default=None)
 
@@ -422,7 +505,7 @@ def load_settings(path: Path, overrides: Sequence[str] = ()) -> Settings:
     try:
         data = tomllib.loads(path.read_text("utf-8"))
     except OSError as error:
-        raise SettingsError(f"can't read the settings {path}: {error.strerror}") from error
+        raise SettingsError(f"can't read the settings {path}: {error.strerror}{_beside(path, error)}") from error
     except UnicodeDecodeError as error:
         raise SettingsError(f"{path} is not UTF-8: {error.reason} at byte {error.start}") from error
     except tomllib.TOMLDecodeError as error:
@@ -440,6 +523,13 @@ def load_settings(path: Path, overrides: Sequence[str] = ()) -> Settings:
     except SettingsError as error:
         raise SettingsError(f"{path}: {error}") from error
     return settings
+
+
+def _beside(path: Path, error: OSError) -> str:
+    """What may have been meant, if there is no such file."""
+    if not isinstance(error, FileNotFoundError):
+        return ""
+    return _guess(path.name, [each.name for each in path.parent.glob("*.toml")]) or "; loader init EXPORT writes them"
 
 
 def _override(data: dict[str, Any], override: str) -> None:

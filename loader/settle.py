@@ -117,7 +117,7 @@ class Settler:
         todo = [_Part(range(len(batch)), batch)]
         while todo:
             part = heappop(todo)
-            if (wait := part.due - self._lane.now()) > 0:
+            if part.due and (wait := part.due - self._lane.now()) > 0:
                 await self._lane.back_off(wait)
             for left in await self._step(part, outcomes):
                 heappush(todo, left)
@@ -126,7 +126,7 @@ class Settler:
     async def _step(self, part: _Part, outcomes: list[Outcome]) -> Sequence[_Part]:
         """One attempt of a part; what remains to be done of it."""
         requests = self._target.encode(part.batch)
-        users, body = len(part.batch), max(len(request.body) for request in requests)
+        users, body = len(part.batch), _largest(requests)
         is_alone = users == 1 or self._is_whole
         if not is_alone and self._size.is_too_large(users, body):
             return part.halves()
@@ -138,6 +138,8 @@ class Settler:
         else:
             verdict, response, reason = await self._attempt(part, requests)
         part.renewals = part.renewals + 1 if verdict is Do.RENEW else 0
+        if isinstance(verdict, Answer):
+            return await self._answered(part, verdict, response, outcomes)
         match verdict:
             case Do.STOP:
                 raise Stopped(f"the target refuses to go on: {reason}{way_out(response) if response else ''}")
@@ -174,21 +176,25 @@ class Settler:
                     parts = self._suspects(part, is_alive=is_alive)
                 await self._back_off(parts, is_alive=is_alive)
                 return parts
-            case _:
-                left = self._take(part, verdict, response, outcomes)
-                if left is None:
-                    return ()
-                reason = next(outcomes[at].message for at in left.positions)
-                try:
-                    is_alive = self._failed(left, reason, was_answered=not _is_down(verdict))
-                except Stopped:
-                    if not self._is_in_the_way(left):
-                        raise
-                    return ()
-                if left.failures >= self._attempts:
-                    return ()
-                await self._back_off([left], is_alive=is_alive)
-                return (left,)
+
+    async def _answered(
+        self, part: _Part, answer: Answer, response: Response | None, outcomes: list[Outcome]
+    ) -> Sequence[_Part]:
+        """Settle whom the answer settles; what remains to be done of the part."""
+        left = self._take(part, answer, response, outcomes)
+        if left is None:
+            return ()
+        reason = next(outcomes[at].message for at in left.positions)
+        try:
+            is_alive = self._failed(left, reason, was_answered=not _is_down(answer))
+        except Stopped:
+            if not self._is_in_the_way(left):
+                raise
+            return ()
+        if left.failures >= self._attempts:
+            return ()
+        await self._back_off([left], is_alive=is_alive)
+        return (left,)
 
     async def _attempt(self, part: _Part, requests: list[Request]) -> tuple[Answer | Do | Stop, Response | None, str]:
         """Send those of the part's requests that have no answer yet, and what follows from them; read what came."""
@@ -197,7 +203,7 @@ class Settler:
         body = 0
         try:
             while True:
-                body = max(len(request.body) for request in requests)
+                body = _largest(requests)
                 await self._ask(part, requests[len(responses) :], responses)
                 found = self._target.read(part.batch, responses)
                 if not isinstance(found, Then):
@@ -217,7 +223,7 @@ class Settler:
                 self._keep(part, responses[:-1])
             if verdict is Do.AGAIN and 200 <= responses[-1].status < 300:
                 reason = f"the answer can't be read, {reason}"
-        if verdict in (Do.SPLIT, Do.SHRINK) or (isinstance(verdict, Answer) and not _is_down(verdict)):
+        if not _is_down(verdict) if isinstance(verdict, Answer) else verdict in (Do.SPLIT, Do.SHRINK):
             self._lane.succeeded(responses[-1].elapsed_s)
         if isinstance(verdict, Answer):
             self._size.took(len(part.batch), body)
@@ -355,6 +361,11 @@ class Settler:
             self._lane.hold(seconds)
         else:  # the pace is slowed down for all (rate.py); this only keeps the parts from coming back together
             part.due = self._lane.now() + backoff_s(1, self._uniform)
+
+
+def _largest(requests: Sequence[Request]) -> int:
+    """Bytes of the longest body."""
+    return len(requests[0].body) if len(requests) == 1 else max(len(request.body) for request in requests)
 
 
 _NOT_YET = Outcome(Code.FAILED, "not settled")

@@ -110,11 +110,10 @@ class Snapshot(msgspec.Struct, frozen=True):
 class Note(msgspec.Struct, frozen=True):
     """What a checkpoint keeps of a run beside the outcomes: where the next one begins, and how it went.
 
-    `snapshot`: the newest, if it isn't kept yet; `is_moment`: it is to be kept for good, for the course of the load.
+    `is_moment`: it is to be kept for good, for the course of the load.
     """
 
-    found: Found = Found()
-    snapshot: Snapshot | None = None
+    snapshot: Snapshot
     is_moment: bool = False
 
 

@@ -6,7 +6,7 @@ the users' keys in order of row.
 
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
@@ -22,7 +22,10 @@ PARTITIONS = 256
 _SHIFT = np.uint64(56)
 
 #: Numbers (of 8 bytes) that are held before they are put in order and written.
-_HELD = 2_500_000
+_HELD = 1_250_000
+
+#: Bytes of a file that are copied at a time.
+_COPIED = 1 << 20
 
 
 def bounds(first: NDArray[np.uint64]) -> NDArray[np.int64]:
@@ -30,16 +33,35 @@ def bounds(first: NDArray[np.uint64]) -> NDArray[np.int64]:
     return np.searchsorted((first >> _SHIFT).astype(np.int64), np.arange(PARTITIONS + 1))
 
 
-class Spill:
-    """A table that may be larger than memory, in a file without a name that is gone with this object."""
+def nameless(folder: Path) -> BinaryIO:
+    """A file without a name, that is gone when it is closed. Raises OSError."""
+    found: BinaryIO = tempfile.TemporaryFile(dir=folder, buffering=0)  # noqa: SIM115  # its owner closes it
+    return found
 
-    def __init__(self, folder: Path, columns: int) -> None:
-        self._file: BinaryIO = tempfile.TemporaryFile(dir=folder, buffering=0)  # noqa: SIM115  # close() ends it
-        self._columns = columns
+
+def private(path: Path) -> BinaryIO:
+    """A new file that is kept, for its owner alone. Raises OSError."""
+    handle = os.open(path, os.O_CREAT | os.O_RDWR | os.O_TRUNC, 0o600)
+    return open(handle, "w+b", buffering=0)
+
+
+#: A part of a spilled table: the row of the file at which it begins, and where its partitions begin behind that.
+Run = tuple[int, NDArray[np.int64]]
+
+
+class Spill:
+    """A table that may be larger than memory, in a file of its own.
+
+    `runs`: what is in the file. It may come from another process, which wrote it.
+    """
+
+    def __init__(self, file: BinaryIO, columns: int) -> None:
+        self.file = file
+        self.columns = columns
         # Used again and again: memory that is new to the process costs more than all that is done with it.
         self._held, self._ordered = (np.empty((_HELD // columns, columns), np.uint64) for _ in range(2))
         self._rows_held = 0
-        self._runs: list[tuple[int, NDArray[np.int64]]] = []  # row of the file at which each begins, and its bounds
+        self.runs: list[Run] = []
         self._rows = 0
 
     def __enter__(self) -> "Spill":
@@ -61,28 +83,40 @@ class Spill:
         """All rows are there, and partitions may be read. Raises OSError."""
         if self._rows_held:
             self._write()
+        self._held = self._ordered = self._held[:0].copy()  # their memory is needed no more
 
     def _write(self) -> None:
         rows, ordered = self._held[: self._rows_held], self._ordered[: self._rows_held]
         order = np.argsort((rows[:, 0] >> _SHIFT).astype(np.uint8), kind="stable")
         rows.take(order, axis=0, out=ordered, mode="clip")  # another mode makes a copy first
-        self._runs.append((self._rows, bounds(ordered[:, 0])))
+        self.runs.append((self._rows, bounds(ordered[:, 0])))
         self._rows += len(ordered)
         self._rows_held = 0
-        write_all(self._file, ordered)
+        write_all(self.file, ordered)
+
+    def size(self, number: int) -> int:
+        """How many rows a partition has."""
+        return sum(int(ends[number + 1] - ends[number]) for _, ends in self.runs)
 
     def partition(self, number: int) -> Table:
         """The rows of one partition, in the order in which they came. Raises OSError."""
-        parts = []
-        for first, ends in self._runs:
-            count = int(ends[number + 1] - ends[number])
-            if count:
-                parts.append(read_table(self._file.fileno(), first + int(ends[number]), count, self._columns))
-        return np.concatenate(parts) if parts else np.empty((0, self._columns), np.uint64)
+        found = np.empty((self.size(number), self.columns), np.uint64)
+        self.read(number, found)
+        return found
+
+    def read(self, number: int, found: Table) -> None:
+        """The same into an array of this size. Raises OSError."""
+        if not len(found):
+            return
+        room, width = found.data.cast("B"), self.columns * 8
+        for first, ends in self.runs:
+            begin, end = (int(each) for each in ends[number : number + 2])
+            read_into(self.file.fileno(), room[: (end - begin) * width], (first + begin) * width)
+            room = room[(end - begin) * width :]
 
     def close(self) -> None:
         """Give the room on the disk back."""
-        self._file.close()
+        self.file.close()
 
 
 def write_all(file: BinaryIO, rows: Table | bytes) -> None:
@@ -118,39 +152,62 @@ class KeyBlock(NamedTuple):
     users: pa.StringArray
 
 
+class Stored(NamedTuple):
+    """Where a block of keys is: its first row, its keys' and its index's offsets in their files, how many they are."""
+
+    row: int
+    keys_at: int
+    index_at: int
+    rows: int
+
+
 #: Where a key stands: its offset, and in the lowest bits its length. 0: nobody knows.
 _LENGTH_BITS = np.uint64(20)
 _LONGEST = (1 << 20) - 1
 
+#: Of each row: its number, and its key's length.
+_INDEX_BYTES = 8 + 4
+
 
 class KeyFile:
-    """Keys, one behind the other as they are, in a file that may be kept. `path` None: it isn't."""
+    """Keys, one behind the other as they are. `index`: another file, with what is known of them."""
 
-    def __init__(self, folder: Path, path: Path | None = None) -> None:
-        self.path = path
-        self._index: BinaryIO = tempfile.TemporaryFile(dir=folder, buffering=0)  # noqa: SIM115  # close() ends it
-        self._keys: BinaryIO
-        if path is None:
-            self._keys = tempfile.TemporaryFile(dir=folder, buffering=0)  # noqa: SIM115
-        else:
-            handle = os.open(path, os.O_CREAT | os.O_RDWR | os.O_TRUNC, 0o600)
-            self._keys = open(handle, "w+b", buffering=0)  # noqa: SIM115
-        self._size = 0
-        self._blocks: list[tuple[int, int]] = []  # where the keys of each begin, and how many
+    def __init__(self, keys: BinaryIO, index: BinaryIO) -> None:
+        self.files = (keys, index)
+        self._keys, self._index = self.files
+        self._size = self._index_size = 0
+        self.stored: list[Stored] = []
 
     def add(self, numbers: NDArray[np.int64], users: pa.StringArray) -> NDArray[np.uint64]:
         """Take the keys of more rows; where each of them stands. Raises OSError."""
+        if not len(users):
+            return np.empty(0, np.uint64)
         _, offsets, data = users.buffers()
         ends = np.frombuffer(offsets, np.int32)[users.offset : users.offset + len(users) + 1]
         if data is not None:
             write_all(self._keys, bytes(memoryview(data)[int(ends[0]) : int(ends[-1])]))
         starts, lengths = ends[:-1].astype(np.int64) - int(ends[0]) + self._size, np.diff(ends)
         write_all(self._index, np.ascontiguousarray(numbers, np.int64).tobytes() + lengths.tobytes())
-        self._blocks.append((self._size, len(users)))
+        self.stored.append(Stored(int(numbers[0]), self._size, self._index_size, len(users)))
         self._size += int(ends[-1]) - int(ends[0])
+        self._index_size += _INDEX_BYTES * len(users)
         places = (starts.astype(np.uint64) << _LENGTH_BITS) | lengths.astype(np.uint64)
         # Nothing stands at place 0 with length 0, so that this is free to mean "not known".
         return np.where(lengths > _LONGEST, np.uint64(0), places)
+
+    def take(self, other: "KeyFile", stored: Iterable[Stored]) -> np.uint64:
+        """Take what is stored in the other's files; what to add to a place there for the place here. Raises OSError."""
+        for mine, theirs in zip(self.files, other.files, strict=True):
+            theirs.seek(0)
+            while part := theirs.read(_COPIED):
+                write_all(mine, part)
+        self.stored += (
+            each._replace(keys_at=each.keys_at + self._size, index_at=each.index_at + self._index_size)
+            for each in stored
+        )
+        moved = np.uint64(self._size) << _LENGTH_BITS
+        self._size, self._index_size = (file.tell() for file in self.files)
+        return moved
 
     def key(self, place: int) -> str:
         """The key at a place. Raises OSError."""
@@ -163,29 +220,27 @@ class KeyFile:
         self._size += len(key)
         return place
 
-    def blocks(self) -> Iterator[KeyBlock]:
-        """All keys of rows, in the order in which they came. Raises OSError."""
-        at = 0
-        for first, count in self._blocks:
-            index = bytearray(12 * count)
-            read_into(self._index.fileno(), memoryview(index), at)
-            at += len(index)
-            lengths = np.frombuffer(index, np.int32, count, 8 * count)
-            ends = np.zeros(count + 1, np.int32)
-            np.cumsum(lengths, out=ends[1:])
-            keys = bytearray(int(ends[-1]))
-            read_into(self._keys.fileno(), memoryview(keys), first)
-            users = pa.StringArray.from_buffers(count, pa.py_buffer(ends), pa.py_buffer(keys))
-            yield KeyBlock(np.frombuffer(index, np.int64, count), users)
+    def block(self, stored: Stored) -> KeyBlock:
+        """Keys that are stored. Raises OSError."""
+        _, first, at, count = stored
+        index = bytearray(_INDEX_BYTES * count)
+        read_into(self._index.fileno(), memoryview(index), at)
+        lengths = np.frombuffer(index, np.int32, count, 8 * count)
+        ends = np.zeros(count + 1, np.int32)
+        np.cumsum(lengths, out=ends[1:])
+        keys = bytearray(int(ends[-1]))
+        read_into(self._keys.fileno(), memoryview(keys), first)
+        users = pa.StringArray.from_buffers(count, pa.py_buffer(ends), pa.py_buffer(keys))
+        return KeyBlock(np.frombuffer(index, np.int64, count), users)
 
     def sync(self) -> None:
         """Make it durable. Raises OSError."""
         os.fsync(self._keys.fileno())
 
     def close(self) -> None:
-        """Give the room on the disk back, but for a file that is kept."""
-        self._index.close()
-        self._keys.close()
+        """Give the room on the disk back, but for a file that has a name."""
+        for file in self.files:
+            file.close()
 
 
 def key_at(handle: int, place: int) -> str:

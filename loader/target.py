@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Annotated, Any, ClassVar, Literal, NamedTuple, Self
 
-from pydantic import BaseModel, ConfigDict, Field, PlainValidator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, PlainValidator, WithJsonSchema, model_validator
 
 from loader.batch import Batch
 from loader.record import Frame, Names
@@ -34,9 +34,7 @@ class Defaults(NamedTuple):
 class Target(BaseModel):
     """Base of all targets: the settings they share, and what each has to say.
 
-    `auth`: the name of the scheme in use, from `[target.auth] scheme`. `missing_result`: what it means when an answer
-    leaves a user out. `write`: whether attributes not sent are kept ("merge") or lost ("replace"), which decides how
-    two rows of one user become one. `expect`: the attributes that may be sent, where it is set.
+    `auth` is the name of the scheme in use, from `[target.auth] scheme`. The text below a setting is its reference.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -51,13 +49,20 @@ class Target(BaseModel):
     """What `check` says beside the names of the attributes that would be sent."""
     null_removes: ClassVar[bool] = False
     """Does null, as the value of an attribute, remove it there? Only then can what is gone be cleared."""
+    makes_attributes: ClassVar[bool] = False
+    """Does a name that isn't known there make a new attribute, for good? Then `loader init` sets `expect`."""
     declares: ClassVar[bool] = False
     """Must attributes be declared there before they are sent, so that a run asks first, by `probe`?"""
 
     auth: str
     expect: Annotated[frozenset[str], Field(min_length=1)] | None = None
+    """`["department", "site"]`: the only attributes that may be sent; not set: any. Another column is refused before
+    anything is sent; an NDJSON record with another one is rejected"""
     missing_result: Literal["again", "success"] = "again"
+    """an answer leaves a user out: `again` sends the user again, `success` counts it as one"""
     write: Literal["merge", "replace"] = "merge"
+    """what the API does with attributes that a request does not name: keeps them (`merge`) or removes them (`replace`).
+    It decides whether two rows of one user are joined, or only the last counts"""
 
     @property
     def frame(self) -> Frame:
@@ -83,6 +88,11 @@ class Target(BaseModel):
     def wrong_address(cls, base_url: str) -> str:
         """Why this can't be the API's base URL, to be read behind it; "": it may be."""
         return ""
+
+    @classmethod
+    def usual_name(cls, column: str) -> str | None:
+        """What an attribute from a column of that name would most likely be called there; None: nothing tells."""
+        return camel_case(column)
 
     def home(self, secrets: Callable[[], Mapping[str, str]]) -> str:
         """The API's base URL, where it depends on whom the credentials belong to."""
@@ -129,16 +139,34 @@ class Target(BaseModel):
         return None
 
 
-class OAuth2Target(Target):
-    """A target whose tokens may come from an OAuth 2 server: then `schemes` has "oauth2", with key id and secret.
+_WORDS = re.compile(r"[A-Z]+(?=[A-Z][a-z])|[A-Z]?[^\W\dA-Z_]+\d*|[A-Z]+\d*|\d+")
 
-    `token_url`: a path, or a whole URL, that gives tokens (RFC 6749 §4.4); `scope` is asked for, and `client_auth` says
-    how the client shows who it is (§2.3.1).
+
+def words_of(column: str) -> list[str]:
+    """The words of a column's name, in lower case: of `Cost Centre`, `cost_centre` and `CostCentre` the same two."""
+    return [word.lower() for word in _WORDS.findall(column)]
+
+
+def camel_case(column: str) -> str:
+    """`Cost Centre` as `costCentre`; what is written so already stays as it is."""
+    if re.fullmatch(r"[a-z]+[A-Za-z0-9]*", column):
+        return column
+    first, *others = words_of(column) or [column.strip()]
+    return first + "".join(word.capitalize() for word in others)
+
+
+class OAuth2Target(Target):
+    """A target whose tokens may come from an OAuth 2 server (RFC 6749 §4.4).
+
+    Then `schemes` has "oauth2", with key id and secret.
     """
 
     token_url: Annotated[str, Field(pattern=r"^(https?:/)?/[!-~]*$")] | None = None
+    """where tokens come from, for the scheme `oauth2`: a path behind `base_url`, or a whole URL of another host"""
     scope: Annotated[str, Field(min_length=1)] | None = None
+    """what to ask for, with the scheme `oauth2`"""
     client_auth: Literal["basic", "body"] = "basic"
+    """how the scheme `oauth2` shows key id and secret (RFC 6749 §2.3.1): as Basic credentials, or in the `body`"""
 
     @model_validator(mode="after")
     def _knows_where_tokens_come_from(self) -> Self:
@@ -160,6 +188,9 @@ class Fault(NamedTuple):
     places: Sequence[str] = ()
 
 
+_SHARE = {"type": "string", "pattern": r"^[0-9]+(\.[0-9]+)?%$"}
+
+
 def _share(value: object) -> str:
     if isinstance(value, str) and re.fullmatch(r"[0-9]+(\.[0-9]+)?%", value):
         return value
@@ -167,15 +198,13 @@ def _share(value: object) -> str:
 
 
 class WholeTarget(Target):
-    """A target that takes the whole export in one request, which replaces all that it held.
-
-    `max_shrink`: how much smaller than the last one accepted it may be, as a share such as "10%".
-    """
+    """A target that takes the whole export in one request, which replaces all that it held."""
 
     things: ClassVar[str] = "records"
     """What its records are, in the plural."""
 
-    max_shrink: Annotated[str, PlainValidator(_share)] = "10%"
+    max_shrink: Annotated[str, PlainValidator(_share), WithJsonSchema(_SHARE)] = "10%"
+    """how much smaller than the one accepted last the export may be, as a share"""
     write: Literal["merge", "replace"] = "replace"
 
     @model_validator(mode="before")

@@ -84,7 +84,7 @@ class Transport(AbstractAsyncContextManager["Transport"]):
             headers = {**headers, "Content-Encoding": self._network.compress}
         started = time.perf_counter()
         try:
-            async with self._session.request(
+            answer = await self._session.request(
                 request.method,
                 place if place == request.path else place + request.path,
                 data=_data(body),
@@ -92,8 +92,8 @@ class Transport(AbstractAsyncContextManager["Transport"]):
                 allow_redirects=False,
                 proxy=proxy.url if proxy else None,
                 proxy_headers={"Proxy-Authorization": proxy.authorization} if proxy and proxy.authorization else None,
-            ) as answer:
-                said = await self._whole(answer)
+            )
+            said = await self._whole(answer)
         except TimeoutError as error:
             raise TimedOut(f"no whole answer within {self._timeout.total:g} s") from error
         except (aiohttp.ClientError, OSError, ValueError) as error:
@@ -130,16 +130,22 @@ class Transport(AbstractAsyncContextManager["Transport"]):
         return ""
 
     async def _whole(self, answer: aiohttp.ClientResponse) -> bytes:
-        if (answer.content_length or 0) > self._max_answer_bytes:
-            raise TransportError(f"an answer of {answer.content_length:,} bytes is too long to be one")
-        pieces: list[bytes] = []
-        size = 0
-        async for piece in answer.content.iter_any():
-            size += len(piece)
-            if size > self._max_answer_bytes:
-                raise TransportError(f"the answer does not end after {size:,} bytes")
-            pieces.append(piece)
-        return b"".join(pieces)
+        """The body. At its end the connection is free again; without it, no other request may have that."""
+        try:
+            if (answer.content_length or 0) > self._max_answer_bytes:
+                raise TransportError(f"an answer of {answer.content_length:,} bytes is too long to be one")
+            pieces: list[bytes] = []
+            size = 0
+            while not answer.content.at_eof():
+                piece = await answer.content.readany()
+                size += len(piece)
+                if size > self._max_answer_bytes:
+                    raise TransportError(f"the answer does not end after {size:,} bytes")
+                pieces.append(piece)
+            return b"".join(pieces)
+        except BaseException:
+            answer.close()
+            raise
 
 
 def _data(body: bytes) -> bytes | io.BytesIO | None:

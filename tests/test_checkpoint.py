@@ -8,7 +8,7 @@ import subprocess
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import ExitStack, closing
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -371,6 +371,24 @@ def test_what_a_load_begins_with_is_settled_a_span_at_a_time(tmp_path: Path) -> 
         assert checkpoint.get("refresh") == {"rows": 8}
 
 
+@pytest.mark.parametrize("is_read", [True, False])
+def test_what_a_load_begins_with_is_written_once_and_then_there_is_a_log(tmp_path: Path, is_read: bool) -> None:
+    """Who reads at that time is not in the way: then it goes through the log."""
+    path = tmp_path / "c"
+    with Checkpoint.open(path, create=True) as checkpoint, ExitStack() as files:
+        if is_read:
+            files.enter_context(Checkpoint.read(path))
+        users = f'["{"u" * 1_000_000}"]'
+        checkpoint.begin_with(Code.UNCHANGED, [Span(1, 1, 1, users)], (), ())
+
+        assert ((tmp_path / "c-wal").stat().st_size > 1_000_000) == is_read
+        with Checkpoint.read(path) as other:
+            assert other.counts() == {Code.UNCHANGED: 1}
+    with sqlite3.connect(path) as db:
+        assert db.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+    db.close()
+
+
 def test_a_retry_leaves_unchanged_rows_alone(tmp_path: Path) -> None:
     with Checkpoint.open(tmp_path / "c", create=True) as checkpoint:
         checkpoint.begin_with(Code.UNCHANGED, [Span(1, 2, 2, '["a","b"]')], (), ())
@@ -415,9 +433,9 @@ def test_the_course_of_a_load_and_its_last_moment_are_kept(checkpoint: Checkpoin
     first = Snapshot(1.5, 10, {Code.SUCCESS: 9, Code.INVALID: 1}, 0.5, 2.0, 3.0, 4.0, 5.0, wire, 16, found=found)
     later = msgspec.structs.replace(first, at=2.5, rows=11, stopping="the disk is full")
 
-    checkpoint.commit([], Note(found, first, is_moment=True))
-    checkpoint.commit([], Note(found, later))
-    checkpoint.commit([], Note(found))
+    checkpoint.commit([], Note(first, is_moment=True))
+    checkpoint.commit([], Note(later))
+    checkpoint.commit([])
 
     assert checkpoint.now() == later
     assert checkpoint.found() == found

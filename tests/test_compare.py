@@ -1,7 +1,10 @@
 """A comparison finds what a dictionary would find, over nights, in every format."""
 
 import json
-from collections.abc import Mapping, Sequence
+import pickle
+import random
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,11 +14,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from loader import spill
+from loader import scan, spill
 from loader.compare import Comparison, Counts, Gone, match
-from loader.errors import CheckpointError
-from loader.export import Export
-from loader.state import ACKED, MARKS, TAKEN, State
+from loader.errors import CheckpointError, ExportError
+from loader.export import Export, columnar
+from loader.export.source import STDIN
+from loader.scan import _Done
+from loader.state import ACKED, MARKS, TAKEN, State, held_of, names_of
+from loader.worker import Worker
 from tests.make import mapping
 from tests.nights import text_of
 
@@ -183,3 +189,144 @@ def test_the_files_of_a_comparison_are_gone_with_it(tmp_path: Path) -> None:
 def test_a_folder_that_is_not_there_is_told(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match=r"refresh\.state can put it elsewhere"):
         Comparison(tmp_path / "nowhere" / "s", None, SECRET)
+
+
+class Here:
+    """A worker without a process."""
+
+    def __init__(self, work: Callable[..., object], arguments: Sequence[object], _handles: Sequence[int]) -> None:
+        work, arguments = pickle.loads(pickle.dumps((work, arguments)))
+        self._answer = work(*arguments)
+
+    def __enter__(self) -> "Here":
+        return self
+
+    def __exit__(self, *_: object) -> None: ...
+
+    def answer(self) -> object:
+        return self._answer
+
+
+class Killed(Here):
+    """One that was killed when it had done half of it."""
+
+    def answer(self) -> None:
+        return None
+
+
+Entry = tuple[object, ...]
+
+
+def known(folder: Path) -> list[Entry]:
+    """What the state says of each user, but for the numbers of sets and the places of keys."""
+    with State.open(folder / "users.state") or pytest.fail("it was written") as state:
+        names = [sorted(state.about.names[place] for place in each) for each in state.about.sets]
+        path = state.key_path
+        keys = path.open("rb") if path is not None else None
+        found = []
+        for number in range(spill.PARTITIONS):
+            for *digests, marks, place in np.pad(state.partition(number), ((0, 0), (0, 1)))[:, :6].tolist():
+                word = np.uint64(marks)
+                sets = names[int(names_of(word))], names[int(held_of(word))]
+                key = spill.key_at(keys.fileno(), place) if keys is not None else None
+                found.append((*digests, marks & 0xFFFFFFFF, *sets, key))
+        if keys is not None:
+            keys.close()
+    return found
+
+
+@pytest.mark.parametrize("worker", [Here, Killed])
+@pytest.mark.parametrize("form", ["csv", "ndjson", "parquet"])
+@settings(max_examples=5)
+@given(stories=st.lists(ROWS, min_size=1, max_size=3), is_named=st.booleans(), clears=st.booleans())
+def test_two_processes_find_what_one_finds(
+    tmp_path_factory: pytest.TempPathFactory,
+    form: str,
+    worker: type[Here],
+    stories: list[list[Row]],
+    is_named: bool,
+    clears: bool,
+) -> None:
+    alone, shared = (tmp_path_factory.mktemp(name) for name in ("alone", "shared"))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(columnar, "_BATCH_ROWS", 2)
+        patch.setattr(scan, "Worker", worker)
+        for rows in stories:
+            found = []
+            for folder, is_shared in ((alone, False), (shared, True)):
+                patch.setattr(scan, "_is_shared", lambda _export, is_shared=is_shared: is_shared)
+                export = replace(write(folder, rows, form), chunk_bytes=40)
+                found.append(night(folder, export, is_named=is_named, clears=clears and is_named))
+
+            assert found[0] == found[1]
+            assert known(alone) == known(shared)
+
+
+@pytest.mark.parametrize("form", ["csv", "ndjson", "parquet"])
+def test_another_process_reads_every_other_unit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, form: str) -> None:
+    dice = random.Random(8)
+    rows = [
+        (f"u{dice.randrange(20_000)}", {name: dice.choice("ab") for name in NAMES if dice.random() < 0.7})
+        for _ in range(20_000)
+    ]
+    stored = []
+
+    class Seen(Worker[_Done]):
+        def answer(self) -> _Done | None:
+            found = super().answer()
+            stored.append(sum(each.rows for each in found.stored) if found is not None else 0)
+            return found
+
+    monkeypatch.setattr(scan, "Worker", Seen)
+    monkeypatch.setattr(scan, "_is_shared", lambda _export: True)
+    export = replace(write(tmp_path, rows, form), chunk_bytes=10_000)
+    night(tmp_path, export, is_named=True)
+    counts, unchanged, _ = night(tmp_path, export, is_named=True)
+
+    assert (counts.rows, counts.new, counts.changed, counts.again) == (20_000, 0, 0, 0)
+    assert unchanged == [form == "parquet" or bool(values) for _, values in rows]
+    assert min(stored) > 5_000
+
+
+def test_rows_that_come_while_it_is_read_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each process reads for itself, and both must have seen the same."""
+    export = write(tmp_path, [("u", {"dept": "a"}), ("v", {"dept": "b"})], "csv")
+
+    class Late(Here):
+        def __init__(self, work: Callable[..., object], arguments: Sequence[object], handles: Sequence[int]) -> None:
+            super().__init__(work, arguments, handles)
+            with export.paths[0].open("a") as file:
+                file.write("w,c,,\n")
+
+    monkeypatch.setattr(scan, "Worker", Late)
+    monkeypatch.setattr(scan, "_is_shared", lambda _export: True)
+    with pytest.raises(ExportError, match="changed while it was read; nothing was sent"):
+        night(tmp_path, export)
+
+
+def test_two_processes_that_cut_units_elsewhere_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Or some rows would be nobody's."""
+    export = write(tmp_path, [(f"u{number}", {"dept": "a"}) for number in range(50)], "csv")
+
+    class Other(Here):
+        def __init__(self, work: Callable[..., object], arguments: Sequence[object], handles: Sequence[int]) -> None:
+            super().__init__(work, (replace(export, chunk_bytes=100), *arguments[1:]), handles)
+
+    monkeypatch.setattr(scan, "Worker", Other)
+    monkeypatch.setattr(scan, "_is_shared", lambda _export: True)
+    with pytest.raises(ExportError, match="changed while it was read; nothing was sent"):
+        night(tmp_path, export)
+
+
+def test_small_exports_and_those_that_are_no_files_are_read_by_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    export = write(tmp_path, [("u", {"dept": "a"})], "csv")
+    monkeypatch.setattr(scan, "_cores", lambda: 2)
+
+    assert not scan._is_shared(export)
+    monkeypatch.setattr(scan, "_SHARED_BYTES", 1)
+    assert scan._is_shared(export)
+    assert not scan._is_shared(Export.of([STDIN], "csv"))
+    monkeypatch.setattr(scan, "_cores", lambda: 1)
+    assert not scan._is_shared(export)

@@ -86,6 +86,30 @@ def test_failures_lower_it_and_a_target_that_is_down_does_not() -> None:
     assert down.limit == 64
 
 
+def test_answers_that_waited_for_this_side_say_nothing_against_it() -> None:
+    """A target that answers at once is as slow as we are: each of the requests on the wire waits for all others.
+
+    With fewer of them the event loop would do no more, and have less to do at a time.
+    """
+
+    def after_a_while(share: float) -> Concurrency:
+        """`share`: of the time in which this side works."""
+        now = 0.0
+        limit = Concurrency(64, worked=lambda: share * now)
+        for _ in range(100):
+            count = limit.limit
+            for _ in range(count):
+                limit.went()
+            sent_at, now = now, now + 0.0001 * count
+            for _ in range(count):
+                limit.answered(sent_at, now, 1)
+        return limit
+
+    assert after_a_while(0.95).limit == 64
+    assert after_a_while(0.95).found is None
+    assert after_a_while(0.5).limit < 16
+
+
 def test_it_is_never_less_than_one() -> None:
     limit, now = grown(8)
     for number in range(100):

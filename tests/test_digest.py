@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from loader.digest import Digester, finish, nothing
+from loader.texts import Texts
 
 SECRET = b"s" * 32
 TEXTS = st.lists(st.one_of(st.none(), st.text(max_size=40), st.binary(max_size=600).map(lambda raw: raw.hex())))
@@ -16,7 +17,10 @@ TEXTS = st.lists(st.one_of(st.none(), st.text(max_size=40), st.binary(max_size=6
 
 def of(texts: Sequence[str | None], name: str = "dept", secret: bytes = SECRET) -> list[tuple[int, ...]]:
     """The digests of values of one attribute."""
-    return [tuple(each) for each in finish(Digester(secret).attribute(name, pa.array(texts, pa.string()))).tolist()]
+    return [
+        tuple(each)
+        for each in finish(Digester(secret).attribute(name, Texts.of(pa.array(texts, pa.string())))).tolist()
+    ]
 
 
 @given(TEXTS, TEXTS)
@@ -26,7 +30,7 @@ def test_equal_texts_have_equal_digests_and_others_have_others(
     """Wherever they stand in a column, sliced or not, and whatever else is in it."""
     known = {text: of([text])[0] for text in dict.fromkeys([*before, *texts])}
     column = pa.array([*before, *texts, "tail"], pa.string())[len(before) : len(before) + len(texts)]
-    found = [tuple(each) for each in finish(Digester(SECRET).attribute("dept", column)).tolist()]
+    found = [tuple(each) for each in finish(Digester(SECRET).attribute("dept", Texts.of(column))).tolist()]
 
     assert found == [known[text] for text in texts]
     assert len(set(known.values())) == len(known)
@@ -44,7 +48,7 @@ def test_a_digest_depends_on_the_secret_and_on_the_attribute() -> None:
 
 
 def test_nothing_is_added_for_what_is_not_sent() -> None:
-    sums = Digester(SECRET).attribute("dept", pa.array([None, None], pa.string()))
+    sums = Digester(SECRET).attribute("dept", Texts.of(pa.array([None, None], pa.string())))
 
     assert (sums == nothing(2)).all()
 
@@ -55,7 +59,7 @@ def test_the_order_of_attributes_does_not_matter_but_which_has_which_value() -> 
     def both(**values: str) -> tuple[int, ...]:
         sums = nothing(1)
         for name, value in values.items():
-            sums += digester.attribute(name, pa.array([value], pa.string()))
+            sums += digester.attribute(name, Texts.of(pa.array([value], pa.string())))
         return tuple(finish(sums)[0].tolist())
 
     assert both(a="1", b="2") == both(b="2", a="1")
@@ -65,7 +69,7 @@ def test_the_order_of_attributes_does_not_matter_but_which_has_which_value() -> 
 def test_keys_and_attributes_share_no_numbers() -> None:
     digester = Digester(SECRET)
 
-    assert (digester.keys(pa.array(["x"])) != finish(digester.attribute("", pa.array(["x"])))).all()
+    assert (digester.keys(pa.array(["x"])) != finish(digester.attribute("", Texts.of(pa.array(["x"]))))).all()
 
 
 def test_digests_are_the_same_for_good() -> None:

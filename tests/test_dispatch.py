@@ -416,3 +416,23 @@ async def test_reading_waits_for_a_slow_target() -> None:
         settled = len(rig.checkpoint.rows())
         assert taken * 100 <= settled + 2 * 4 * 10 + 2 * 100
         tasks.cancel_scope.cancel()
+
+
+@virtual_time
+async def test_reading_waits_for_commits_of_rows_that_are_never_sent() -> None:
+    """An export of nothing but rejected rows is read no faster than it is settled."""
+    taken, rejected = 0, Outcome(Code.REJECTED, "ragged")
+    ahead: list[int] = []
+    rig = Rig()
+
+    async def blocks_of_them() -> AsyncIterator[Rows]:
+        nonlocal taken
+        for row in range(1, 101):
+            taken += 1
+            ahead.append(taken - len(rig.checkpoint.rows()))
+            yield Rows([], [], [], settled=[Settled(row, "", rejected)])
+
+    found = await rig.run(blocks_of_them())
+
+    assert len(found) == taken == 100
+    assert max(ahead) <= 20

@@ -150,3 +150,23 @@ async def test_being_put_off_is_not_being_down() -> None:
 
     assert not lane.is_down
     assert elapsed() == 0
+
+
+@virtual_time
+async def test_it_is_open_where_clearance_is_given_at_once_and_nothing_is_noted_for_it() -> None:
+    lane = Lane(600)
+    assert lane.is_open(anyio.current_time())
+
+    lane.hold(5)
+    assert not lane.is_open(anyio.current_time())
+    await anyio.sleep(5.1)
+    assert lane.is_open(anyio.current_time())
+
+    for _ in range(10):
+        lane.failed("HTTP 500")
+    assert not lane.is_open(anyio.current_time()), "one at a time asks whether it is back"
+    lane.succeeded(0.1)
+    assert lane.is_open(anyio.current_time())
+
+    lane.stop(Stopped("enough"))
+    assert not lane.is_open(anyio.current_time())

@@ -1,15 +1,16 @@
 """Lines mapped a block at a time: what comes of it is what comes of them one by one, whatever they hold."""
 
-import json
 from typing import Any
 
+import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from loader.export.lines import _block
 from loader.export.split import Splitter
-from loader.mapping import MAX_DEPTH, Block, BlockMapper, LineMapper, Mapped, RowMapping
+from loader.jsonlines import Block, BlockMapper, LineMapper
+from loader.mapping import MAX_DEPTH, Mapped, RowMapping, Values
 from loader.record import Frame, Names
 
 LIKE_SENT = Frame("users", "userName", "attributes")
@@ -32,8 +33,40 @@ MAPPINGS = [
 ]
 
 VALUES = ["1", '"a"', "null", "true", "{}", "[]", '["x"]', '{"x":1}', '{ "x":1}', '{"x":1 }', "{ }", '"}"', '""', '" "']
+TRICKY = [
+    '":"',
+    '","',
+    '":x"',
+    '"x,"',
+    r'"\\"',
+    r'"\\\",\"x\":"',
+    '[",",":1"]',
+    "[{},{}]",
+    '" :"',
+    '"{"',
+    "-1.50e9",
+    '[{"x":{}}]',
+]
 KEYS = ['"ann"', '"é"', r'"\u0041"', r'"\ud800"', r'"\n"', '"\u2028"', "null", "1", '""', '" "', '"a\\/b"']
 FIELDS = ["userName", "attributes", "email", "x", "y", "z", "é", r"\u0078", r"user\u004eame", r"\ud800"]
+NAMES = [
+    "x",
+    "y",
+    "again",
+    "é",
+    "",
+    ":",
+    ",",
+    "}",
+    "a:b",
+    " x",
+    "x ",
+    "x,y",
+    "loader_code",
+    "costCenter",
+    "a" * 17,
+    r"q\"",
+]
 GOOD = [
     b'{"userName":"ann","attributes":{"x":1}}',
     b'{"userName":"bob","attributes":{"y":"b","x":[1,{}]}}',
@@ -70,7 +103,10 @@ def split(draw: st.DrawFn) -> bytes:
     return line[:at] + draw(st.sampled_from([b"\n", b"\r\n", b"}\n{", b"", b"}{"])) + line[at:]
 
 
-lines = st.lists(valid | broken() | split() | st.lists(st.sampled_from(PIECES), max_size=6).map(b"".join), max_size=6)
+spaced = st.tuples(st.sampled_from([b"", b" ", b" \t"]), valid, st.sampled_from([b"", b" ", b"  \r"])).map(b"".join)
+lines = st.lists(
+    valid | spaced | broken() | split() | st.lists(st.sampled_from(PIECES), max_size=6).map(b"".join), max_size=6
+)
 few = st.lists(st.sampled_from(GOOD), min_size=1, max_size=4)
 
 
@@ -84,7 +120,30 @@ def same(found: Mapped, expected: Mapped) -> None:
     assert bytes(left.inside) == bytes(right.inside)
 
 
-@given(st.sampled_from(MAPPINGS), lines | few, st.sampled_from([b"\n", b"\r\n", b"\n\n", b"\r"]), st.booleans())
+@st.composite
+def like_each_other(draw: st.DrawFn) -> list[bytes]:
+    """Rows with the same names, most often, and with blanks where the first has them; and perhaps a row unlike them."""
+    names = draw(st.lists(st.sampled_from(NAMES), max_size=5, unique=draw(st.booleans())))
+    at = draw(st.integers(0, len(names)))
+    comma, colon = draw(st.sampled_from([",", ", ", " ,", ",  "])), draw(st.sampled_from([":", ": ", " :"]))
+    values = st.sampled_from(VALUES + TRICKY)
+    found = []
+    for _ in range(draw(st.integers(1, 4))):
+        pairs = [f'"{name}"{colon}{draw(values)}' for name in names]
+        key = f"{colon}{draw(st.sampled_from(KEYS[:3]))}"
+        if draw(st.booleans()):
+            found.append("{" + comma.join([*pairs[:at], f'"email"{key}', *pairs[at:]]) + "}")
+        else:
+            found.append(f'{{"userName"{key}{comma}"attributes"{colon}{{{comma.join(pairs)}}}}}')
+    return [line.encode() for line in found] + draw(st.lists(valid | broken(), max_size=1))
+
+
+@given(
+    st.sampled_from(MAPPINGS),
+    lines | few | like_each_other(),
+    st.sampled_from([b"\n", b"\r\n", b"\n\n", b"\r"]),
+    st.booleans(),
+)
 def test_a_block_is_mapped_as_its_lines_are(
     mapping: RowMapping, lines: list[bytes], line_end: bytes, is_ended: bool
 ) -> None:
@@ -92,10 +151,28 @@ def test_a_block_is_mapped_as_its_lines_are(
     mapper = LineMapper(mapping)
     text = line_end.join(lines) + line_end * is_ended
     for cut in Splitter(quoted=False).cuts([text] if text else []):
-        block = _block(cut)
+        block = _block(cut, is_whole=True)
         same(mapper.map(block), mapper.map_each(list(block)))
+        same_values(mapper.values(block), mapper.values_each(enumerate(block), len(block)))
     whole = [line for line in lines if line]
     same(mapper.map(whole), mapper.map_each(whole))
+
+
+def same_values(found: Values, expected: Values) -> None:
+    """The same keys, and the same values of the same rows."""
+    assert found.keys.equals(expected.keys)
+    assert found.invalid.tolist() == expected.invalid.tolist()
+    assert cells(found) == cells(expected)
+
+
+def cells(values: Values) -> dict[str, dict[int, bytes]]:
+    """By attribute and row."""
+    found = {}
+    for name, (rows, column) in values.columns.items():
+        assert isinstance(column, pa.Array)
+        at = range(len(values.keys)) if rows is None else rows.tolist()
+        found[name] = dict(zip(at, column.to_pylist(), strict=True))
+    return found
 
 
 def vouched(mapping: RowMapping, lines: list[bytes]) -> tuple[list[str], list[bytes], set[int]]:
@@ -126,13 +203,13 @@ def test_records_with_white_space_or_other_names_are_put_together() -> None:
 
 def test_fields_are_picked() -> None:
     """In the order of the mapping, those that are missing left out; the last of two counts."""
-    lines = [b'{"y":"a","x":1,"email":"ann"}', b'{"x":2,"email":"b\\"b","x":null}', b'{"y":[1, 2],"z":0,"email":"cat"}']
+    lines = [b'{"y":"a","x":1,"email":"ann"}', b'{"x":2,"email":"bob","x":null}', b'{"y":[1, 2],"z":0,"email":"cat"}']
 
     assert vouched(RowMapping(LIKE_SENT, 99, "email", **PICKED), lines) == (
-        ["ann", 'b"b', "cat"],
+        ["ann", "bob", "cat"],
         [
             b'{"userName":"ann","attributes":{"x":1,"q\\"":"a"}}',
-            b'{"userName":"b\\"b","attributes":{"x":null}}',
+            b'{"userName":"bob","attributes":{"x":null}}',
             b'{"userName":"cat","attributes":{"q\\"":[1, 2]}}',
         ],
         set(),
@@ -188,33 +265,50 @@ def test_lines_that_complete_each_other_are_two_bad_rows() -> None:
 def test_all_fields_are_sent_in_their_order() -> None:
     """Where all rows have the same; what `loader results --rows` adds is left out."""
     lines = [
-        b'{"y":1.0,"email":"\\u0041","x":"a","loader_code":"REJECTED"}',
+        b'{"y":1.0,"email":"A","x":"\\"a","loader_code":"REJECTED"}',
         b'{"y":null, "email":"b", "x":[1, 2],"loader_code":""}',
     ]
 
     assert vouched(RowMapping(LIKE_SENT, 99, "email", types={"y": "number"}), lines) == (
         ["A", "b"],
-        [b'{"userName":"A","attributes":{"y":1.0,"x":"a"}}', b'{"userName":"b","attributes":{"y":null,"x":[1, 2]}}'],
+        [b'{"userName":"A","attributes":{"y":1.0,"x":"\\"a"}}', b'{"userName":"b","attributes":{"y":null,"x":[1, 2]}}'],
         set(),
     )
 
 
 @pytest.mark.parametrize(
-    ("options", "other"),
+    ("options", "other", "odd"),
     [
-        ({}, {"x": 1, "email": "bob"}),
-        ({}, {"email": "bob"}),
-        ({"names": Names(reserved=frozenset({"x"}))}, {"email": "bob", "x": 1}),
-        ({"attributes": {"key": "email"}}, {"email": "bob", "x": 1}),
+        ({}, b'{"x": 1, "email": "bob"}', set()),
+        ({}, b'{"email":"bob","y":{"z":[1,{"x":2}]},"x":1}', set()),
+        ({}, b'{"email":"bob"}', {1}),
+        ({}, b'{"email":"bob","x":1,"x":2}', {1}),
+        ({}, b'{"email":"bob","\\u0078":1}', {1}),
+        ({}, b'{"email":"b\\u006fb","x":1}', {1}),
+        ({"types": {"x": "number"}}, b'{"email":"bob","x":"1"}', {1}),
+        ({"names": Names(reserved=frozenset({"y"}))}, b'{"email":"bob","x":1,"y":1}', {1}),
+        ({"names": Names(expected=frozenset({"x"}))}, b'{"email":"bob","x":1,"y":1}', {1}),
+        ({"attributes": {"key": "email"}}, b'{"x":1,"email":"bob"}', set()),
     ],
 )
-def test_what_only_lines_can_tell(options: dict[str, Any], other: dict[str, Any]) -> None:
-    """Fields that differ from row to row, names that may not be sent, the key picked as an attribute."""
-    lines = [b'{"email":"ann","x":1}', json.dumps(other).encode()]
+def test_rows_that_differ_are_told_apart(options: dict[str, Any], other: bytes, odd: set[int]) -> None:
+    """Only one that has nothing to send, or needs more than to be put together anew, is looked at alone."""
+    lines = [b'{"email":"ann","x":1}', other, b'{"email":"cat","x":1}']
     mapping = RowMapping(LIKE_SENT, 1000, "email", **options)
+    mapper = LineMapper(mapping)
+
+    assert vouched(mapping, lines)[2] == odd
+    same(mapper.map(lines), mapper.map_each(lines))
+    same_values(mapper.values(lines), mapper.values_each(enumerate(lines), 3))
+
+
+def test_names_that_stand_for_each_other_leave_a_block_to_its_lines() -> None:
+    """Which of the rows has both, only they tell."""
+    mapping = RowMapping(LIKE_SENT, 1000, "email", names=Names(fold_case=True))
+    lines = [b'{"email":"ann","x":1}', b'{"email":"bob","X":1}', b'{"email":"cat","x":1,"X":2}']
 
     assert BlockMapper(mapping).map(Block.of(lines)) is None
-    same(LineMapper(mapping).map(lines), LineMapper(mapping).map_each(lines))
+    assert list(LineMapper(mapping).map(lines).problems) == [2]
 
 
 def test_a_block_is_a_sequence_of_its_lines() -> None:

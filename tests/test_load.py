@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 import anyio
 import pytest
 
-from loader.checkpoint import Checkpoint, ResultRow
+from loader.checkpoint import Checkpoint, Moment, ResultRow
 from loader.errors import ExportError, LoaderError, SettingsError, Stopped
 from loader.lane import Lane
 from loader.load import load
@@ -90,6 +90,10 @@ class Job:
     async def is_finished(self) -> bool:
         return await self._read(lambda checkpoint: checkpoint.get("finished_at") is not None)
 
+    async def noted(self) -> tuple[Snapshot | None, list[Moment]]:
+        """The last moment of the load, and its course."""
+        return await self._read(lambda checkpoint: (checkpoint.now(), checkpoint.course()))
+
     async def _read(self, what: Callable[[Checkpoint], T]) -> T:
         def read() -> T:
             with Checkpoint.read(self.folder / "users.ckpt") as checkpoint:
@@ -117,6 +121,11 @@ async def test_a_load_from_end_to_end(tmp_path: Path) -> None:
         assert one.tally.counts == {"SUCCESS": 500, "USER_NOT_FOUND": 1, "REJECTED": 2}
         assert [row.row for row in await one.results()] == list(range(1, 504))
         assert await one.is_finished()
+        now, course = await one.noted()
+        assert now is not None
+        assert now == one.seen[-1], "the last moment is noted, and whoever watches is told of it"
+        assert (now.rows, now.wire.requests, now.wire.on_wire, now.stopping) == (503, 26, 0, "")
+        assert course[-1].rows == 503
         ledger = one.sandbox.ledger.users
         assert len(ledger) == 499
         assert ledger["user00003@example.com"].attributes == {"dept": "changed"}

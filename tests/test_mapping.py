@@ -8,8 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from loader.columns import ColumnMapper
 from loader.errors import ExportError
-from loader.mapping import MAX_DEPTH, ColumnMapper, Empty, LineMapper, Mapped, Type
+from loader.jsonlines import LineMapper
+from loader.mapping import MAX_DEPTH, Empty, Mapped, Type
 from loader.outcome import Code
 from tests import make
 

@@ -9,7 +9,7 @@ from loader.lane import Lane
 from loader.meter import Meter
 from loader.outcome import Code
 from loader.progress import Tally
-from loader.snapshot import Brake, Found, Snapshot
+from loader.snapshot import Brake, Found, Note, Snapshot
 from loader.traffic import Traffic
 from tests import make
 from tests.virtual_time import virtual_time
@@ -76,13 +76,13 @@ def test_of_an_export_without_a_size_no_share_is_known() -> None:
 def test_the_brake_is_what_was_waited_for_most_of_late() -> None:
     bench = Bench()
     bench.brake = "quota"
-    assert bench.meter.note().found.brake is None, "nothing was looked at yet"
+    assert bench.meter.snapshot().found.brake is None, "nothing was looked at yet"
     seen = []
     brakes: list[Brake] = ["quota", "target"]
     for bench.brake in brakes:
         for _ in range(30):
             bench.meter.sample()
-        seen.append(bench.meter.note().found.brake)
+        seen.append(bench.meter.snapshot().found.brake)
 
     assert seen == brakes
 
@@ -101,8 +101,8 @@ def test_a_snapshot_is_kept_once() -> None:
     bench = Bench()
     found = bench.meter.snapshot()
 
-    assert bench.meter.note().snapshot == found
-    assert bench.meter.note().snapshot is None
+    assert bench.meter.note() == Note(found, is_moment=True)
+    assert bench.meter.note() is None
 
 
 def test_the_course_of_a_long_load_is_kept_ever_more_thinly() -> None:
@@ -112,7 +112,8 @@ def test_the_course_of_a_long_load_is_kept_ever_more_thinly() -> None:
     for second in range(48 * 3600):
         bench.now = 100.0 + second
         bench.meter.snapshot()
-        if bench.meter.note().is_moment:
+        note = bench.meter.note()
+        if note is not None and note.is_moment:
             moments.append(second)
 
     assert moments[:500] == list(range(500))

@@ -12,7 +12,9 @@ from pathlib import Path
 
 import anyio
 import pytest
+from anyio import to_thread
 
+from loader import scan
 from loader.errors import CheckpointError, Refused, Stopped
 from loader.export import Export
 from loader.refresh import Options
@@ -57,6 +59,37 @@ async def test_nothing_changed_sends_nothing_and_needs_no_token(tmp_path: Path) 
         assert await one.run() is None
         assert await one.codes() == {"UNCHANGED": 100}
         assert one.sandbox.stats.arrivals == before
+
+
+async def test_an_export_that_changes_while_it_is_compared_is_refused(tmp_path: Path) -> None:
+    """What is sent is read once more, and would not be what was compared."""
+    async with nights(tmp_path) as one:
+        one.write(USERS)
+        await one.run()
+        before = one.state.read_bytes()
+        one.write(changed(user7={"dept": "x", "site": "Wien"}))
+        _, refresh = await to_thread.run_sync(one.ready)
+
+        def compare() -> None:
+            with refresh.compared(one.checkpoint) as compared:
+                with (tmp_path / "users.csv").open("a") as file:
+                    file.write("late,d,s\n")
+                refresh.refuse(compared)
+
+        with pytest.raises(Refused, match="changed while it was compared; nothing was sent"):
+            await to_thread.run_sync(compare)
+        assert one.state.read_bytes() == before
+
+
+async def test_two_processes_compare_as_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(scan, "_is_shared", lambda _export: True)
+    async with nights(tmp_path, refresh='missing = "clear"', api="dx") as one:
+        one.write(USERS)
+        assert await one.run() is None
+        tonight = changed("user3", user7={"dept": "x"}, new={"dept": "n", "site": "Graz"})
+        one.write(tonight)
+        assert await one.run() is None
+        assert await one.codes() == {"UNCHANGED": 98, "SUCCESS": 3}
 
 
 async def test_files_are_their_owners_alone(tmp_path: Path) -> None:

@@ -35,7 +35,7 @@ def checkpoint(tmp_path: Path) -> Iterator[Checkpoint]:
                 counts = {Code.SUCCESS: run * 10 + second}
                 at = 1e9 + run * 100 + second
                 now = Snapshot(at, run * 10 + second, counts, 0.1, 1.0, 1.0, second, None, wire, 8)
-                opened.commit([], Note(snapshot=now, is_moment=True))
+                opened.commit([], Note(now, is_moment=True))
         yield opened
 
 
@@ -71,7 +71,7 @@ def test_a_long_course_is_thinned_out(tmp_path: Path) -> None:
     with Checkpoint.open(tmp_path / "users.ckpt", create=True) as checkpoint:
         for second in range(1, 5_001):
             now = Snapshot(float(second), second, {}, None, 1.0, 1.0, float(second), None)
-            checkpoint.commit([], Note(snapshot=now, is_moment=True))
+            checkpoint.commit([], Note(now, is_moment=True))
         course = gather(checkpoint)["course"]
 
     assert 1_000 < len(course["at"]) < 2_000

@@ -6,15 +6,15 @@ import pytest
 
 from loader import scan
 from loader.errors import ExportError
-from loader.mapping import Column
 from loader.scan import ANY, EMPTY, Sets
+from loader.texts import Texts
 
 
 def test_sets_are_numbered_row_by_row() -> None:
     sets = Sets()
     columns = [
-        (sets.place("a"), Column(None, pa.array(["x", None, "x", None]))),
-        (sets.place("b"), Column(np.array([0, 3]), pa.array(["y", "y"]))),
+        (sets.place("a"), None, Texts.of(pa.array(["x", None, "x", None]))),
+        (sets.place("b"), np.array([0, 3]), Texts.of(pa.array(["y", "y"]))),
     ]
     found = sets.numbers(columns, 4).tolist()
 

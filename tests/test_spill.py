@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from loader import spill
-from loader.spill import PARTITIONS, KeyFile, Spill, bounds, key_at, read_into, read_table
+from loader.spill import PARTITIONS, KeyFile, Spill, bounds, key_at, nameless, private, read_into, read_table
 
 
 @given(st.lists(st.lists(st.integers(0, 2**64 - 1), max_size=30), max_size=6), st.integers(2, 40))
@@ -17,7 +17,7 @@ def test_rows_come_back_by_partition_in_the_order_in_which_they_came(
     tmp_path_factory: pytest.TempPathFactory, parts: list[list[int]], held: int
 ) -> None:
     numbers = [number for part in parts for number in part]
-    with pytest.MonkeyPatch.context() as patch, Spill(tmp_path_factory.mktemp("spill"), 2) as one:
+    with pytest.MonkeyPatch.context() as patch, Spill(nameless(tmp_path_factory.mktemp("spill")), 2) as one:
         patch.setattr(spill, "_HELD", held)
         row = 0
         for part in parts:
@@ -47,12 +47,12 @@ def test_a_file_that_ends_too_early_is_told(tmp_path: Path) -> None:
 
 
 def test_keys_come_back_with_their_rows_and_each_from_its_place(tmp_path: Path) -> None:
-    one = KeyFile(tmp_path, tmp_path / "keys")
+    one = KeyFile(private(tmp_path / "keys"), nameless(tmp_path))
     first = one.add(np.array([1, 2, 4]), pa.array(["ann", "", "bö"]))
     second = one.add(np.array([7]), pa.array(["skipped", "cat"])[1:])
     last = one.append(b"dan")
 
-    assert [(block.numbers.tolist(), block.users.to_pylist()) for block in one.blocks()] == [
+    assert [(block.numbers.tolist(), block.users.to_pylist()) for block in map(one.block, one.stored)] == [
         ([1, 2, 4], ["ann", "", "bö"]),
         ([7], ["cat"]),
     ]
@@ -64,7 +64,7 @@ def test_keys_come_back_with_their_rows_and_each_from_its_place(tmp_path: Path) 
 
 
 def test_a_key_that_is_too_long_has_no_place(tmp_path: Path) -> None:
-    one = KeyFile(tmp_path)
+    one = KeyFile(nameless(tmp_path), nameless(tmp_path))
 
     assert one.add(np.array([1, 2]), pa.array(["x" * (1 << 20), "y"])).tolist() == [0, (1 << 40) | 1]
     one.close()

@@ -10,14 +10,18 @@ imports what it works with when it runs. So `--help` is quick, and `status` load
 """
 
 from importlib import import_module
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from loader import __version__
 
+if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
+
 #: In the order of their use, as each says of itself: help needs none of them.
 _COMMANDS = {
+    "init": "Look at an export, and write settings for it.",
     "run": "Load an export, or go on where the run before ended.",
     "plan": "Compare the export with what the target acknowledged, and tell what a run would send.",
     "retry": "Send again what failed in a finished load.",
@@ -27,6 +31,8 @@ _COMMANDS = {
     "results": "Write a line per settled row, in order of row.",
     "bench": "Find out how fast the target takes users, and with which limits.",
     "demo": "Show the whole job on this machine: load, kill, resume, compare.",
+    "schema": "Write the settings as JSON Schema, for editors.",
+    "completion": "Write what a shell needs to complete commands, options and files with TAB.",
     "sandbox": "Serve an emulation of a directory API on loopback, until SIGINT or SIGTERM.",
 }
 
@@ -50,6 +56,12 @@ class _Group(click.Group):
         command: click.Command = getattr(import_module(f"loader.cli.{cmd_name}"), cmd_name)
         return command
 
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> "list[CompletionItem]":
+        from click.shell_completion import CompletionItem
+
+        named = [CompletionItem(name, help=words) for name, words in _COMMANDS.items() if name.startswith(incomplete)]
+        return named + click.Command.shell_complete(self, ctx, incomplete)
+
     def format_commands(self, _ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):
             formatter.write_dl(list(_COMMANDS.items()))
@@ -62,11 +74,15 @@ def main() -> None:
 
     \b
     loader demo                          see it work, end to end, on this machine
+    loader init users.csv                settings for an export, proposed from its first rows
     loader check load.toml               what a load would do, without sending a user
     loader run load.toml                 load, or go on where the run before ended
     loader status users.ckpt             how it stands
     loader results users.ckpt --code USER_NOT_FOUND
+    loader report users.ckpt -o report.html
     loader retry load.toml               send again what failed
     loader plan load.toml                what a nightly refresh would send
     loader bench load.toml               how fast the target takes it, and with which limits
+
+    Each command has examples: loader run --help.
     """

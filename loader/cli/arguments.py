@@ -38,7 +38,14 @@ showing = click.option(
     metavar="[PORT]",
     help="Show it live on a page of this machine; its address, with a secret in it, is told at the start.",
 )
-text_or_json = click.option("--format", "form", type=click.Choice(["text", "json"]), default="text", show_default=True)
+text_or_json = click.option(
+    "--format",
+    "form",
+    type=click.Choice(["text", "json"]),
+    default="text",
+    show_default=True,
+    help="Text for people, or JSON for programs.",
+)
 
 
 def settings_of(path: Path, overrides: tuple[str, ...]) -> "Settings":

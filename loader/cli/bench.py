@@ -29,14 +29,30 @@ def _share(_context: click.Context, _parameter: click.Parameter, text: str) -> f
 @click.command()
 @settings_file
 @overriding
-@click.option("--users", type=click.IntRange(min=1), default=5_000, show_default=True, help="So many, the first ones.")
-@click.option("--seconds", type=click.FloatRange(min=1), default=60.0, show_default=True, help="So long at most.")
+@click.option(
+    "--users",
+    metavar="N",
+    type=click.IntRange(min=1),
+    default=5_000,
+    show_default=True,
+    help="So many, the first ones.",
+)
+@click.option(
+    "--seconds", metavar="N", type=click.FloatRange(min=1), default=60.0, show_default=True, help="So long at most."
+)
 @click.option("--yes", is_flag=True, help="Write to a target that is not on this machine.")
 @click.option("-o", "output", type=click.Path(path_type=Path, dir_okay=False), help="Keep the figures, as JSON.")
 @click.option(
     "--compare", "earlier", type=click.Path(path_type=Path, dir_okay=False), help="With the figures of an earlier one."
 )
-@click.option("--tolerance", default="10%", show_default=True, callback=_share, help="How much slower is no matter.")
+@click.option(
+    "--tolerance",
+    metavar="SHARE",
+    default="10%",
+    show_default=True,
+    callback=_share,
+    help="How much slower is no matter.",
+)
 @ends
 def bench(
     settings: Path,

@@ -1,6 +1,7 @@
 """How a command ends: whatever it raises becomes a message and an exit status."""
 
 import os
+import signal
 import sys
 import time
 import traceback
@@ -22,13 +23,15 @@ def ends(command: Callable[..., int | None]) -> Callable[..., NoReturn]:
 
     @wraps(command)
     def ended(*args: Any, **kwargs: Any) -> NoReturn:
+        if os.getpid() == 1:  # in a container: the kernel keeps a SIGTERM from process 1 that nobody there waits for
+            signal.signal(signal.SIGTERM, _terminated)
         try:
             status = command(*args, **kwargs) or 0
         except click.ClickException:
             raise
         except BaseExceptionGroup as group:
             status = _explain(telling(group))
-        except KeyboardInterrupt:
+        except (KeyboardInterrupt, click.Abort):  # while it ran, or at a question
             status = 130
         except BrokenPipeError:  # the reader of our results went away
             discard_stdout()
@@ -38,6 +41,10 @@ def ends(command: Callable[..., int | None]) -> Callable[..., NoReturn]:
         sys.exit(status)
 
     return ended
+
+
+def _terminated(number: int, _frame: object) -> NoReturn:
+    sys.exit(128 + number)
 
 
 def telling(group: BaseExceptionGroup[BaseException]) -> BaseException:

@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 
 from loader.cli.importing import QuickImports
 from loader.cli.loop import heed_signals, on_loop
-from loader.cli.messages import Warnings, is_json, log_line, say, tell
+from loader.cli.messages import Warnings, counted, is_json, log_line, say, tell
 from loader.errors import LoaderError, Refused, Stopped
 
 if TYPE_CHECKING:
@@ -63,12 +63,12 @@ def go(
     except Refused:
         raise
     except LoaderError as error:
-        ended = LoaderError(f"{error}\nGo on with: {again}")
+        ended = LoaderError(f"{error}\nGo on with: {' '.join([again, *error.flags])}")
         ended.exit_status = error.exit_status
         raise ended from error
     status = summarize(checkpoint)
     if checkpoint.get("finished_at") is None:
-        say(f"The load is not finished: this run ended after {first:,} rows. Go on with: {again}")
+        say(f"The load is not finished: this run ended after {counted(first or 0, 'row')}. Go on with: {again}")
     return status
 
 
@@ -92,7 +92,7 @@ def _run(
         from loader.screen import progress
 
     async def run_load() -> None:
-        lane = Lane(settings.limits.give_up_s)
+        lane = Lane(settings.limits.give_up_s, time.monotonic)
         with _logged(quiet) if is_json() else progress(Console(stderr=True, quiet=quiet)) as show:
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(heed_signals, lane, _KEPT)
@@ -189,6 +189,6 @@ def summarize(checkpoint: "Checkpoint") -> int:
         for line in outcome_lines(dict(tally.counts)):
             say(line)
     if tally.failures:
-        rows = f"{tally.failures:,} row{'s' if tally.failures > 1 else ''}"
-        say(f"{rows} failed; see them with: {shlex.join(['loader', 'results', str(checkpoint.path)])}")
+        command = shlex.join(["loader", "results", str(checkpoint.path)])
+        say(f"{counted(tally.failures, 'row')} failed; see them with: {command}")
     return tally.exit_status

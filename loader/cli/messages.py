@@ -75,6 +75,11 @@ def held_back(is_held: bool) -> Iterator[list[str]]:
             tell(line)
 
 
+def counted(number: int, what: str) -> str:
+    """`1 row`, `2,000 rows`."""
+    return f"{number:,} {what}{'s' * (number != 1)}"
+
+
 class Warnings:
     """Says the first few warnings of a run aloud, and how many more there were by then."""
 

@@ -3,7 +3,7 @@
 import os
 import sys
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
@@ -39,7 +39,8 @@ def writing_to(path: Path | None, checkpoint: "Checkpoint", kept: Iterable[Path]
 @contextmanager
 def written(path: Path, flag: str = "-o") -> Iterator[BinaryIO]:
     """A file for its owner alone; whole, or not at all. Raises Refused if it can't be written."""
-    is_plain = path.is_file() or not path.exists()  # not a pipe or a device
+    # Not a pipe or a device. These two of Path's raise for a name that is too long.
+    is_plain = os.path.isfile(path) or not os.path.exists(path)
     draft = path.with_name(path.name + ".part") if is_plain else path
     try:
         with open(os.open(draft, os.O_CREAT | os.O_WRONLY | os.O_TRUNC, 0o600), "wb") as file:
@@ -50,7 +51,8 @@ def written(path: Path, flag: str = "-o") -> Iterator[BinaryIO]:
         raise Refused(f"{flag} {path}: can't write it: {error.strerror}") from error
     finally:
         if is_plain:
-            draft.unlink(missing_ok=True)
+            with suppress(OSError):  # it was never made, or is in its place already
+                draft.unlink()
 
 
 def discard_stdout() -> None:

@@ -31,6 +31,8 @@ def report(checkpoint: Path, output: Path | None, form: Literal["html", "md", "j
 
     Outcomes with examples and what to do about each, how the load went over time, and how to go on. It holds keys of
     users, and no secrets. A load that is on its way can be reported, too.
+
+    Exit status: 0 it is made; 2 there is no checkpoint, or something can't be read or written.
     """
     from loader.checkpoint import Checkpoint
     from loader.report import gather, render

@@ -8,7 +8,7 @@ import click
 
 from loader.cli.arguments import checkpoint_file
 from loader.cli.endings import ends
-from loader.cli.messages import say
+from loader.cli.messages import counted, say
 from loader.cli.output import writing_to
 from loader.errors import Refused
 
@@ -16,10 +16,23 @@ if TYPE_CHECKING:
     from loader.checkpoint import Checkpoint
 
 
+def _codes(_context: click.Context, _option: click.Parameter, begun: str) -> list[str]:
+    from loader.outcome import Code
+
+    return [code for code in Code if code.startswith(begun.upper())]
+
+
 @click.command()
 @checkpoint_file
-@click.option("--code", "codes", multiple=True, metavar="CODE", help="Only rows with this outcome; repeats.")
-@click.option("--format", "form", type=click.Choice(["csv", "ndjson"]), help="Of the results; csv if not given.")
+@click.option(
+    "--code",
+    "codes",
+    multiple=True,
+    metavar="CODE",
+    help="Only rows with this outcome; repeats.",
+    shell_complete=_codes,
+)
+@click.option("--format", "form", type=click.Choice(["csv", "ndjson"]), help="Of the results. Default: csv.")
 @click.option("-o", "output", type=click.Path(path_type=Path, dir_okay=False), help="A file instead of stdout.")
 @click.option("--rows", is_flag=True, help="The export's own rows and columns, to correct and load again.")
 @click.option("--formula-safe", is_flag=True, help="For a spreadsheet: an apostrophe before what it would calculate.")
@@ -43,6 +56,8 @@ def results(
 
     With --rows the export's rows come out as they stand in it, as CSV or NDJSON, with the columns loader_code and
     loader_message behind. Correct them and load that file: these two columns are never sent.
+
+    Exit status: 0 they are written; 2 there is no checkpoint, or something can't be read or written.
     """
     from loader.checkpoint import Checkpoint
     from loader.outcome import Code
@@ -58,7 +73,7 @@ def results(
     if formula_safe and form == "ndjson":
         raise Refused("--formula-safe is for CSV: in NDJSON nothing is calculated")
     if export and not rows:
-        raise Refused("--export is for --rows")
+        raise Refused("--export: it says where the rows of --rows are; without --rows none are read")
     with Checkpoint.read(checkpoint) as opened:
         if rows:
             _write_rows(opened, codes, output, export)
@@ -84,6 +99,6 @@ def _write_rows(checkpoint: "Checkpoint", codes: tuple[str, ...], output: Path |
     with writing_to(output, checkpoint, export.paths) as file:
         written = write_rows(checkpoint, export, file, codes)
     if output is not None:
-        say(f"loader: {written.rows:,} rows in {output}; correct them, and load that file as it is")
+        say(f"loader: {counted(written.rows, 'row')} in {output}; correct them, and load that file as it is")
     if written.too_long:
-        say(f"loader: {written.too_long:,} rows are left out, as they are too long (export.max_row_bytes)")
+        say(f"loader: left out, as too long (export.max_row_bytes): {counted(written.too_long, 'row')}")

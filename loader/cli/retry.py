@@ -1,5 +1,6 @@
 """`loader retry`: send again what failed in a finished load."""
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
@@ -11,7 +12,7 @@ from loader.cli.arguments import ending, moment_of, overriding, settings_file, s
 from loader.cli.endings import ends
 from loader.cli.importing import QuickImports
 from loader.cli.loading import go, prepare_whole, refresh_of, summarize
-from loader.cli.messages import again, log_json, say
+from loader.cli.messages import again, counted, log_json, say
 from loader.errors import Refused
 
 if TYPE_CHECKING:
@@ -32,6 +33,7 @@ def retry(settings: Path, overrides: tuple[str, ...], until: str | None) -> int:
 
     \b
     loader retry load.toml
+    loader retry load.toml --until 06:00 --set limits.concurrency=4
 
     Reads the export again, which must not have changed, and sends the rows that are FAILED, NO_RESULT, PARTIAL,
     INVALID, USER_NOT_FOUND or LOCATION_NOT_FOUND, each followed by the later rows of its user. REJECTED rows have to be
@@ -47,14 +49,15 @@ def retry(settings: Path, overrides: tuple[str, ...], until: str | None) -> int:
     export, path = loaded.source, loaded.checkpoint_path
     if export.is_stdin:
         raise Refused("export.path: stdin can't be read again; load from a file to be able to retry")
-    if not path.exists():
+    if not os.path.exists(path):  # Path.exists() raises for a name that is too long
         raise Refused(f"there is no checkpoint {path} yet; load first, with: {again('run', settings, overrides)}")
     export.check(loaded.row_mapping())
     with lock(path), _reopened(loaded) as (checkpoint, resume, whole):
         if resume.is_finished:
             say("loader: there is nothing to retry")
             return summarize(checkpoint)
-        say(f"loader: {checkpoint.get('rows') - len(resume.settled):,} rows are sent again")
+        rows = checkpoint.get("rows") - len(resume.settled)
+        say(f"loader: {counted(rows, 'row')} {'is' if rows == 1 else 'are'} sent again")
         return go(loaded, checkpoint, resume, again("retry", settings, overrides), moment, whole=whole)
 
 

@@ -20,7 +20,7 @@ from loader.cli.arguments import (
 from loader.cli.endings import ends
 from loader.cli.importing import QuickImports
 from loader.cli.loading import go, prepare_whole, refresh_of, summarize
-from loader.cli.messages import again, held_back, log_json, say
+from loader.cli.messages import again, counted, held_back, log_json, say
 from loader.cli.reporting import reported
 from loader.errors import Refused
 
@@ -72,7 +72,6 @@ def run(
     loader run load.toml
     loader run load.toml --first 10
     loader run load.toml --until 06:00 --set limits.concurrency=4
-    loader run load.toml --fresh
     loader run load.toml --quiet --summary-json last.json
 
     With refresh.mode = "changed" each night's export is compared with what the target acknowledged, and only what
@@ -130,7 +129,7 @@ def _begun(
         with Checkpoint.open(path, create=True) as checkpoint:
             resume = begin(checkpoint, settings.identity(), settings.source, settings.row_mapping())
             if not is_new and not resume.is_finished:
-                say(f"loader: going on behind {len(resume.settled):,} settled rows")
+                say(f"loader: going on behind {counted(len(resume.settled), 'settled row')}")
             yield checkpoint, resume, whole
 
 

@@ -14,7 +14,16 @@ from loader.cli.endings import ends
 @text_or_json
 @ends
 def status(checkpoint: Path, form: str) -> None:
-    """Show how a load stands, finished or running."""
+    """Show how a load stands, finished or running.
+
+    \b
+    loader status users.ckpt
+    loader status users.ckpt --format json
+
+    Rows by outcome and their sum, rate, and time left. It may be asked while a run is going on.
+
+    Exit status: 0 that is how it stands; 2 there is no checkpoint, or it can't be read.
+    """
     from loader.checkpoint import Checkpoint
     from loader.results import status as state_of
     from loader.results import status_lines

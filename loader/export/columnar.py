@@ -65,7 +65,9 @@ class Columnar:
 
     def _broken(self, place: Place, error: BaseException) -> Stopped:
         name = self._source.name
-        return Stopped(f"{name} is damaged behind row {place.offset:,} ({_line(error)}); all before are kept")
+        return Stopped(
+            f"{name} is damaged behind row {place.offset:,} ({_line(error)}); all before are kept. Get the file again"
+        )
 
     def _rows(self, block: pa.RecordBatch, mapper: TypedMapper, place: Place, settled: SpanSet, position: int) -> Rows:
         mapped = mapper.map(block)

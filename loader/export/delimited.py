@@ -11,17 +11,24 @@ import pyarrow as pa
 import pyarrow.csv
 from numpy.typing import NDArray
 
+from loader.columns import ColumnMapper
 from loader.errors import ExportError
 from loader.export.rows import Place, Read, Unit, Wanted, assemble, unsettled
 from loader.export.source import BOM, Source
 from loader.export.split import Cut, Splitter
-from loader.mapping import NO_VALUES, ColumnMapper, Mapped, Problem, RowMapping
+from loader.mapping import NO_VALUES, Mapped, Problem, RowMapping
 from loader.outcome import Code
 from loader.record import Mark, Records, Rows
 from loader.span import SpanSet
+from loader.texts import PADDING, Texts
 
 #: csv.reader's own limit is 128 KiB a field; a row's length is bounded already.
 csv.field_size_limit(1 << 30)
+
+#: Arrow begins a thread for each text, and waits for it: fewer bytes are cut by Python before that has begun.
+_FEW_BYTES = 1 << 15
+
+_LF = 10
 
 
 class Delimited:
@@ -61,12 +68,31 @@ class Delimited:
 
     def _read(self, cut: Cut, rows: NDArray[np.int64] | None, header: list[str], mapper: ColumnMapper) -> Read:
         """The rows of a cut, or some of them, as keys and values."""
+        if rows is None and mapper.is_text and (cells := self._cells(cut, header, mapper.columns)):
+            return Read(np.arange(len(cut.starts)), mapper.values_in(cells))
         positions = np.arange(len(cut.starts)) if rows is None else rows
         bad, table = self._parse(cut if rows is None else cut.pick(rows.tolist()), header, mapper)
         if bad:
             positions = np.delete(positions, sorted(bad))
         values = mapper.values(table) if table.num_rows else NO_VALUES
         return Read(positions, values, [problem.user for problem in bad.values()])
+
+    def _cells(self, cut: Cut, header: list[str], columns: list[str]) -> dict[str, Texts] | None:
+        """The cells of some columns where they stand; None: there is more to a row than delimiters and a line feed."""
+        data, width, count = cut.data, len(header), len(cut.starts)
+        mark = self._delimiter.encode()
+        if len(mark) > 1 or b'"' in data or b"\r" in data or int((cut.ends - cut.starts).sum()) != len(data):
+            return None
+        buffer = np.frombuffer(data + bytes(PADDING), np.uint8)
+        marks = np.flatnonzero((buffer == ord(mark)) | (buffer == _LF))
+        if len(marks) != width * count or not _is_utf8(data):
+            return None
+        ends = np.ascontiguousarray(marks.reshape(count, width).T)
+        if not (ends[-1] == cut.ends - 1).all():  # some rows are too short, and others too long
+            return None
+        places = {column: header.index(column) for column in columns}
+        starts = {column: ends[at - 1] + 1 if at else cut.starts for column, at in places.items()}
+        return {column: Texts(buffer, starts[column], ends[at] - starts[column]) for column, at in places.items()}
 
     def _header(self, place: Place) -> list[str]:
         """The columns' names; `place`, at the file's beginning, moves behind them. Raises ExportError."""
@@ -134,6 +160,12 @@ class Delimited:
         """Records as the columns that the mapping reads. Raises ArrowInvalid if one is ragged, or not of this kind."""
         if not data:
             return pa.table({})
+        if len(data) <= _FEW_BYTES and b'"' not in data:
+            rows = [line.split(self._delimiter.encode()) for line in data.splitlines()]
+            if all(len(row) == len(header) for row in rows):
+                cells = list(zip(*rows, strict=True))
+                found = [pa.array(cells[header.index(column)], pa.binary()).cast(kind) for column in mapper.columns]
+                return pa.table(found, mapper.columns)
         if data.startswith(BOM):  # Arrow leaves a byte order mark out wherever a block begins; here it is a row's own
             data = BOM + data
         names = [str(at) for at in range(len(header))]  # columns that aren't read may share a name
@@ -170,3 +202,10 @@ class Delimited:
 
     def _fields(self, cut: Cut, at: int) -> list[str]:
         return next(csv.reader([cut.text(at).decode("utf-8", "replace")], delimiter=self._delimiter), [])
+
+
+def _is_utf8(data: bytes) -> bool:
+    try:
+        return data.isascii() or bool(data.decode())
+    except UnicodeDecodeError:
+        return False

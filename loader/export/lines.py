@@ -12,7 +12,8 @@ from loader.export.elements import elements
 from loader.export.rows import Place, Read, Unit, Wanted, assemble, unsettled
 from loader.export.source import Source
 from loader.export.split import Cut, Splitter
-from loader.mapping import Block, LineMapper, Problem, RowMapping
+from loader.jsonlines import Block, LineMapper
+from loader.mapping import Problem, RowMapping
 from loader.outcome import Code
 from loader.record import Rows
 from loader.span import SpanSet
@@ -43,7 +44,8 @@ class Lines:
         for cut in self._cuts(place.offset, inside=not is_whole):
             part, numbers = unsettled(cut, place, settled)
             bad = {at: Problem(Code.REJECTED, reason) for at, reason in part.bad.items()}
-            rows = assemble(cut, part, numbers, bad, mapper.map(_block(part)), place, self._source.name)
+            block = _block(part, is_whole=part is cut, is_array=self._is_array)
+            rows = assemble(cut, part, numbers, bad, mapper.map(block), place, self._source.name)
             rows.position = self._source.position
             if place.row > first:  # not before the first row: a file of blank lines is refused before any block
                 yield rows
@@ -57,7 +59,14 @@ class Lines:
             first = place.row
             place.move(cut.data, len(cut.starts), is_open=cut.is_open)
             if len(cut.starts):
-                yield Unit(first, len(cut.starts), partial(_read, cut, wanted(first, len(cut.starts)), mapper))
+                yield Unit(first, len(cut.starts), partial(self._read, cut, wanted(first, len(cut.starts)), mapper))
+
+    def _read(self, cut: Cut, rows: NDArray[np.int64] | None, mapper: LineMapper) -> Read:
+        """The rows of a cut, or some of them, as keys and values."""
+        positions = np.arange(len(cut.starts)) if rows is None else rows
+        part = cut if rows is None else cut.pick(rows.tolist())
+        block = _block(part, is_whole=rows is None, is_array=self._is_array)
+        return Read(np.delete(positions, sorted(part.bad)), mapper.values(block))
 
     def _cuts(self, offset: int, *, inside: bool = False) -> Iterator[Cut]:
         chunks = self._source.chunks(offset)
@@ -74,19 +83,17 @@ class Lines:
             pass  # it breaks off: those who read it are told
 
 
-def _read(cut: Cut, rows: NDArray[np.int64] | None, mapper: LineMapper) -> Read:
-    """The rows of a cut, or some of them, as keys and values."""
-    positions = np.arange(len(cut.starts)) if rows is None else rows
-    part = cut if rows is None else cut.pick(rows.tolist())
-    return Read(np.delete(positions, sorted(part.bad)), mapper.values(_texts(part)))
-
-
-def _block(cut: Cut) -> Block:
-    if not cut.bad and int((cut.ends - cut.starts).sum()) == len(cut.data):
+def _block(cut: Cut, *, is_whole: bool, is_array: bool = False) -> Block:
+    """The rows of a cut, as they lie there if it `is_whole`: then white space stands between them, and commas."""
+    if not is_whole or cut.bad or not len(cut.starts):
+        return Block.of(list(_texts(cut)))
+    if not is_array:
         return Block(cut.data, cut.starts, cut.ends)
-    return Block.of(_texts(cut))
+    buf = np.frombuffer(cut.data, np.uint8).copy()
+    buf[cut.ends] = ord("\n")
+    return Block(buf.tobytes(), cut.starts, cut.ends)
 
 
-def _texts(cut: Cut) -> list[bytes]:
+def _texts(cut: Cut) -> Iterator[bytes]:
     spans = zip(cut.starts.tolist(), cut.ends.tolist(), strict=True)
-    return [cut.data[start:end] for at, (start, end) in enumerate(spans) if at not in cut.bad]
+    return (cut.data[start:end] for at, (start, end) in enumerate(spans) if at not in cut.bad)

@@ -13,6 +13,7 @@ import msgspec
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from loader.columns import json_strings
 from loader.errors import ExportError
 from loader.export import Export
 from loader.export.columnar import Columnar
@@ -20,7 +21,7 @@ from loader.export.elements import elements
 from loader.export.source import Source
 from loader.export.split import Cut, Splitter
 from loader.export.typed import check_type, is_text, value_of
-from loader.mapping import RowMapping, json_strings
+from loader.mapping import RowMapping
 from loader.record import Frame, json_string
 
 #: A row's number, and its text on one line, but for line ends inside quotes. None: it is too long to be held.

@@ -65,13 +65,14 @@ class Place:
     """Where reading stands, from a mark on: the next row's number, the bytes and lines before it.
 
     `known`: marks of this very export by row; what stands before one of them is not hashed again.
-    `marks`: those that are behind it.
+    `marks`: those that are behind it. `is_marking` False: none are made, and nothing is hashed.
     """
 
-    def __init__(self, start: Mark, known: Mapping[int, Mark] | None = None) -> None:
+    def __init__(self, start: Mark, known: Mapping[int, Mark] | None = None, *, is_marking: bool = True) -> None:
         self.row, self.offset, self.line, digest, self.file = start
         self.marks: list[Mark] = []
         self._known = known or {}
+        self._is_marking = is_marking
         self._hash = hash_from(digest)
         self._marked = start.row
 
@@ -100,11 +101,11 @@ class Place:
         return None if is_open else self._mark()
 
     def _add(self, data: bytes | memoryview) -> None:
-        if self.row == self._marked or self.row not in self._known:
+        if self._is_marking and (self.row == self._marked or self.row not in self._known):
             self._hash.update(data)
 
     def _mark(self) -> Mark | None:
-        if self.row == self._marked:
+        if self.row == self._marked or not self._is_marking:
             return None
         mark = self._known.get(self.row)
         if mark is None:

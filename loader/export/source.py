@@ -189,7 +189,8 @@ class Source:
                     if is_first:
                         raise ExportError(f"{self.name} is not {compression}, or it is damaged: {error}") from error
                     raise Stopped(
-                        f"{self.name} is damaged near byte {self.position:,} ({error}); all rows before are kept"
+                        f"{self.name} is damaged near byte {self.position:,} ({error}); all rows before are kept. "
+                        "Get the file again"
                     ) from error
                 raw = b""
                 if chunk:
@@ -200,7 +201,8 @@ class Source:
         if unpack is not None:
             raise Stopped(
                 f"{self.name} breaks off: its {compression} data ends at byte {self.position:,} without an end mark; "
-                "all whole rows before are kept. Get the file again and start over with --fresh --yes"
+                "all whole rows before are kept. Get the whole file again, and start over",
+                *("--fresh", "--yes"),
             )
 
     def _text(self, chunks: Iterator[bytes]) -> Iterator[bytes]:
@@ -217,7 +219,8 @@ class Source:
                 yield text.encode("utf-8", "surrogateescape")
         except UnicodeError as error:
             raise Stopped(
-                f"{self.name} is not {self.encoding} near byte {self.position:,} ({error}); all rows before are kept"
+                f"{self.name} is not {self.encoding} near byte {self.position:,} ({error}); all rows before are kept. "
+                "Is export.encoding right?"
             ) from error
 
 

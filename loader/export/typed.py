@@ -12,24 +12,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from loader.columns import Joiner, Part, json_strings, reject, reject_blank, text_of
 from loader.errors import ExportError
-from loader.mapping import (
-    Column,
-    Joiner,
-    Mapped,
-    Part,
-    Problem,
-    RowMapping,
-    Type,
-    Values,
-    check_columns,
-    check_names,
-    json_strings,
-    others,
-    reject,
-    reject_blank,
-    text_of,
-)
+from loader.mapping import Column, Mapped, Problem, RowMapping, Type, Values, check_columns, check_names, others
 from loader.record import json_string
 
 _NESTED = msgspec.json.Encoder(decimal_format="number")

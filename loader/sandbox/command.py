@@ -78,6 +78,11 @@ def _names(options: list[click.Option]) -> set[str]:
 def sandbox(context: click.Context, /, port: int, ledger_file: Path | None, **fields: Any) -> None:
     """Serve an emulation of a directory API on loopback, until SIGINT or SIGTERM.
 
+    \b
+    loader sandbox --port 8080
+    loader sandbox --api dx --port 8080 --quota 100/60s
+    loader sandbox --fault 500=0.02 --fault lost=0.01 --unknown '^former'
+
     The first line on stdout is its URL, the next ones are the credentials as KEY=value. GET /_sandbox/stats tells what
     it saw, GET /_sandbox/users what it holds.
     """

@@ -102,8 +102,11 @@ class _Calven(Target):
     }
 
     region: _Word | None = None
+    """the header `x-calven-region`, such as `usce1` or `ause1`; not set: not sent"""
     path: _Path | None = None
+    """not set: the documented one, with the scheme `basic` and `/basic` behind it"""
     auth_path: _Path | None = None
+    """where tokens come from; not set: the documented paths"""
 
     @property
     def scheme(self) -> Scheme:
@@ -138,6 +141,7 @@ class Calven(_Calven):
     endpoint: ClassVar[str] = "/v1/directory/user-attributes"
 
     result_codes: Mapping[str, _Answered] = Field(default_factory=dict)
+    """`{ "3" = "INVALID" }`: what a `resultCode` means, beside those that are known"""
     _echo: Echo = PrivateAttr(default_factory=Echo)
 
     @property

@@ -25,7 +25,7 @@ from loader.batch import Batch
 from loader.outcome import Code, Result
 from loader.record import Frame, json_string
 from loader.request import Request, Response
-from loader.target import Defaults, Target
+from loader.target import Defaults, Target, camel_case
 from loader.tokens import Scheme, bearer_headers
 from loader.verdict import Answer, Do, Meaning, Verdict, by_status, meant, words
 
@@ -159,9 +159,14 @@ class Descope(Target):
     declares: ClassVar[bool] = True
 
     bulk: bool = False
+    """many users a request, all their attributes at once: [with a caveat](descope.md#in-bulk)"""
     bulk_key: Literal["loginId", "identifier"] = "loginId"
+    """in bulk: the name of the user's key"""
     license: _Word = "ask"
+    """the company's tier, such as `tier3`; `ask`: Descope is asked for it, `none`: the header is left out"""
     result_codes: Mapping[str, Meaning] = Field(default_factory=dict)
+    """`{ "E…" = "INVALID" }`: what an error code means, beside those that are known; or `USER_NOT_FOUND`, `again`,
+    `wait`, `stop`"""
 
     @property
     def frame(self) -> Frame:
@@ -179,6 +184,11 @@ class Descope(Target):
             return SCHEME
         told = {} if self.license == "none" else {"x-descope-license": self.license}
         return replace(SCHEME, headers=lambda secrets: {**_headers(secrets), **told}, greet=None)
+
+    @classmethod
+    def usual_name(cls, column: str) -> str:
+        """A machine name: the vendor's Terraform provider has 20 characters of these."""
+        return re.sub(r"[^A-Za-z0-9_-]", "", camel_case(column))[:20] or column
 
     def home(self, secrets: Callable[[], Mapping[str, str]]) -> str:
         """A project's region is part of its id, as `use1` in Puse12…"""

@@ -14,6 +14,7 @@ returned in the case where the service is down", and the user is sent again.
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
 from typing import Any, ClassVar
 from urllib.parse import urlsplit
 
@@ -100,12 +101,15 @@ class Dx(Target):
     address: ClassVar[str] = "https://api.getdx.com"
     schemes: ClassVar[Mapping[str, Scheme]] = {"bearer": Scheme(("token",), headers=bearer_headers)}
     null_removes: ClassVar[bool] = True
+    makes_attributes: ClassVar[bool] = True
     note: ClassVar[str] = (
         "a name that DX doesn't know makes an attribute group, for the whole account; target.expect lists those that "
         "may be sent"
     )
 
     result_codes: Mapping[str, Meaning] = Field(default_factory=dict)
+    """`{ "the_code" = "USER_NOT_FOUND" }`: what an error means, beside those that are known; or `INVALID`, `again`,
+    `wait`, `stop`"""
 
     @property
     def frame(self) -> Frame:
@@ -129,6 +133,11 @@ class Dx(Target):
                 f"{cls.address}, or at https://api.<account>.getdx.io"
             )
         return ""
+
+    @classmethod
+    def usual_name(cls, column: str) -> str:
+        """As it is: DX shows names to people, and makes a new group of one that it doesn't know."""
+        return column.strip()
 
     def refuses_token(self, response: Response) -> bool:
         return self._meaning(response, _body(response)) is Do.RENEW
@@ -172,11 +181,14 @@ class Dx(Target):
 
 def _update(user: str, record: bytes) -> bytes:
     """The body for one user, its values as they stand."""
-    pairs = (
-        b'{"name":' + json_string(name) + b',"value":' + value + b"}"
-        for name, value in FRAME.attributes_of(record).items()
-    )
+    pairs = [_before(name) + value + b"}" for name, value in FRAME.attributes_of(record).items()]
     return b'{"email":' + json_string(user) + b',"attributes":[' + b",".join(pairs) + b"]}"
+
+
+@lru_cache(maxsize=1_000)
+def _before(name: str) -> bytes:
+    """An attribute up to its value. The same few names come with each user."""
+    return b'{"name":' + json_string(name) + b',"value":'
 
 
 def _taken(batch: Batch, user: _User | None) -> Answer:

@@ -63,18 +63,7 @@ _UNREADABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
 
 
 class Http(OAuth2Target):
-    """One path that takes records.
-
-    `path`, `method`, `headers`: of the request; the query may stand in the path. `wrapper`: the field of the list of
-    records; None: a record is a body of its own, so one user a request. `user`, `attributes`: the fields of a record;
-    without `attributes` they stand beside the key.
-
-    `results`: where the answer lists what became of each user; None: a 2xx is a success of all. `result_user`,
-    `result_code`, `result_message`: where a result has them. `success`, `not_found`: values of the code; without
-    `result_code` whoever is listed is a success.
-
-    `api_key_header`: the header of the scheme api-key.
-    """
+    """One path that takes records."""
 
     api: ClassVar[str] = "http"
     schemes: ClassVar[Mapping[str, Scheme]] = {
@@ -86,18 +75,31 @@ class Http(OAuth2Target):
     }
 
     path: _Path
+    """behind `base_url`; a query may stand in it"""
     method: Literal["POST", "PUT", "PATCH"] = "POST"
+    """of each request"""
     headers: Annotated[Mapping[str, str], AfterValidator(_headers)] = Field(default_factory=dict)
+    """`{ "X-Tenant" = "7" }`: with each request; nothing secret"""
     wrapper: _Name | None = None
+    """the field with the list of records; not set: a record is a body of its own, so one user a request"""
     user: _Name
+    """the field of a record with the user's key"""
     attributes: _Name | None = None
+    """the field of a record with the attributes; not set: they stand beside the key"""
     results: _Dotted | None = None
+    """where the answer lists what became of each user: names with dots between; not set: a 2xx is a success of all"""
     result_user: _Dotted | None = None
+    """the user's key, in a result"""
     result_code: _Dotted | None = None
+    """the code, in a result; not set: whoever is listed is a success"""
     result_message: _Dotted | None = None
+    """a text for people, in a result"""
     success: _Values = ()
+    """the codes that mean success: `["ok", 0, true]`"""
     not_found: _Values = ()
+    """the codes that mean `USER_NOT_FOUND`"""
     api_key_header: _Header = "X-API-Key"
+    """the header of the scheme `api-key`"""
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
@@ -123,6 +125,11 @@ class Http(OAuth2Target):
     @property
     def frame(self) -> Frame:
         return Frame(self.wrapper, self.user, self.attributes)
+
+    @classmethod
+    def usual_name(cls, column: str) -> str:
+        """As it is: nothing is known of the API."""
+        return column.strip()
 
     @property
     def defaults(self) -> Defaults:

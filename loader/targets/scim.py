@@ -20,7 +20,7 @@ from loader.batch import Batch
 from loader.outcome import Code, Result
 from loader.record import Frame, Names, json_string
 from loader.request import Request, Response
-from loader.target import Defaults, OAuth2Target
+from loader.target import Defaults, OAuth2Target, words_of
 from loader.tokens import Scheme, basic_headers, bearer_headers
 from loader.verdict import Answer, Do, Stop, Then, Verdict, by_status, words
 
@@ -98,6 +98,30 @@ _object = msgspec.json.Decoder(dict[str, Any]).decode
 _Unreadable = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
 
 
+_ENTERPRISE = "urn:ietf:params:scim:schemas:extension:enterprise:2.0:User:"
+
+#: What columns are called, by the attribute of RFC 7643 §4.1 and §4.3 that they most likely are: their words, joined.
+_COLUMNS: Mapping[str, str] = {
+    "name.givenName": "givenname firstname forename vorname",
+    "name.familyName": "familyname lastname surname nachname",
+    "name.formatted": "fullname",
+    "displayName": "displayname",
+    "nickName": "nickname",
+    "title": "title jobtitle position",
+    "userType": "usertype employeetype employmenttype",
+    "preferredLanguage": "preferredlanguage language",
+    "locale": "locale",
+    "timezone": "timezone",
+    "active": "active enabled",
+    "externalId": "externalid",
+    f"{_ENTERPRISE}employeeNumber": "employeenumber employeeid personnelnumber staffid",
+    f"{_ENTERPRISE}costCenter": "costcenter costcentre",
+    f"{_ENTERPRISE}organization": "organization organisation company",
+    f"{_ENTERPRISE}division": "division",
+    f"{_ENTERPRISE}department": "department dept",
+}
+
+
 class _Looked(NamedTuple):
     """What a search says of each user asked for: the id, or why there is none."""
 
@@ -107,13 +131,7 @@ class _Looked(NamedTuple):
 
 
 class Scim(OAuth2Target):
-    """`PATCH /Users/{id}`, or `POST /Bulk` with many of these.
-
-    `key`: the attribute that the export's key is, which the server must be able to search by. `op`: what sets a value;
-    §3.5.2.3 makes "replace" do for what is absent, and not all servers do. `users_per_lookup`: so many in one search,
-    joined by `or`; 1, as many servers know a single comparison alone, and others walk all users for each (scim2-server
-    0.8 at 2,000 users: 520 searches for one a second, 9 for ten). `search`: "post" keeps names out of URLs (§7.5.2).
-    """
+    """`PATCH /Users/{id}`, or `POST /Bulk` with many of these."""
 
     api: ClassVar[str] = "scim"
     null_removes: ClassVar[bool] = True
@@ -124,10 +142,18 @@ class Scim(OAuth2Target):
     }
 
     key: _Path = "userName"
+    """the attribute that the export's key is, which the server must be able to search by: `userName`, `externalId`, a
+    path such as `emails.value`; or `id`, the server's own"""
     op: Literal["replace", "add"] = "replace"
+    """what sets a value: `add` for servers that refuse to replace what is absent (RFC 7644 §3.5.2.3: it is added)"""
     bulk: bool = False
+    """many users a request, if the server has `/Bulk`"""
+    # 1, as many servers know a single comparison alone, and others walk all users for each (scim2-server 0.8 at 2,000
+    # users: 520 searches for one a second, 9 for ten)
     users_per_lookup: Annotated[int, Field(ge=1)] = 1
+    """so many users in one search, joined by `or`"""
     search: Literal["get", "post"] = "get"
+    """`post` sends searches to `/Users/.search`, so that names stand in no address (RFC 7644 §7.5.2)"""
 
     @property
     def frame(self) -> Frame:
@@ -145,6 +171,12 @@ class Scim(OAuth2Target):
     def names(self) -> Names:
         """RFC 7643 §2.1: names of attributes are case insensitive."""
         return Names(self.expect, fold_case=True)
+
+    @classmethod
+    def usual_name(cls, column: str) -> str | None:
+        """An attribute of SCIM's own schemas: a server takes no others, but those of schemas of its own."""
+        name = "".join(words_of(column))
+        return next((path for path, columns in _COLUMNS.items() if name in columns.split()), None)
 
     def identity(self) -> Mapping[str, object]:
         """Not `bulk`: it writes the same to the same users, and must be free to be given up half-way."""

@@ -264,6 +264,7 @@ def _patched(scenario: Scenario, simulation: _Simulation) -> Iterator[None]:
             patch.object(Settings, "source", property(in_small_blocks)),
             patch.object(loader.load, "Transport", partial(_Wire, simulation)),
             patch.object(loader.load, "Credentials", partial(Credentials, wall=_wall, monotonic=monotonic)),
+            patch.object(loader.load, "work_clock", lambda: lambda: 0.0),
             patch.object(loader.load, "Settler", partial(Settler, wall=_wall)),
         ):
             stack.enter_context(what)

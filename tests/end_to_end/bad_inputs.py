@@ -32,6 +32,7 @@ secret = "env:CALVEN_SECRET"
 [limits]
 give_up_s = 0.2
 """
+_INIT = ("init", "users.csv", "-o", "new.toml")
 GOOD = "email,dept\nann@x.com,Sales\nbob@x.com,Legal\n"
 KEYS = {"CALVEN_KEY_ID": "K", "CALVEN_SECRET": "S"}
 
@@ -330,6 +331,23 @@ CASES: dict[str, list[Case]] = {
             before=Place.load,
         ),
         Case("retry before a load", arguments=("retry", "load.toml")),
+        Case(
+            "retry: a checkpoint whose name is too long",
+            arguments=("retry", "load.toml"),
+            set=(f"checkpoint.path={'x' * 300}.ckpt",),
+        ),
+        Case("init where there are settings", arguments=("init", "users.csv")),
+        Case("init into a name that is too long", arguments=("init", "users.csv", "-o", f"{'x' * 300}.toml")),
+        Case("init without a header", export="ann@x.com,Sales\nbob@x.com,Legal\n", arguments=_INIT),
+        Case(
+            "init of a spreadsheet",
+            export=b"PK\x03\x04\xff",
+            file="users.xlsx",
+            words="what Excel writes",
+            arguments=("init", "users.xlsx", "-o", "new.toml"),
+        ),
+        Case("init: a column that is not there", arguments=(*_INIT, "--user", "mail")),
+        Case("init of several files", arguments=("init", "users-1.csv", "users-2.csv")),
         Case("--first 0", arguments=("run", "load.toml", "--first", "0")),
         Case("--until what is no time", arguments=("run", "load.toml", "--until", "6 o'clock")),
     ],

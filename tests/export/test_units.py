@@ -1,17 +1,25 @@
 """Units hold the rows that a load would read, as keys and values, whole or some of them."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from loader.export import Export, Place
+from loader.digest import Digester
+from loader.export import Export, Place, delimited
+from loader.export.delimited import Delimited
 from loader.export.rows import Wanted
+from loader.mapping import Column, Empty
 from loader.record import Mark
+from loader.texts import Texts
 from tests import make
 
 ROWS = [("ann", "Ops", "Wien"), ("bob", "", "Graz"), ("cat", "Ops", ""), ("dan", "HR", "Linz")] * 50
@@ -45,10 +53,11 @@ def read(export: Export, *wanted: Wanted) -> Found:
             found[unit.first + int(positions[at])] = (user, {})
         for name, column in values.columns.items():
             rows = range(len(values.keys)) if column.rows is None else column.rows.tolist()
-            for at, value in zip(rows, column.values.to_pylist(), strict=True):
-                if value is not None:
-                    text = value.decode() if isinstance(value, bytes) else value
-                    found[unit.first + int(positions[at])][1][name] = text.strip('"')
+            texts = Texts.of(column.values)
+            is_sent = np.ones(len(texts), bool) if texts.is_sent is None else texts.is_sent
+            for at, text, counts in zip(rows, texts.each(), is_sent, strict=True):
+                if counts:
+                    found[unit.first + int(positions[at])][1][name] = text.decode().strip('"')
     return found
 
 
@@ -94,3 +103,37 @@ def test_rows_that_are_broken_are_told_by_their_keys_as_far_as_they_have_one(tmp
     assert positions.tolist() == [0, 3, 4, 5, 6]
     assert values.invalid.tolist() == [1, 2, 3]
     assert values.keys.to_pylist()[0::4] == ["ann", "eve"]
+
+
+CELL = st.text(st.sampled_from(list('ab,"\r\n ü\0')), max_size=9) | st.sampled_from(["x" * 300, "7", "-", ""])
+
+
+@pytest.mark.parametrize("empty", ["omit", "null", "keep"])
+@given(rows=st.lists(st.lists(CELL, min_size=1, max_size=4).map(",".join), max_size=8), tail=st.binary(max_size=3))
+def test_cells_are_the_same_whether_arrow_cuts_them_or_not(empty: Empty, rows: list[str], tail: bytes) -> None:
+    with TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
+        path = Path(folder) / "users.csv"
+        path.write_bytes("\n".join(["email,dept,site", *rows, ""]).encode() + tail)
+        mapping = replace(make.mapping(), empty=empty)
+
+        def found() -> list[object]:
+            reads = [unit.read() for unit in Export.of([path]).units(mapping, Place(Mark()))]
+            digester = Digester(bytes(32))
+            return [
+                (
+                    *(positions.tolist(), values.keys.to_pylist(), values.invalid.tolist(), list(strangers)),
+                    {name: _digests(digester, name, column) for name, column in values.columns.items()},
+                )
+                for positions, values, strangers in reads
+            ]
+
+        quick = found()
+        patch.setattr(Delimited, "_cells", lambda *_: None)
+        patch.setattr(delimited, "_FEW_BYTES", 0)
+
+        assert found() == quick
+
+
+def _digests(digester: Digester, name: str, column: Column) -> list[list[int]]:
+    sums: list[list[int]] = digester.attribute(name, Texts.of(column.values)).tolist()
+    return sums

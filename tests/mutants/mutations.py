@@ -54,9 +54,9 @@ MUTATIONS = (
     Mutation(
         "the last batches are dropped on SIGTERM",
         "loader/dispatch.py",
-        "            outcomes = await self._settler.settle(batch)\n",
-        "            outcomes = await self._settler.settle(batch)\n            if self._lane.stopping.is_set():\n"
-        "                raise Abandoned\n",
+        "                outcomes = await self._settler.settle(batch)\n",
+        "                outcomes = await self._settler.settle(batch)\n                if self._lane.stopping.is_set():\n"
+        "                    raise Abandoned\n",
         ("tests/test_dispatch.py::test_a_stop_lets_the_wire_finish_and_sends_nothing_more",),
     ),
     Mutation(
@@ -70,16 +70,16 @@ MUTATIONS = (
     Mutation(
         "an outcome is committed before the answer",
         "loader/dispatch.py",
-        "            outcomes = await self._settler.settle(batch)\n",
-        "            await self._entries.send(Entry(batch, [Outcome(Code.SUCCESS)] * len(batch)))\n"
-        "            await self._settler.settle(batch)\n            return\n",
+        "                outcomes = await self._settler.settle(batch)\n",
+        "                await self._put(Entry(batch, [Outcome(Code.SUCCESS)] * len(batch))).over.wait()\n"
+        "                await self._settler.settle(batch)\n                continue\n",
         ("tests/chaos/test_chaos.py::test_a_story",),
     ),
     Mutation(
         "a place is free before the commit",
         "loader/dispatch.py",
-        "            await self._entries.send(Entry(batch, outcomes))\n",
-        "            self._window.release()\n            await self._entries.send(Entry(batch, outcomes))\n",
+        "                await self._put(Entry(batch, outcomes)).over.wait()\n",
+        "                self._put(Entry(batch, outcomes))\n",
         ("tests/test_dispatch.py::test_no_more_than_twice_the_concurrency_is_in_flight",),
     ),
     Mutation(
@@ -121,8 +121,8 @@ MUTATIONS = (
     Mutation(
         "rows that were held back are given before the answer is durable",
         "loader/dispatch.py",
-        "            outcomes = await self._settler.settle(batch)\n",
-        "            outcomes = await self._settler.settle(batch)\n            self._batcher.release(batch)\n",
+        "                outcomes = await self._settler.settle(batch)\n",
+        "                outcomes = await self._settler.settle(batch)\n                self._batcher.release(batch)\n",
         ("tests/test_dispatch.py::test_no_row_of_a_user_is_overtaken",),
     ),
     # Never over the limit ----------------------------------------------------------------------------------------------
@@ -132,6 +132,20 @@ MUTATIONS = (
         "                if tempo.toll:\n",
         "                if tempo.toll and lane._trouble_since is None:\n",
         ("tests/faults/test_storm.py",),
+    ),
+    Mutation(
+        "what need not wait goes without paying",
+        "loader/client.py",
+        "            await tempo.toll.pay(users(what))\n            rate.went",
+        "            rate.went",
+        ("tests/test_client.py::test_the_rate_holds_in_every_window_and_is_used",),
+    ),
+    Mutation(
+        "what need not wait goes although the lane is held",
+        "loader/client.py",
+        "            and lane.is_open(now)\n",
+        "",
+        ("tests/test_client.py::test_a_pause_does_not_end_in_a_burst",),
     ),
     Mutation(
         "a token call goes without paying",
@@ -254,8 +268,8 @@ MUTATIONS = (
     Mutation(
         "a secret that the API repeats is kept",
         "loader/client.py",
-        "            if len(secret) >= SECRET_LENGTH:\n",
-        "            if len(secret) >= 1 << 20:\n",
+        "if len(secret) >= SECRET_LENGTH and",
+        "if len(secret) >= 1 << 20 and",
         (
             "tests/test_client.py::test_an_answer_that_repeats_our_secrets_is_masked",
             "tests/end_to_end/test_secrets.py::test_no_secret_in_anything_that_a_load_leaves_or_says",
@@ -379,5 +393,49 @@ MUTATIONS = (
         "half.tries = self._attempts - 1 if len(half.batch) > 1 else 0",
         "half.tries = 0",
         ("tests/test_settle.py::test_the_culprit_alone_fails_when_attempts_are_used_up",),
+    ),
+    Mutation(
+        "two processes need not have cut the same units",
+        "loader/scan.py",
+        "        if other != seen:",
+        "        if other.rows != seen.rows:",
+        ("tests/test_compare.py::test_two_processes_that_cut_units_elsewhere_are_told",),
+    ),
+    Mutation(
+        "nobody does what a killed worker had to do",
+        "loader/scan.py",
+        "other = _put_aside(export, mapping, digester, sets, own, _unmarked(), _unwatched, Share(1, 2))",
+        "other = seen",
+        ("tests/test_compare.py::test_two_processes_find_what_one_finds",),
+    ),
+    # Speed -------------------------------------------------------------------------------------------------------------
+    Mutation(
+        "users are looked up one by one",
+        "loader/batch.py",
+        "if not self._busy.isdisjoint(users):",
+        "if any(user in self._busy for user in users):",
+        ("tests/test_speed.py::test_no_loop_over_users_slips_in",),
+    ),
+    Mutation(
+        "rows are measured one by one",
+        "loader/jsonlines.py",
+        "read.odd.update(np.flatnonzero(too_long | (np.diff(firsts) == 0)).tolist())",
+        "read.odd.update(at for at in range(rows) if too_long[at] or firsts[at] == firsts[at + 1])",
+        ("tests/test_speed.py::test_no_loop_over_users_slips_in",),
+    ),
+    Mutation(
+        "each batch waits for the disk alone",
+        "loader/dispatch.py",
+        "return group.batches >= min(self._places // 2, self._in_flight)",
+        "return group.batches >= 1",
+        ("tests/test_speed.py::test_nothing_is_sent_or_kept_more_often_than_it_must_be",),
+    ),
+    Mutation(
+        "blocks that are done with are kept",
+        "loader/batch.py",
+        "            self._runs.append(_Run(rows.numbers, rows.users, records))\n",
+        "            self._runs.append(_Run(rows.numbers, rows.users, records))\n"
+        '            self.kept = [*getattr(self, "kept", []), records]\n',
+        ("tests/test_speed.py::test_a_load_holds_no_more_of_a_longer_export",),
     ),
 )

@@ -216,7 +216,7 @@ async def run(scenario: Scenario, seed: int) -> Trace:
     start = client.concurrency if client.fixed else client.start_limit
     tempo = Tempo(paces, Rate(client.start_rate), Concurrency(client.concurrency, start))
     if client.fixed:
-        tempo.concurrency._judge_times = tempo.concurrency._judge_failures = lambda *_: None  # type: ignore[assignment, method-assign]
+        tempo.concurrency._judge_times = tempo.concurrency._judge_failures = lambda *_, **__: None  # type: ignore[assignment, method-assign]
 
     def wall() -> float:
         return 1.75e9 + anyio.current_time()
