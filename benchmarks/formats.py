@@ -35,12 +35,12 @@ _PACKED: dict[str, Callable[[bytes], bytes]] = {
 _READ = """
 import re, resource, sys, time
 from pathlib import Path
-from loader.export import Export
+from loader.export.files import Files
 from loader.mapping import RowMapping
 from loader.record import Frame
 name, form = sys.argv[1:]
 nested = form in ("ndjson",)
-export = Export.of([Path(name)], form)
+export = Files.of([Path(name)], form)
 mapping = RowMapping(Frame("userAttributes", "userName", "attributes"), 1_000_000, None if nested else "email")
 started = time.perf_counter()
 rows = sum(len(block.numbers) for block in export.rows(mapping))

@@ -31,7 +31,7 @@ from benchmarks.machine import described
 from benchmarks.process import Program, Used
 from benchmarks.server import Server
 from loader.compare import Comparison
-from loader.export import Export
+from loader.export.files import Files
 from loader.mapping import RowMapping
 from loader.record import Frame
 from loader.spill import PARTITIONS
@@ -136,7 +136,7 @@ def compare(folder: Path) -> None:
     began = time.monotonic()
     with Comparison(path, before, secret) as comparison:
         mapping = RowMapping(Frame(), 1 << 20, "email")
-        found = comparison.run(Export.of([folder / "users.csv"]), mapping, lambda _rows: None)
+        found = comparison.run(Files.of([folder / "users.csv"]), mapping, lambda _rows: None)
         sets = [sorted(each) for each in comparison.sets.sets]
         facts = {"night": "", "begun_at": 0.0, "full_at": 0.0, "identity": {}, "secret": secret}
         comparison.draft.finish(comparison.sets.names, sets, facts)

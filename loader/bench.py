@@ -530,7 +530,7 @@ def describe(settings: Settings) -> dict[str, Any]:
     target, limits = settings.build_target(), settings.limits
     own = {name: sorted(value) if isinstance(value, frozenset) else value for name, value in target}
     found = {
-        "export": settings.export.path,
+        "export": settings.export.name or str(settings.source),
         "target": {"api": target.api, "base_url": settings.base_url, **to_jsonable_python(own)},
         "limits": {
             "users_per_request": settings.batch_limits.users,

@@ -24,7 +24,7 @@ import orjson
 
 from loader.batch import Batch
 from loader.errors import CheckpointError, Stopped
-from loader.outcome import GOOD, Code, Outcome, Settled
+from loader.outcome import Code, Outcome, Settled
 from loader.record import Mark
 from loader.snapshot import Found, Note, Snapshot
 from loader.span import SpanSet
@@ -34,7 +34,7 @@ VERSION = 2
 _SCHEMA = """
 CREATE TABLE load (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE mark (row INTEGER PRIMARY KEY, offset INTEGER NOT NULL, line INTEGER NOT NULL, digest TEXT NOT NULL,
-    file INTEGER NOT NULL);
+    file INTEGER NOT NULL, after TEXT NOT NULL);
 CREATE TABLE batch (
     id INTEGER PRIMARY KEY,
     first INTEGER NOT NULL,            -- the span's rows, both inclusive
@@ -178,13 +178,12 @@ class Moment(NamedTuple):
     @classmethod
     def of(cls, now: Snapshot) -> "Moment":
         """What a snapshot leaves."""
-        failures = sum(count for code, count in now.counts.items() if code not in GOOD)
         wire = now.wire
         return cls(
             now.at,
             now.elapsed_s,
             now.rows,
-            failures,
+            now.failed,
             now.now_per_s,
             wire.requests,
             wire.refused,
@@ -318,7 +317,7 @@ class Checkpoint:
         rows: list[tuple[str, Sequence[tuple[Any, ...]]]] = [
             ("INSERT INTO batch VALUES (NULL,?,?,?,?,?,?,?,?,?,?)", batches),
             ("INSERT INTO outcome VALUES (?,?,?,?,?,?,?)", singles),
-            ("INSERT OR REPLACE INTO mark VALUES (?,?,?,?,?)", marks),
+            ("INSERT OR REPLACE INTO mark VALUES (?,?,?,?,?,?)", marks),
             (
                 "INSERT OR REPLACE INTO load VALUES ('position', ?)",
                 [] if position is None else [(json.dumps(position),)],
@@ -350,7 +349,7 @@ class Checkpoint:
         with self._without_log(), self._transaction():
             for table in ("batch", "outcome", "mark"):
                 self._db.execute(f"DELETE FROM {table}")
-            self._db.executemany("INSERT INTO mark VALUES (?,?,?,?,?)", marks)
+            self._db.executemany("INSERT INTO mark VALUES (?,?,?,?,?,?)", marks)
             self._db.executemany("INSERT INTO batch VALUES (NULL,?,?,?,?,?,?,?,?,?,?)", (span + same for span in spans))
             self._db.execute("CREATE TABLE IF NOT EXISTS cleared (row INTEGER PRIMARY KEY, user TEXT, names TEXT)")
             self._db.execute("DELETE FROM cleared")
@@ -441,9 +440,8 @@ class Checkpoint:
 
     def marks(self) -> list[Mark]:
         """The places where reading can go on, in order of row."""
-        return [
-            Mark(*found) for found in self._db.execute("SELECT row, offset, line, digest, file FROM mark ORDER BY row")
-        ]
+        found = self._db.execute("SELECT row, offset, line, digest, file, after FROM mark ORDER BY row")
+        return [Mark(*each) for each in found]
 
     def forget_marks(self) -> None:
         """Another export may be read from now on."""
@@ -453,7 +451,7 @@ class Checkpoint:
     def start_at(self, row: int) -> Mark | None:
         """The last mark before `row`, from which to read on. Reading makes the marks behind it again, the same."""
         found = self._db.execute(
-            "SELECT row, offset, line, digest, file FROM mark WHERE row <= ? ORDER BY row DESC LIMIT 1", (row,)
+            "SELECT row, offset, line, digest, file, after FROM mark WHERE row <= ? ORDER BY row DESC LIMIT 1", (row,)
         ).fetchone()
         return Mark(*found) if found else None
 

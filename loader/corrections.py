@@ -6,14 +6,16 @@ import re
 import sys
 from collections.abc import Collection
 from pathlib import Path
-from typing import BinaryIO, NamedTuple
+from typing import BinaryIO, NamedTuple, get_args
 
 from loader.checkpoint import Checkpoint, ResultRow
 from loader.errors import CheckpointError, ExportError, Refused
-from loader.export import Export, Fingerprint, files
+from loader.export import Fingerprint
+from loader.export.files import Files, Format, located, matching
 from loader.export.originals import delimiter_of, fields, header, originals
 from loader.mapping import ADDED, RowMapping
 from loader.outcome import Code
+from loader.settings import access_from
 
 _CODE, _MESSAGE = (json.dumps(name).encode() for name in ADDED)
 #: The two members as they are written here, at the end of a row that was corrected once and has failed again.
@@ -27,30 +29,35 @@ class Written(NamedTuple):
     too_long: int
 
 
-def export_of(checkpoint: Checkpoint, path: str | None = None) -> Export:
+def export_of(checkpoint: Checkpoint, path: str | None = None) -> Files:
     """The export of a load, from where it was or from `path`. Raises CheckpointError if it is another."""
     identity = checkpoint.get("identity")
     if identity is None:
         raise CheckpointError(f"{checkpoint.path} holds no load yet")
-    found = files(path, Path.cwd()) if path else [Path(name) for name in checkpoint.get("files")]
-    export = Export.of(
+    if identity["export.format"] not in get_args(Format):
+        raise Refused(
+            f"--rows is for exports that are files, and this was {checkpoint.get('path')}; without it, results "
+            "name the users, whose rows can be asked for again"
+        )
+    access = access_from(checkpoint.get("access") or {})
+    found = matching(path, Path.cwd(), access) if path else [located(name, access) for name in checkpoint.get("files")]
+    export = Files.of(
         found,
         identity["export.format"],
         identity["export.delimiter"],
         identity["export.max_row_bytes"],
         identity["export.encoding"],
     )
-    if export.is_stdin:
+    if export.comes_once:
         raise Refused("the export came from stdin; name a file that holds it with --export")
     known = Fingerprint(**checkpoint.get("export"))
+    mapping = RowMapping.from_json(checkpoint.get("mapping"))
     try:
         now = export.fingerprint()
     except ExportError as error:
         raise ExportError(f"{error}; name the file that holds it now with --export") from error
-    has_size = known.files > 0  # stdin has none
-    mapping = RowMapping.from_json(checkpoint.get("mapping"))
-    is_same = now == known or (
-        (now.size == known.size or not has_size) and export.is_same_up_to(checkpoint.marks(), mapping)
+    is_same = (now == known and now.tells) or (
+        (now.size == known.size or not known.tells) and export.is_same_up_to(checkpoint.marks(), mapping)
     )
     if not is_same:
         raise CheckpointError(
@@ -59,7 +66,7 @@ def export_of(checkpoint: Checkpoint, path: str | None = None) -> Export:
     return export
 
 
-def write_rows(checkpoint: Checkpoint, export: Export, out: BinaryIO, codes: Collection[str] = ()) -> Written:
+def write_rows(checkpoint: Checkpoint, export: Files, out: BinaryIO, codes: Collection[str] = ()) -> Written:
     """Write the settled rows, or those with one of `codes`, in order of row: CSV for CSV and its like, else NDJSON."""
     # Behind them stand those who are gone from the export: a refresh clears them, and they have no row of their own.
     rows = (checkpoint.get("refresh") or {}).get("rows", sys.maxsize)

@@ -84,7 +84,6 @@ def demo(folder: Path, users: int, seed: int, console: Console) -> int:
         checkpoint = folder / "users.ckpt"
         _say(console, 3, "loader run, killed half-way with SIGKILL")
         _run_and_kill(command, environment, checkpoint, kinds.total() // 2)
-        console.show_cursor()
         console.print()
         _tell(console, f"killed; the checkpoint holds {_settled(checkpoint):,} outcomes")
         _say(console, 4, "The same command again")

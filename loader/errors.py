@@ -8,6 +8,7 @@ LoaderError
 │   ├── ExportError        the export can't be read at all
 │   └── CheckpointError    the checkpoint is in use, damaged, or belongs to another load
 ├── Stopped            3: stopped after talk with the target began; resumable
+│   └── Asked              by whoever runs it, or because it is time
 └── TransportError     one attempt got no usable answer; never leaves settle.py
     └── TimedOut           within the time it may take
 """
@@ -51,9 +52,26 @@ class Stopped(LoaderError):
         self.flags = flags
 
 
+class Asked(Stopped):
+    """The run stopped as it was asked to."""
+
+
 class TransportError(LoaderError):
     """No answer: connection refused or cut, deadline passed, body broken. The reason is the message."""
 
 
 class TimedOut(TransportError):
     """No whole answer within the time that a request may take."""
+
+
+def telling(error: BaseException) -> BaseException:
+    """Of errors that come together, in a task group's wrapping, the one that says most; else the error itself."""
+    leaves: list[BaseException] = []
+    todo: list[BaseException] = [error]
+    while todo:
+        error = todo.pop()
+        if isinstance(error, BaseExceptionGroup):
+            todo += error.exceptions
+        else:
+            leaves.append(error)
+    return min(leaves, key=lambda error: isinstance(error, LoaderError))

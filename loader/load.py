@@ -99,6 +99,7 @@ async def load(
         tempo.traffic,
         lambda: tempo.found(*size.found),
         lambda: tempo.concurrency.limit,
+        settings.paces,
     )
     async with (
         aclosing(reading),

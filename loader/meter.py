@@ -2,14 +2,15 @@
 
 import time
 from collections import Counter, deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import anyio
 import msgspec
 
 from loader.lane import Lane
 from loader.progress import Tally
-from loader.snapshot import Brake, Found, Note, Snapshot
+from loader.quota import Pace
+from loader.snapshot import Brake, Found, Note, Snapshot, Wire
 from loader.traffic import Traffic
 
 #: Of so many moments, a quarter of a second apart, the most frequent reason for the pace counts.
@@ -19,6 +20,14 @@ _SAMPLES_A_BEAT, _SAMPLE_S = 4, 0.25
 #: "Now" is so many snapshots, a second apart.
 _RECENT = 10
 
+#: The time left is told by the pace of the later half of the run, of so many seconds at least and at most: so it
+#: follows what changes, and does not jump with every batch.
+_PACE_S, _PACE_MOST_S = 30.0, 300
+#: What is told comes nearer to that within some such time.
+_STEADY_S = 10.0
+#: In the first moments of a run nobody knows.
+_UNKNOWN_S = 2.0
+
 #: Of a run, each second's snapshot is kept for this long, and then ever fewer: some 3,000 of twelve hours.
 _DENSE_S = 600.0
 
@@ -27,7 +36,7 @@ class Meter:
     """How fast this run is, and how much of it is left. `position`: bytes of the export, of `size`, settled by now.
 
     `found`: what is known of the target, with the brake of this moment; `at_once`: how many requests may be on the
-    wire now. `wall`: Unix time.
+    wire now. `paces`: how the quotas are kept. `wall`: Unix time.
     """
 
     def __init__(
@@ -39,6 +48,7 @@ class Meter:
         traffic: Traffic,
         found: Callable[[], Found] = Found,
         at_once: Callable[[], int] = lambda: 1,
+        paces: Sequence[Pace] = (),
         wall: Callable[[], float] = time.time,
     ) -> None:
         self._tally = tally
@@ -48,12 +58,13 @@ class Meter:
         self._traffic = traffic
         self._look = found
         self._at_once = at_once
+        self._paces = paces
         self._wall = wall
         self._brakes: deque[Brake | None] = deque(maxlen=_MOMENTS)
         self._start = lane.now()
-        self._first_rows = tally.rows
-        self._first_position: int | None = None
-        self._recent = deque([(self._start, tally.rows)], maxlen=_RECENT + 1)
+        self._first_rows, self._first_sent = tally.rows, tally.sent
+        self._recent = deque([(self._start, tally.rows)], maxlen=_PACE_MOST_S + 1)
+        self._told: tuple[float, float] | None = None  # the time left, and when that was told
         self._last: Snapshot | None = None  # not kept yet
         self._next_moment_s = 0.0
 
@@ -61,31 +72,31 @@ class Meter:
         """Take note of what the load waits for at this moment."""
         self._brakes.append(self._look().brake)
 
-    def snapshot(self) -> Snapshot:
-        """The load at this moment."""
-        now, rows, position = self._lane.now(), self._tally.rows, self._position()
+    def snapshot(self, *, is_last: bool = False) -> Snapshot:
+        """The load at this moment; the last one of this run."""
+        now, rows = self._lane.now(), self._tally.rows
         elapsed = max(now - self._start, 1e-9)
-        if self._first_position is None:
-            self._first_position = position
-        done = position - self._first_position
+        share = self._position() / self._size if self._size else None
+        wire = self._traffic.look()
         self._recent.append((now, rows))
-        since, before = self._recent[0]
         reason = self._lane.reason
         self._last = Snapshot(
             self._wall(),
             rows,
             dict(self._tally.counts),
-            position / self._size if self._size else None,
+            share,
             (rows - self._first_rows) / elapsed,
-            (rows - before) / max(now - since, 1e-9),
+            self._pace(_RECENT),
             elapsed,
-            (self._size - position) * elapsed / done if done > 0 and elapsed > 2 and self._size else None,
-            self._traffic.look(),
+            self._steady(now, self._left_s(share, elapsed, wire) if share and elapsed > _UNKNOWN_S else None),
+            wire,
             self._at_once(),
             max(self._lane.waits_s, 0.0),
             tuple(self._tally.failed),
             str(reason) if reason else "",
             self._found(),
+            self._first_rows,
+            is_last,
         )
         return self._last
 
@@ -101,7 +112,7 @@ class Meter:
 
     def end(self) -> Note:
         """The same at the end of the run."""
-        return Note(self.snapshot(), is_moment=True)
+        return Note(self.snapshot(is_last=True), is_moment=True)
 
     async def beat(self, watch: Callable[[Snapshot], None]) -> None:
         """Tell `watch` once a second, until cancelled."""
@@ -110,6 +121,37 @@ class Meter:
                 await anyio.sleep(_SAMPLE_S)
                 self.sample()
             watch(self.snapshot())
+
+    def _pace(self, seconds: float) -> float:
+        """Rows a second, over the last so many."""
+        now, rows = self._recent[-1]
+        since, before = next(seen for seen in self._recent if seen[0] >= now - seconds - _SAMPLE_S)
+        return (rows - before) / max(now - since, 1e-9)
+
+    def _left_s(self, share: float, elapsed: float, wire: Wire) -> float | None:
+        """By the pace of late, but no sooner than the quotas allow."""
+        rows = self._tally.rows
+        left = rows * (1 - share) / share
+        if not left:
+            return 0.0
+        pace = self._pace(min(max(elapsed / 2, _PACE_S), _PACE_MOST_S))
+        if not pace:
+            return None
+        done = max(rows - self._first_rows, 1)
+        each = {
+            "requests": (wire.requests - wire.on_wire) / done,
+            "carriers": (wire.requests - wire.on_wire) / done,
+            "users": (self._tally.sent - self._first_sent) / done,
+        }
+        return max([left / pace, *(left * each[quota.unit] / quota.per_s for quota in self._paces)])
+
+    def _steady(self, now: float, left_s: float | None) -> float | None:
+        """The time left so that it doesn't jump: what was told before, less the time since, and a part of the news."""
+        if left_s is not None and left_s > 0 and self._told is not None:
+            since, before = now - self._told[1], self._told[0] - (now - self._told[1])
+            left_s = max(before + (left_s - before) * min(since / _STEADY_S, 1.0), 0.0)
+        self._told = None if left_s is None else (left_s, now)
+        return left_s
 
     def _found(self) -> Found:
         """What is known of the target, with what the load waited for most of late."""

@@ -7,6 +7,7 @@ import base64
 import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Literal
 from urllib.parse import unquote, urlsplit
@@ -54,6 +55,14 @@ class Network:
     tls: ssl.SSLContext | None = None
     elsewhere: Mapping[str, Proxy | None] = field(default_factory=dict)
     compress: Literal["gzip"] | None = None
+
+
+def is_loopback(host: str) -> bool:
+    """Is it this machine?"""
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 def tls_of(ca_file: Path | None, client_cert: Path | None, client_key: Path | None) -> ssl.SSLContext:

@@ -22,7 +22,7 @@ class Tally:
     def __init__(self, counts: Mapping[Code, int] | None = None) -> None:
         self.counts: Counter[Code] = Counter(counts or {})
         self.failed: deque[Failure] = deque(maxlen=_FAILURES)  # of this run, the latest last
-        self._is_judged = self._sent >= _HOPELESS  # whoever runs it again after that has decided to go on
+        self._is_judged = self.sent >= _HOPELESS  # whoever runs it again after that has decided to go on
 
     def add(self, outcomes: Sequence[Outcome], rows: Sequence[int], users: Sequence[str], superseded: int = 0) -> None:
         """Count outcomes that became durable, of these rows and users."""
@@ -47,7 +47,8 @@ class Tally:
         return self.failed[-1].words() if self.failed else "none of this run"
 
     @property
-    def _sent(self) -> int:
+    def sent(self) -> int:
+        """Rows that went to the target themselves."""
         unsent = (Code.REJECTED, Code.SKIPPED, Code.SUPERSEDED, Code.UNCHANGED)
         return self.rows - sum(self.counts[code] for code in unsent)
 
@@ -75,7 +76,7 @@ class Tally:
         """Why not to go on, or None. `max_failures`: a number of rows, or a share such as "5%"."""
         if not (failures := self.failures):
             return None
-        sent = self._sent
+        sent = self.sent
         if sent >= _HOPELESS and not self._is_judged and not self.counts[Code.SUCCESS] + self.counts[Code.PARTIAL]:
             return (
                 f"not one of the first {sent:,} users sent was accepted; the last: {self.last_failure}. If the mapping "

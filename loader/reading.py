@@ -1,7 +1,7 @@
 """The export's blocks, read and mapped on a thread while the ones before are sent."""
 
 from bisect import bisect_right
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Generator, Iterator
 from dataclasses import replace
 
 import anyio
@@ -25,6 +25,11 @@ class Head:
 
     def __iter__(self) -> Iterator[Rows]:
         return self
+
+    def close(self) -> None:
+        """Leave the export where it is."""
+        if isinstance(self._blocks, Generator):
+            self._blocks.close()
 
     def __next__(self) -> Rows:
         if self.is_cut:
@@ -101,6 +106,9 @@ class Reading:
         """Whether anybody came for the blocks or not, nobody will any more."""
         await self._send.aclose()
         await self._receive.aclose()
+        if close := getattr(self._rows, "close", None):
+            with anyio.CancelScope(shield=True):  # a database is told, too
+                await to_thread.run_sync(close)
 
     async def _next(self) -> Rows | None:
         try:

@@ -120,9 +120,10 @@ class Refresh:
     @contextmanager
     def locked(self) -> Iterator[None]:
         """Keep other runs off the state for as long as this lasts. Raises Refused if that can't be."""
-        if self.export.is_stdin:
+        if not self.export.fingerprint().tells:
             raise Refused(
-                'refresh.mode = "changed" reads the export twice, which stdin does not allow: give it as a file'
+                f'refresh.mode = "changed" reads the export twice, and nothing tells whether {self.export} is the same '
+                "then: give it as a file"
             )
         folder = self.rules.state.absolute().parent
         if not os.access(folder, os.W_OK):

@@ -8,13 +8,17 @@ from typing import Any, TextIO
 
 from loader.checkpoint import Checkpoint, runner
 from loader.outcome import GOOD, Code
-from loader.snapshot import Found, duration
+from loader.snapshot import Found, Snapshot, duration
 
 COLUMNS = ("row", "user", "code", "message", "target_code", "http_status", "attempts")
 
 
 #: What a spreadsheet takes for the beginning of a formula, or passes over before one (OWASP: CSV injection).
 _FORMULA = ("=", "+", "-", "@", "＝", "＋", "－", "＠", "\t", "\r", "\n", "\0")
+
+
+#: A run notes how it stands every five seconds at least; what is older than this is of a run before.
+_FRESH_S = 15.0
 
 
 def write_results(
@@ -49,11 +53,12 @@ def _harmless(cell: object) -> object:
 def status(checkpoint: Checkpoint) -> dict[str, Any]:
     """How the load stands: rows by code, their sum, how fast, and when it will be done (None: nobody knows)."""
     counts = {code.value: count for code, count in sorted(checkpoint.counts().items(), key=lambda item: -item[1])}
-    finished, process = checkpoint.get("finished_at"), runner(checkpoint.path)
-    rows, rate = sum(counts.values()), checkpoint.rate()
-    (position, row), size = checkpoint.get("position") or (0, 0), (checkpoint.get("export") or {}).get("size")
-    expected = row * size / position if position and size else None
-    left = max(expected - rows, 0) / rate if expected and rate and process is not None else None
+    finished, process, now = checkpoint.get("finished_at"), runner(checkpoint.path), checkpoint.now()
+    rows = sum(counts.values())
+    if process is not None and now is not None and is_fresh(now):
+        rate, left = now.now_per_s, now.left_s
+    else:
+        rate, left = checkpoint.rate(), None
     return {
         "checkpoint": str(checkpoint.path),
         "export": checkpoint.get("path"),
@@ -67,8 +72,21 @@ def status(checkpoint: Checkpoint) -> dict[str, Any]:
         "started_at": checkpoint.get("started_at"),
         "retried_at": checkpoint.get("retried_at"),
         "finished_at": finished,
+        "ended": None if finished or process is not None or now is None else ending(now),
         "found": checkpoint.get("found"),
     }
+
+
+def is_fresh(now: Snapshot) -> bool:
+    """Is it of a run that goes on? One that was killed leaves its last, until the next run has noted something."""
+    return not now.is_last and time.time() - now.at < _FRESH_S
+
+
+def ending(now: Snapshot) -> str:
+    """How the run ended whose last snapshot that is."""
+    if now.is_last:
+        return f"the last run ended {_time(now.at)}" + (f": {now.stopping}" if now.stopping else "")
+    return f"the last run was killed, or broke down, after {_time(now.at)}"
 
 
 def status_lines(state: dict[str, Any]) -> Iterator[str]:
@@ -91,6 +109,8 @@ def status_lines(state: dict[str, Any]) -> Iterator[str]:
             yield f"running (process {state['process']}); {begun}{pace}{left}"
         else:
             yield f"not finished; {begun}{pace}. Go on with: loader run SETTINGS"
+            if state["ended"]:
+                yield state["ended"]
     if words := ", ".join(Found(**state["found"] or {}).words()):
         yield f"found: {words}"
 

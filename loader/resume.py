@@ -10,7 +10,7 @@ from typing import Any, Literal
 from loader.checkpoint import Checkpoint
 from loader.errors import CheckpointError
 from loader.export import Export, Fingerprint
-from loader.export.source import REPLAYED_BYTES
+from loader.export.remote import Remote
 from loader.mapping import RowMapping
 from loader.outcome import WORTH_RETRYING
 from loader.record import Mark, Rows
@@ -43,6 +43,8 @@ def begin(checkpoint: Checkpoint, identity: dict[str, Any], export: Export, mapp
             checkpoint.put(
                 identity=identity, export=found._asdict(), path=str(export), files=files, mapping=mapping.as_json()
             )
+            remote = [path for path in export.paths if isinstance(path, Remote)]
+            checkpoint.put(access=dict(remote[0].access.facts) if remote else {})
             checkpoint.put(started_at=time.time())
             return Resume(SpanSet(), None)
         _same_load(checkpoint.path, known, identity)
@@ -65,7 +67,9 @@ def standing(
         known = checkpoint.get("identity")
         if known is None or _differing(known, identity) or not _is_worth_keeping(checkpoint):
             return "open"
-        if _difference(checkpoint, export, mapping, export.fingerprint()):
+        # All of it is compared, as nothing will be compared later; of what comes once, what can be.
+        start = _start(checkpoint) if export.comes_once else None
+        if _difference(checkpoint, export, mapping, export.fingerprint(), start):
             return "outdated"
         if checkpoint.get("finished_at") is not None:
             return "finished"
@@ -147,7 +151,7 @@ def _differing(known: Mapping[str, Any], identity: Mapping[str, Any]) -> list[st
 
 
 def _same_export(checkpoint: Checkpoint, export: Export, mapping: RowMapping, found: Fingerprint) -> None:
-    if difference := _difference(checkpoint, export, mapping, found):
+    if difference := _difference(checkpoint, export, mapping, found, _start(checkpoint)):
         raise CheckpointError(
             f"{checkpoint.path} belongs to another export: {export} has changed since the load began ({difference}). "
             "Bring the old export back to go on with that load, or start over with --fresh"
@@ -156,22 +160,30 @@ def _same_export(checkpoint: Checkpoint, export: Export, mapping: RowMapping, fo
         checkpoint.put(export=found._asdict())  # a copy, or touched
 
 
-def _difference(checkpoint: Checkpoint, export: Export, mapping: RowMapping, found: Fingerprint) -> str:
-    """What tells the export from the one that the checkpoint's load began with; "" if it is the same."""
+def _start(checkpoint: Checkpoint) -> Mark | None:
+    """Where a load that isn't finished goes on."""
+    if checkpoint.get("finished_at") is not None:
+        return None
+    return checkpoint.start_at(checkpoint.settled().first_hole()) or Mark()
+
+
+def _difference(
+    checkpoint: Checkpoint, export: Export, mapping: RowMapping, found: Fingerprint, start: Mark | None
+) -> str:
+    """What tells the export from the one that the checkpoint's load began with; "" if it is the same.
+
+    `start`: where a run is to go on, and will compare what it reads from there.
+    """
     known = Fingerprint(**checkpoint.get("export"))
-    marks = checkpoint.marks()
-    if export.is_stdin and checkpoint.get("finished_at") is None:
-        # It is read only once: not so far that the place where this run goes on would have gone by.
-        start = checkpoint.start_at(checkpoint.settled().first_hole()) or Mark()
-        marks = [mark for mark in marks if mark.offset <= start.offset + REPLAYED_BYTES // 2]
-    elif known == found and not export.is_stdin:
+    if known == found and found.tells:
         return ""
+    marks = checkpoint.marks()
     compared = (checkpoint.get("refresh") or {}).get("rows", 0)
     if compared and (not marks or marks[-1].row <= compared):
         return "its time is another, and that its content is the same can't be told"
     if known.size != found.size:
         return f"its size was {known.size:,} bytes and is {found.size:,}"
-    return "" if export.is_same_up_to(marks, mapping) else "its size is the same, its content is not"
+    return "" if export.is_same_up_to(marks, mapping, start) else "its size is the same, its content is not"
 
 
 def _show(value: Any) -> str:

@@ -16,9 +16,9 @@ import msgspec
 import pyarrow as pa
 
 from loader.errors import ExportError, Stopped
-from loader.export import Export, Format
 from loader.export.columnar import Columnar
 from loader.export.elements import elements
+from loader.export.files import Files, Format
 from loader.export.source import BOM, SUFFIXES, Source
 from loader.export.split import Cut, Splitter, count_lines
 from loader.export.typed import check_type
@@ -90,7 +90,7 @@ def look(path: Path) -> Sample:
         if head.startswith(begin):
             raise ExportError(f"{source.name} {words}")
     try:
-        named: Format | None = Export.of([path]).format
+        named: Format | None = Files.of([path]).format
     except ExportError:
         named = None
     if (columnar := _columnar_format(head)) is not None:

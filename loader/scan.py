@@ -20,7 +20,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from loader.digest import Digester, Digests, finish, nothing
-from loader.errors import ExportError, Stopped
+from loader.errors import Asked, ExportError, Stopped
 from loader.export import Export, Place
 from loader.export.rows import Wanted
 from loader.mapping import RowMapping, Values
@@ -229,8 +229,9 @@ def scan(
 
 
 def _is_shared(export: Export) -> bool:
-    """Is it worth another process? Only files can be read twice at a time."""
-    return _cores() > 1 and len(export.paths) > 0 and export.fingerprint().size >= _SHARED_BYTES
+    """Is it worth another process? Only files of this machine can be read twice at a time for nothing."""
+    is_here = len(export.paths) > 0 and all(isinstance(path, Path) for path in export.paths)
+    return _cores() > 1 and is_here and export.fingerprint().size >= _SHARED_BYTES
 
 
 def _cores() -> int:
@@ -340,9 +341,11 @@ def scan_cells(
 
 @contextmanager
 def _whole() -> Iterator[None]:
-    """Around what reads an export to its end: it may not break off."""
+    """Around what reads an export to its end: it may not break off, unless that is wanted."""
     try:
         yield
+    except Asked:
+        raise
     except Stopped as error:
         reason = str(error).partition(";")[0]
         raise ExportError(f"{reason}; nothing was sent, as what is missing can't be told from what has gone") from error

@@ -5,7 +5,7 @@ import inspect
 import json
 import re
 import textwrap
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from functools import cache
 from typing import Any, NamedTuple
 
@@ -42,13 +42,29 @@ class Key(NamedTuple):
 def keys(model: type[BaseModel]) -> list[Key]:
     """The settings of a table, in order."""
     said, made = _said(model), model.model_json_schema()["properties"]
-    return [Key(name, _toml(made[name].get("default")), said[name]) for name in model.model_fields if name in said]
+    inner = dict(_tables_in(model))  # tables of their own
+    return [
+        Key(name, "" if name in inner else _toml(made[name].get("default")), said[name])
+        for name in model.model_fields
+        if name in said
+    ]
 
 
 def tables() -> dict[str, type[BaseModel]]:
-    """The tables of the settings that are models, by name: all but `[target]`."""
-    annotations = {name: field.annotation for name, field in Settings.model_fields.items()}
-    return {name: kind for name, kind in annotations.items() if isinstance(kind, type) and issubclass(kind, BaseModel)}
+    """The tables of the settings that are models, by name, and those in them, such as `export.storage`: all but
+    `[target]`.
+    """
+    found = {}
+    for name, model in _tables_in(Settings):
+        found[name] = model
+        found |= {f"{name}.{inner}": each for inner, each in _tables_in(model)}
+    return found
+
+
+def _tables_in(model: type[BaseModel]) -> Iterator[tuple[str, type[BaseModel]]]:
+    for name, field in model.model_fields.items():
+        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+            yield name, field.annotation
 
 
 def schema() -> Schema:
@@ -59,7 +75,9 @@ def schema() -> Schema:
     made = Settings.model_json_schema()
     said = _said(Settings)
     for name, model in tables().items():
-        made["$defs"][model.__name__] = _described(made["$defs"][model.__name__], model) | {"description": said[name]}
+        table, _, inner = name.partition(".")
+        words = _said(tables()[table])[inner] if inner else said[table]
+        made["$defs"][model.__name__] = _described(made["$defs"][model.__name__], model) | {"description": words}
     apis = {api: _target(find(api)) for api in known()}
     for api, target in apis.items():
         made["$defs"] |= target.pop("$defs", {}) | {api: target}

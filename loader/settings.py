@@ -12,9 +12,9 @@ import sys
 import tomllib
 from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
-from ipaddress import ip_address
+from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 from urllib.parse import urlsplit
 from urllib.request import getproxies_environment, proxy_bypass_environment  # type: ignore[attr-defined]  # typeshed
 
@@ -30,15 +30,20 @@ from pydantic import (
 )
 
 from loader.batch import BatchLimits
-from loader.errors import SettingsError
-from loader.export import Export, Format, files, stem
+from loader.errors import ExportError, SettingsError
+from loader.export import Export
+from loader.export.address import SCHEMES, STORES, Access, scheme_of, shown
+from loader.export.files import Files, Format, matching, stem
 from loader.mapping import Empty, RowMapping, Type
-from loader.network import Network, Proxy, tls_of
+from loader.network import Network, Proxy, is_loopback, tls_of
 from loader.quota import Pace, Quota, fitting, pace_of
 from loader.refresh import Missing, Rules
 from loader.target import Target, WholeTarget
 from loader.targets import find, known
 from loader.whole import Store
+
+if TYPE_CHECKING:
+    from loader.sources import CustomSource
 
 
 class _Table(BaseModel):
@@ -91,11 +96,41 @@ def _quota(text: str) -> str:
     return text
 
 
-class ExportTable(_Table):
-    """`[export]`"""
+class StorageTable(_Table):
+    """`[export.storage]`: how an export that lies elsewhere is reached."""
 
-    path: _Path
-    """a file, a pattern such as `users-*.csv`, or `-` for stdin"""
+    endpoint: str | None = None
+    """the address of a store that speaks as S3, Google's or Azure's does; plain `http` only to loopback. Not set: the
+    vendor's"""
+    region: str | None = None
+    """of S3; not set: `AWS_REGION`, or the profile's"""
+    account: str | None = None
+    """of Azure; not set: `AZURE_STORAGE_ACCOUNT_NAME`"""
+    anonymous: bool = False
+    """ask as nobody"""
+    headers: dict[str, str] = Field(default={}, repr=False)  # they may be secrets
+    """`{ Authorization = "env:EXPORT_TOKEN" }`, for https: `env:NAME`, `file:PATH`, or the text itself, which is
+    warned about"""
+
+
+class ExportTable(_Table):
+    """`[export]`. `path`: an address may hold a secret."""
+
+    path: _Path | None = Field(default=None, repr=False)
+    """a file, a pattern such as `users-*.csv`, `-` for stdin, or
+    [an address](sources.md#object-stores-and-https): `s3://`, `gs://`, `az://`, `https://`; `env:NAME` or `file:PATH`
+    where that is a secret"""
+    query: Annotated[str, Field(min_length=1)] | None = None
+    """instead of `path`: the rows of a [database query](sources.md#databases)"""
+    database: Annotated[str, Field(min_length=1)] | None = Field(default=None, repr=False)  # it may hold a password
+    """its URL, `env:NAME` or `file:PATH`: `postgresql://`, `mysql://`, `sqlite:///`, `duckdb://`"""
+    order_by: str | None = None
+    """the column that tells the rows of a query apart:
+    [they come in its order](sources.md#order-and-how-a-run-goes-on). Not set: that of `mapping.user`; `""`: none"""
+    source: str | None = None
+    """instead of `path`: the name of [a source of an installed package](sources.md#a-source-of-your-own)"""
+    options: dict[str, Any] | None = Field(default=None, repr=False)  # it may hold secrets
+    """what that source takes, as a table `[export.options]`"""
     format: Format | None = None
     """`csv`, `tsv`, `ndjson`, `json`, `parquet` or `arrow`: [formats](formats.md). Not set: the name tells"""
     delimiter: Annotated[str, AfterValidator(_delimiter), WithJsonSchema(_DELIMITER)] | None = None
@@ -104,6 +139,13 @@ class ExportTable(_Table):
     """of text formats, such as `utf-8`, `utf-16` or `cp1252`"""
     max_row_bytes: Annotated[int, Field(ge=1, le=1 << 28)] = 1 << 20
     """a longer row is rejected"""
+    storage: StorageTable = StorageTable()
+    """how an address is reached: `[export.storage]`"""
+
+    @property
+    def name(self) -> str | None:
+        """The path as messages show it."""
+        return None if self.path is None else shown(self.path)
 
 
 class MappingTable(_Table):
@@ -155,7 +197,7 @@ class CheckpointTable(_Table):
 
     path: _Path | None = None
     """the file that holds the outcomes: [what is in it](checkpoint.md). Not set: beside the export, under its name
-    without suffixes: `users.csv.gz` → `users.ckpt`. A must for patterns and stdin"""
+    without suffixes: `users.csv.gz` → `users.ckpt`. A must for patterns, addresses, stdin, queries and sources"""
     keep: Annotated[int, Field(ge=0)] = 7
     """of a [refresh](refresh.md): the checkpoints of so many nights before"""
 
@@ -281,23 +323,91 @@ class Settings(_Table):
     """how the target is reached"""
     _folder: Path = PrivateAttr(default=Path())
     _path: Path | None = PrivateAttr(default=None)
+    _export: Export | None = PrivateAttr(default=None)
 
     @property
     def source(self) -> Export:
         """The export to read. Raises ExportError if its name doesn't tell the format."""
+        if self._export is not None:
+            return self._export
         table = self.export
-        paths = files(table.path, self._folder)
-        return Export.of(paths, table.format, table.delimiter, table.max_row_bytes, table.encoding)
+        if table.query is not None:
+            return self._query()
+        if table.source is not None:
+            return self._custom(table.source)
+        assert table.path is not None, "_check_export() saw to that"
+        paths = matching(self._address or table.path, self._folder, self.access)
+        return Files.of(paths, table.format, table.delimiter, table.max_row_bytes, table.encoding)
+
+    def _query(self) -> Export:
+        from loader.export.query import Query  # late: files are loaded without it
+        from loader.export.table import Table
+
+        table = self.export
+        assert table.query is not None
+        assert table.database is not None
+        order_by = table.order_by
+        if order_by is None and not isinstance(self.build_target(), WholeTarget):
+            order_by = self.row_mapping().user
+        url = _pointed_at("export.database", table.database, self._folder)
+        return Table.of(Query(table.query, url, order_by or None, self._folder), "query")
+
+    def _custom(self, name: str) -> Export:
+        from loader.export.table import Table
+
+        return Table.of(self._custom_source(name), name)
+
+    def _custom_source(self, name: str) -> "CustomSource":
+        """A source of a package. Raises SettingsError if its options are wrong, or a secret isn't there."""
+        from loader.sources import find
+
+        found, options = find(name), dict(self.export.options or {})
+        for secret in found.secrets():
+            if isinstance(options.get(secret), str):
+                options[secret] = _pointed_at(f"export.options.{secret}", options[secret], self._folder)
+        try:
+            return found.model_validate(options)
+        except ValidationError as error:
+            raise SettingsError(_first(error, found, "export.options")) from error
+
+    @property
+    def _named(self) -> Path | None:
+        """The export's file, if it is one and has a name that others can take."""
+        path = self.export.path
+        is_file = path is not None and not (_is_pointer(path) or scheme_of(path) or glob.has_magic(path))
+        return self._folder / path if path is not None and is_file and path != "-" else None
+
+    @property
+    def _address(self) -> str | None:
+        """Where a remote export lies; None: it is a file, a pattern of files, or stdin. Raises SettingsError."""
+        path = self.export.path
+        if path is None or not (_is_pointer(path) or scheme_of(path)):
+            return None
+        return _checked_address(_pointed_at("export.path", path, self._folder) if _is_pointer(path) else path)
+
+    @property
+    def access(self) -> Access:
+        """How a remote export is reached."""
+        table, network = self.export.storage, self.network
+        headers = {name: value for name, value in table.headers.items() if value.startswith(("env:", "file:"))}
+        kept = {
+            "storage": table.model_dump(exclude_none=True) | {"headers": headers},
+            "left_out": sorted(table.headers.keys() - headers.keys()),
+            "network": network.model_dump(include={"ca_file"}, exclude_none=True),
+            "folder": str(self._folder),
+        }
+        return _access(table, network, self._folder, self.limits.give_up_s, kept)
 
     @property
     def checkpoint_path(self) -> Path:
         """Where the checkpoint stands: beside the export if nothing else is said."""
         if self.checkpoint.path is not None:
             return self._folder / self.checkpoint.path
-        if self.export.path == "-" or glob.has_magic(self.export.path):
-            raise SettingsError("checkpoint.path is missing: stdin and patterns have no name that it could take")
-        export = self._folder / self.export.path
-        return export.parent / f"{stem(export)}.ckpt"
+        if self._named is None:
+            is_path = self.export.path is not None
+            what = "stdin, patterns and addresses have" if is_path else "the export has"
+            raise SettingsError(f"checkpoint.path is missing: {what} no name that it could take")
+        return self._named.parent / f"{stem(self._named)}.ckpt"
 
     @property
     def store(self) -> Store | None:
@@ -346,9 +456,8 @@ class Settings(_Table):
 
     def _beside(self, suffix: str, what: str) -> Path:
         """A file beside the export that has its name, or the checkpoint's if the export has none of its own."""
-        export = self._folder / self.export.path
-        has_name = self.export.path != "-" and not glob.has_magic(self.export.path)
-        path = export.parent / f"{stem(export)}{suffix}" if has_name else self.checkpoint_path.with_suffix(suffix)
+        export = self._named
+        path = export.parent / f"{stem(export)}{suffix}" if export else self.checkpoint_path.with_suffix(suffix)
         if path == self.checkpoint_path:
             raise SettingsError(f"checkpoint.path: {path.name} is for {what}; choose another")
         return path
@@ -371,13 +480,22 @@ class Settings(_Table):
     @property
     def is_local(self) -> bool:
         """Is the API on this machine?"""
-        return _is_loopback(urlsplit(self.base_url).hostname or "")
+        return is_loopback(urlsplit(self.base_url).hostname or "")
 
     def shown(self) -> dict[str, Any]:
         """All that is set, without secrets: as a report may show it."""
         tables = self.model_dump(exclude_unset=True)
         auth = {name: _masked(name, text) for name, text in self.target["auth"].items()}
         tables["target"] = self.target | {"auth": auth}
+        export = tables["export"]
+        if self.export.path is not None:
+            export["path"] = self.export.name
+        if self.export.database is not None:
+            export["database"] = _masked("database", self.export.database)
+        if self.export.options is not None:  # what they mean is their package's matter
+            export["options"] = {name: _masked(name, str(value)) for name, value in self.export.options.items()}
+        if headers := self.export.storage.headers:
+            export["storage"]["headers"] = {name: _masked(name, text) for name, text in headers.items()}
         if self.network.proxy:
             tables["network"]["proxy"] = _masked("proxy", self.network.proxy)
         return tables
@@ -436,29 +554,11 @@ class Settings(_Table):
         paths = [_from(self._folder, f"network.{key}", name) if name else None for key, name in named.items()]
         elsewhere = self.build_target().scheme.elsewhere
         return Network(
-            self._proxy(self.base_url),
+            _proxy(table, self._folder, self.base_url),
             tls_of(*paths) if any(paths) else None,
-            {elsewhere: self._proxy(elsewhere)} if elsewhere else {},
+            {elsewhere: _proxy(table, self._folder, elsewhere)} if elsewhere else {},
             table.compress,
         )
-
-    def _proxy(self, url: str) -> Proxy | None:
-        """The proxy that is set, "" being none, else the environment's. Loopback is reached without any."""
-        host, port = urlsplit(url).hostname or "", urlsplit(url).port
-        if _is_loopback(host):
-            return None
-        key, address = "network.proxy", self.network.proxy
-        if address is None:
-            known = getproxies_environment()
-            if proxy_bypass_environment(f"{host}:{port}" if port else host, known):
-                return None
-            key, address = "the environment variable HTTPS_PROXY", known.get("https")
-        elif address:
-            address = _pointed_at(key, address, self._folder)
-        try:
-            return Proxy.of(address) if address else None
-        except ValueError:  # it may hold a password: not shown
-            raise SettingsError(f"{key}: not an address such as http://proxy.example.com:3128") from None
 
     def secrets(self) -> dict[str, str]:
         """The credentials, read anew at each call, so that a rotated secret is found. Raises SettingsError."""
@@ -472,8 +572,13 @@ class Settings(_Table):
     def literal_secrets(self) -> list[str]:
         """The keys of credentials that stand in the file itself, to be warned about."""
         named = {f"target.auth.{name}": self.target["auth"].get(name, "") for name in ("secret", "token")}
+        if "@" in (self.export.database or ""):
+            named["export.database"] = self.export.database
         if "@" in (self.network.proxy or ""):
             named["network.proxy"] = self.network.proxy
+        if self.export.path != self.export.name:
+            named["export.path"] = self.export.path
+        named |= {f"export.storage.headers.{name}": value for name, value in self.export.storage.headers.items()}
         return [key for key, value in named.items() if value and not value.startswith(("env:", "file:"))]
 
     def identity(self) -> dict[str, Any]:
@@ -489,6 +594,7 @@ class Settings(_Table):
             "mapping.types": self.mapping.types,
             "mapping.empty": self.mapping.empty,
             "mapping.columns": self.mapping.columns,
+            **self._asked(),
             "target.api": target.api,
             "target.base_url": self.base_url,
             "target.write": target.write,
@@ -496,14 +602,87 @@ class Settings(_Table):
             **{f"target.{name}": value for name, value in target.identity().items()},
         }
 
+    def _asked(self) -> dict[str, Any]:
+        """What is asked of which database or source; not by whom."""
+        table = self.export
+        if table.source is not None:
+            return {"export.options": self._custom_source(table.source).identity()}
+        if table.query is None or table.database is None:
+            return {}
+        from loader.export.engines import place_of, split
+
+        place = place_of(split(_pointed_at("export.database", table.database, self._folder)))
+        return {"export.query": table.query, "export.database": place, "export.order_by": table.order_by}
+
+
+def access_from(kept: Mapping[str, Any]) -> Access:
+    """How a remote export was reached, by what a checkpoint keeps of that (`Access.facts`)."""
+    if not kept:
+        return Access(proxy=partial(_proxy, NetworkTable(), Path()))
+    folder = Path(kept["folder"])
+    storage, network = StorageTable.model_validate(kept["storage"]), NetworkTable.model_validate(kept["network"])
+    return _access(storage, network, folder, 60.0, kept)
+
+
+def _access(
+    table: StorageTable, network: NetworkTable, folder: Path, give_up_s: float, kept: Mapping[str, Any]
+) -> Access:
+    def headers() -> dict[str, str]:
+        if missing := [name for name in kept["left_out"] if name not in table.headers]:
+            raise ExportError(
+                f"the export needs the header {missing[0]}, whose value stood in the settings and is kept nowhere; "
+                "write it there as env:NAME or file:PATH, or get the export and name the file with --export"
+            )
+        return {name: _secret(f"export.storage.headers.{name}", value, folder) for name, value in table.headers.items()}
+
+    ca_file = _from(folder, "network.ca_file", network.ca_file) if network.ca_file else None
+    return Access(
+        table.endpoint,
+        table.region,
+        table.account,
+        table.anonymous,
+        headers,
+        ca_file,
+        partial(_proxy, network, folder),
+        give_up_s,
+        kept,
+    )
+
+
+def _proxy(table: NetworkTable, folder: Path, url: str) -> Proxy | None:
+    """The proxy that is set, "" being none, else the environment's. Loopback is reached without any."""
+    host, port = urlsplit(url).hostname or "", urlsplit(url).port
+    if is_loopback(host):
+        return None
+    key, address = "network.proxy", table.proxy
+    if address is None:
+        known = getproxies_environment()
+        if proxy_bypass_environment(f"{host}:{port}" if port else host, known):
+            return None
+        key, address = "the environment variable HTTPS_PROXY", known.get("https")
+    elif address:
+        address = _pointed_at(key, address, folder)
+    try:
+        return Proxy.of(address) if address else None
+    except ValueError:  # it may hold a password: not shown
+        raise SettingsError(f"{key}: not an address such as http://proxy.example.com:3128") from None
+
 
 def load_settings(path: Path, overrides: Sequence[str] = ()) -> Settings:
     """Read and check a settings file. `overrides` are `key.key=value`, a TOML value or else text.
 
     Raises SettingsError.
     """
+    data = read_tables(path)
+    for override in overrides:
+        _override(data, override)
+    return settings_from(data, path.absolute().parent, path)
+
+
+def read_tables(path: Path) -> dict[str, Any]:
+    """A settings file as it stands. Raises SettingsError."""
     try:
-        data = tomllib.loads(path.read_text("utf-8"))
+        return tomllib.loads(path.read_text("utf-8"))
     except OSError as error:
         raise SettingsError(f"can't read the settings {path}: {error.strerror}{_beside(path, error)}") from error
     except UnicodeDecodeError as error:
@@ -511,17 +690,28 @@ def load_settings(path: Path, overrides: Sequence[str] = ()) -> Settings:
     except tomllib.TOMLDecodeError as error:
         hint = "; this takes the settings file, not the export" if stem(path) != path.name else ""
         raise SettingsError(f"{path} is not valid TOML: {error}{hint}") from error
-    for override in overrides:
-        _override(data, override)
+
+
+def settings_from(
+    data: dict[str, Any], folder: Path, path: Path | None = None, export: Export | None = None
+) -> Settings:
+    """Check settings, of the file at `path` if they are of one. Relative paths in them begin at `folder`.
+
+    `export`: what is read in place of `[export]`, which need not be there. Raises SettingsError.
+    """
+    if export is not None:
+        data = data | {"export": {"path": "-"}}  # like stdin: no file, and no name that others could take
     try:
         settings = Settings.model_validate(data)
-        settings._folder, settings._path = path.absolute().parent, path
+        settings._folder, settings._path, settings._export = folder, path, export
+        _check_export(settings.export)
         _check_target(settings)
         settings.way()
-    except ValidationError as error:
-        raise SettingsError(f"{path}: {_first(error, Settings)}") from error
-    except SettingsError as error:
-        raise SettingsError(f"{path}: {error}") from error
+        if export is not None and settings.checkpoint.path is None:
+            raise SettingsError("checkpoint.path is missing: an export in memory has no name that it could take")
+    except (ValidationError, SettingsError) as error:
+        message = _first(error, Settings) if isinstance(error, ValidationError) else str(error)
+        raise SettingsError(f"{path}: {message}" if path else message) from error
     return settings
 
 
@@ -534,18 +724,90 @@ def _beside(path: Path, error: OSError) -> str:
 
 def _override(data: dict[str, Any], override: str) -> None:
     key, equals, text = override.partition("=")  # the text may be a secret: no message shows it
-    names = key.strip().split(".")
-    if not equals or not all(names):
+    if not equals or not all(key.strip().split(".")):
         raise SettingsError("--set: write it as key=value, such as limits.concurrency=4")
     try:
         value = tomllib.loads(f"v = {text}")["v"]
     except tomllib.TOMLDecodeError:
         value = text
-    for name in names[:-1]:
-        data = data.setdefault(name, {})
+    put(data, key.strip(), value, "--set")
+
+
+def put(data: dict[str, Any], key: str, value: Any, whence: str) -> None:
+    """Set `limits.concurrency` or the like. Raises SettingsError, which begins with `whence`."""
+    *tables, name = key.split(".")
+    for table in tables:
+        data = data.setdefault(table, {})
         if not isinstance(data, dict):
-            raise SettingsError(f"--set {key}: {name} is not a table")
-    data[names[-1]] = value
+            raise SettingsError(f"{whence} {key}: {table} is not a table")
+    data[name] = value
+
+
+def _check_export(table: ExportTable) -> None:
+    """One thing is read, and what is said of it has a meaning."""
+    kinds = ("path", "query", "source")
+    given = [name for name in kinds if getattr(table, name) is not None]
+    if not given:
+        raise SettingsError("export.path is missing")
+    if len(given) > 1:
+        raise SettingsError(
+            f"export.{given[0]} and export.{given[1]}: one export is loaded at a time; keep one of them"
+        )
+    if table.query is not None and table.database is None:
+        raise SettingsError("export.database is missing: a URL such as postgresql://…, or duckdb:// for SQL over files")
+    meant = {
+        **dict.fromkeys(("format", "delimiter", "encoding", "max_row_bytes", "storage"), "path"),
+        **dict.fromkeys(("database", "order_by"), "query"),
+        "options": "source",
+    }
+    for name, kind in meant.items():
+        if name in table.model_fields_set and kind != given[0]:
+            raise SettingsError(f"export.{name} is for export.{kind}, and the export is given by export.{given[0]}")
+    if table.path is not None:
+        _check_address(table.path, table.storage, has_storage="storage" in table.model_fields_set)
+
+
+def _check_address(path: str, storage: StorageTable, *, has_storage: bool) -> None:
+    """Where the export lies, and the way there. What stands in the environment is checked when it is read."""
+    if scheme_of(path):
+        _checked_address(path)
+    elif not _is_pointer(path) and has_storage:
+        raise SettingsError(f"export.storage is for an address such as s3://bucket/users.csv; {path!r} is a file")
+    if storage.endpoint is not None:
+        _check_url("export.storage.endpoint", storage.endpoint)
+    for name, value in storage.headers.items():
+        if not _HEADER.fullmatch(name) or not value.isprintable():
+            raise SettingsError(f"export.storage.headers: {name!r} can't be the name of a header, or can't be sent")
+
+
+_HEADER = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
+
+
+def _checked_address(address: str) -> str:
+    """The address of a remote export. No message shows it whole: it may hold a secret. Raises SettingsError."""
+    scheme = scheme_of(address)
+    if scheme is None:
+        raise SettingsError("export.path: what it points at is no address such as https://example.com/users.csv")
+    if scheme in STORES:
+        if not re.fullmatch(r"[^/\s]+/.*[^/]", address.partition("://")[2], re.DOTALL):
+            raise SettingsError(f"export.path: write it as {scheme}://bucket/path/to/users.csv, or with a pattern")
+        return address
+    if scheme not in ("https", "http"):
+        raise SettingsError(f"export.path: {scheme}:// can't be read here; known: {', '.join(SCHEMES)}")
+    try:
+        parts = urlsplit(address)
+        parts.port  # noqa: B018  # reading it checks it
+    except ValueError:
+        parts = urlsplit("")
+    if not parts.hostname or not address.isprintable() or " " in address or parts.fragment:
+        raise SettingsError("export.path: not an address such as https://example.com/users.csv")
+    if parts.username is not None or parts.password is not None:
+        raise SettingsError("export.path: credentials don't belong into the address, but into export.storage.headers")
+    if scheme == "http" and not is_loopback(parts.hostname):
+        raise SettingsError(
+            "export.path: http would show the export to everybody on the way; plain http is for loopback"
+        )
+    return address
 
 
 def _check_target(settings: Settings) -> None:
@@ -649,15 +911,13 @@ def _check_url(key: str, url: object) -> None:
     is_clean = isinstance(url, str) and url.isprintable() and " " not in url
     if not host or not is_clean or parts.scheme not in ("http", "https") or parts.query or parts.fragment:
         raise SettingsError(f"{key}: {url!r} is not an address such as https://api.example.com")
-    if parts.scheme == "http" and not _is_loopback(host):
+    if parts.scheme == "http" and not is_loopback(host):
         raise SettingsError(f"{key}: {url!r} would send credentials in the clear; plain http is for loopback")
 
 
-def _is_loopback(host: str) -> bool:
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
+def _is_pointer(value: str) -> bool:
+    """Does it say where a secret stands? Not `file://…`, which is an address."""
+    return value.startswith(("env:", "file:")) and scheme_of(value) is None
 
 
 def _secret(key: str, value: str, folder: Path) -> str:
@@ -735,10 +995,9 @@ def _first(error: ValidationError, model: type[BaseModel], prefix: str = "", hid
     # Not as pydantic and Python would say it: "Value error, …", and a member of an enum by all its names.
     message = re.sub(r"<\w+\.\w+: ('\w+')>", r"\1", first["msg"].removeprefix("Value error, "))
     message = re.sub(r"valid dictionary( or instance of \w+)?", "table", message)
-    is_shown = _is_plain(shown) and key not in (
-        "target",
-        "network.proxy",
-    )  # whoever writes `target = "…"` may have pasted a secret
+    # Whoever writes `target = "…"` may have pasted a secret.
+    is_secret = key in ("target", "network.proxy", "export.database") or key.startswith("export.storage.headers")
+    is_shown = _is_plain(shown) and not is_secret
     return f"{key}: {message[0].lower()}{message[1:]}" + (f", not {shown!r}" if is_shown else "")
 
 

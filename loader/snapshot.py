@@ -5,7 +5,8 @@ from typing import Literal
 
 import msgspec
 
-from loader.outcome import Code
+from loader.outcome import GOOD, Code
+from loader.plain import plain
 
 #: Why a load is not faster: what the next request waits for, or that nothing is there to be sent.
 Brake = Literal["reader", "target", "pause", "token", "quota", "rate"]
@@ -60,8 +61,8 @@ class Failure(msgspec.Struct, frozen=True):
     message: str
 
     def words(self) -> str:
-        """Why, without whose it was."""
-        return f"{self.code}: {self.message}" if self.message else str(self.code)
+        """Why, without whose it was: harmless on a terminal, whatever the API said."""
+        return f"{self.code}: {plain(self.message)}" if self.message else str(self.code)
 
 
 class Wire(msgspec.Struct, frozen=True):
@@ -88,7 +89,8 @@ class Snapshot(msgspec.Struct, frozen=True):
     `rows` by `counts`: settled, over all runs of the load. `share`: of the export's bytes that are settled, 0 to 1.
     `rows_per_s`: over this run; `now_per_s`: over its last seconds. `left_s`: None if it isn't known. `at_once`: so
     many requests may be on the wire now. `held_s`: the target is waited for, so long. `failures`: the last of this run.
-    `stopping`: why this run ends; "": it goes on, or ended well.
+    `stopping`: why this run ends; "": it goes on, or ended well. `before`: rows that earlier runs had settled.
+    `is_last`: this run has ended by itself; one without such a snapshot was killed.
     """
 
     at: float
@@ -105,6 +107,13 @@ class Snapshot(msgspec.Struct, frozen=True):
     failures: tuple[Failure, ...] = ()
     stopping: str = ""
     found: Found = Found()
+    before: int = 0
+    is_last: bool = False
+
+    @property
+    def failed(self) -> int:
+        """Rows whose outcome is none of the good ones."""
+        return sum(count for code, count in self.counts.items() if code not in GOOD)
 
 
 class Note(msgspec.Struct, frozen=True):

@@ -10,6 +10,7 @@ from loader.batch import Batch, BatchLimits
 from loader.checkpoint import Entry
 from loader.errors import Stopped
 from loader.export import Export
+from loader.export.files import Files
 from loader.mapping import RowMapping
 from loader.outcome import Code, Outcome
 from loader.record import Frame, Rows
@@ -76,13 +77,20 @@ def mapping(user: str | None = "email", **options: Any) -> RowMapping:
     return RowMapping(FRAME, options.pop("max_record_bytes", 1 << 30), user, **options)
 
 
-def export(folder: Path, content: bytes | str, name: str = "users.csv", **options: Any) -> Export:
+def export(folder: Path, content: bytes | str, name: str = "users.csv", **options: Any) -> Files:
     """An export in a file; a name that ends in .gz compresses it."""
     path = folder / name
     data = content.encode() if isinstance(content, str) else content
     path.write_bytes(gzip.compress(data, 1) if name.endswith(".gz") else data)
-    made = Export.of([path], options.pop("format", None), options.pop("delimiter", None), 1 << 20)
-    return Export(**{**vars(made), **options})
+    made = Files.of([path], options.pop("format", None), options.pop("delimiter", None), 1 << 20)
+    return Files(**{**vars(made), **options})
+
+
+def file_of(export: Export) -> Path:
+    """The file that it is."""
+    (path,) = export.paths
+    assert isinstance(path, Path)
+    return path
 
 
 def settings(folder: Path, text: str = SETTINGS, overrides: Sequence[str] = ()) -> Settings:

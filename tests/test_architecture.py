@@ -40,6 +40,8 @@ LAYERS: tuple[tuple[str, tuple[str, ...]], ...] = (
             "texts",
             "digest",
             "echo",
+            "words",
+            "plain",
         ),
     ),
     (
@@ -48,7 +50,7 @@ LAYERS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ),
     ("tempo", ("quota", "rate", "concurrency", "optimum", "visit", "traffic")),
     ("plug-ins", ("targets.*",)),
-    ("edges", ("export.*", "network", "transport", "checkpoint", "spill", "state")),
+    ("edges", ("export.*", "sources", "network", "transport", "checkpoint", "spill", "state")),
     ("shell", ("lane", "meter", "reading", "resume", "client", "settle", "dispatch", "probe", "whole")),
     ("refresh", ("worker", "scan", "compare", "clearing", "refresh")),
     ("settings", ("settings",)),
@@ -66,11 +68,13 @@ LAYERS: tuple[tuple[str, tuple[str, ...]], ...] = (
             "schema",
             "sample",
             "proposal",
+            "runs",
+            "standing",
         ),
     ),
-    ("public", ("loader", "testing")),
+    ("public", ("loader", "library", "testing")),
     ("publishing", ("pages", "report", "listening", "metrics", "telemetry", "dashboard")),
-    ("commands", ("screen", "cli.*", "demo", "__main__")),
+    ("commands", ("screen", "panel", "cli.*", "demo", "__main__")),
 )
 
 # Beside the layers: a sandbox that shared code with the loader would share its mistakes.

@@ -17,7 +17,8 @@ from hypothesis import strategies as st
 from loader import scan, spill
 from loader.compare import Comparison, Counts, Gone, match
 from loader.errors import CheckpointError, ExportError
-from loader.export import Export, columnar
+from loader.export import columnar
+from loader.export.files import Files
 from loader.export.source import STDIN
 from loader.scan import _Done
 from loader.state import ACKED, MARKS, TAKEN, State, held_of, names_of
@@ -38,7 +39,7 @@ ROWS = st.lists(
 )
 
 
-def write(folder: Path, rows: Sequence[Row], form: str) -> Export:
+def write(folder: Path, rows: Sequence[Row], form: str) -> Files:
     path = folder / f"users.{form}"
     if form == "csv":
         path.write_text(text_of(rows, NAMES))
@@ -48,10 +49,10 @@ def write(folder: Path, rows: Sequence[Row], form: str) -> Export:
         columns: dict[str, list[str | None]] = {"email": [user for user, _ in rows]}
         columns |= {name: [values.get(name) for _, values in rows] for name in NAMES}
         pa.parquet.write_table(pa.table({name: pa.array(of, pa.string()) for name, of in columns.items()}), path)
-    return Export.of([path])
+    return Files.of([path])
 
 
-def night(folder: Path, export: Export, *, marks: bool = True, **how: bool) -> tuple[Counts, list[bool], list[Gone]]:
+def night(folder: Path, export: Files, *, marks: bool = True, **how: bool) -> tuple[Counts, list[bool], list[Gone]]:
     """Compare, keep the new state, and mark everybody in it if `marks`."""
     path = folder / "users.state"
     before = State.open(path)
@@ -157,11 +158,11 @@ def test_more_attributes_than_a_word_has_bits(tmp_path: Path) -> None:
     wide = {f"a{number}": "x" for number in range(200)}
     export = tmp_path / "users.ndjson"
     export.write_text(json.dumps({"email": "u", **wide}))
-    night(tmp_path, Export.of([export]), is_named=True)
+    night(tmp_path, Files.of([export]), is_named=True)
     del wide["a7"], wide["a150"]
     export.write_text(json.dumps({"email": "u", **wide}))
 
-    _, _, gone = night(tmp_path, Export.of([export]), is_named=True)
+    _, _, gone = night(tmp_path, Files.of([export]), is_named=True)
 
     assert gone == [Gone(1, "u", ["a150", "a7"])]
 
@@ -249,7 +250,7 @@ def test_two_processes_find_what_one_finds(
 ) -> None:
     alone, shared = (tmp_path_factory.mktemp(name) for name in ("alone", "shared"))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(columnar, "_BATCH_ROWS", 2)
+        patch.setattr(columnar, "BLOCK_ROWS", 2)
         patch.setattr(scan, "Worker", worker)
         for rows in stories:
             found = []
@@ -295,7 +296,7 @@ def test_rows_that_come_while_it_is_read_are_told(tmp_path: Path, monkeypatch: p
     class Late(Here):
         def __init__(self, work: Callable[..., object], arguments: Sequence[object], handles: Sequence[int]) -> None:
             super().__init__(work, arguments, handles)
-            with export.paths[0].open("a") as file:
+            with open(str(export.paths[0]), "a") as file:
                 file.write("w,c,,\n")
 
     monkeypatch.setattr(scan, "Worker", Late)
@@ -327,6 +328,6 @@ def test_small_exports_and_those_that_are_no_files_are_read_by_one(
     assert not scan._is_shared(export)
     monkeypatch.setattr(scan, "_SHARED_BYTES", 1)
     assert scan._is_shared(export)
-    assert not scan._is_shared(Export.of([STDIN], "csv"))
+    assert not scan._is_shared(Files.of([STDIN], "csv"))
     monkeypatch.setattr(scan, "_cores", lambda: 1)
     assert not scan._is_shared(export)

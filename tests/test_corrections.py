@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from loader.checkpoint import Checkpoint, Entry
 from loader.corrections import Written, export_of, write_rows
 from loader.errors import CheckpointError, Refused
-from loader.export import Export
+from loader.export.files import Files
 from loader.outcome import Code, Settled
 from loader.resume import begin
 from tests import make
@@ -42,7 +42,7 @@ def loaded(folder: Path, content: bytes | str, name: str = "users.csv", user: st
     return checkpoint
 
 
-def settle(checkpoint: Checkpoint, export: Export, user: str | None) -> None:
+def settle(checkpoint: Checkpoint, export: Files, user: str | None) -> None:
     for rows in export.rows(make.mapping(user)):
         unknown = make.outcome(Code.USER_NOT_FOUND, 'who is "that"?')
         sent = [Settled(row, name, unknown) for row, name in zip(rows.numbers, rows.users, strict=True)]

@@ -1,14 +1,17 @@
 """One snapshot a second, and what the checkpoint keeps of them."""
 
+from collections.abc import Sequence
 from itertools import pairwise
 
 import anyio
+import pytest
 
 from loader.errors import Stopped
 from loader.lane import Lane
 from loader.meter import Meter
 from loader.outcome import Code
 from loader.progress import Tally
+from loader.quota import Pace, Quota, pace_of
 from loader.snapshot import Brake, Found, Note, Snapshot
 from loader.traffic import Traffic
 from tests import make
@@ -18,7 +21,7 @@ from tests.virtual_time import virtual_time
 class Bench:
     """A meter with all that it looks at in our hands."""
 
-    def __init__(self, tally: Tally | None = None, size: int = 1_000) -> None:
+    def __init__(self, tally: Tally | None = None, size: int = 1_000, paces: Sequence[Pace] = ()) -> None:
         self.now = 100.0
         self.position = 0
         self.brake: Brake | None = None
@@ -33,7 +36,8 @@ class Bench:
             self.traffic,
             lambda: Found(brake=self.brake),
             lambda: 16,
-            lambda: 1e9 + self.now,
+            paces,
+            wall=lambda: 1e9 + self.now,
         )
 
     def settle(self, rows: int) -> None:
@@ -50,8 +54,9 @@ def test_a_meter_measures_this_run_alone() -> None:
     bench.now, bench.position = 110.0, 700
     found = bench.meter.snapshot()
 
-    assert (found.rows, found.share, found.rows_per_s, found.elapsed_s, found.left_s) == (1400, 0.7, 40, 10, 15)
-    assert (found.at, found.at_once, found.counts) == (1e9 + 110, 16, {Code.SUCCESS: 1400})
+    assert (found.rows, found.share, found.rows_per_s, found.elapsed_s) == (1400, 0.7, 40, 10)
+    assert found.left_s == pytest.approx(15)
+    assert (found.at, found.before, found.at_once, found.counts) == (1e9 + 110, 1000, 16, {Code.SUCCESS: 1400})
 
 
 def test_now_is_the_last_ten_seconds() -> None:
@@ -64,6 +69,59 @@ def test_now_is_the_last_ten_seconds() -> None:
 
     assert found.now_per_s == 50
     assert round(found.rows_per_s, 2) == 23.33
+
+
+def test_the_time_left_is_steady() -> None:
+    """Of a load with a quota, batches of 100 every few seconds: no second tells much else than the one before."""
+    bench = Bench(size=100_000)
+    told = []
+    for second in range(1, 3_000):
+        bench.now = 100.0 + second
+        if second % 3 == 0:
+            bench.settle(100)
+            bench.position = bench.tally.rows
+        told.append((bench.meter.snapshot().left_s, 3_000 - second))
+
+    late = [(left, true) for left, true in told[60:] if left is not None]
+    assert len(late) == len(told) - 60
+    assert all(abs(left - true) <= 0.05 * true + 3 for left, true in late)
+    assert all(abs(before[0] - after[0] - 1) <= 0.01 * before[0] + 1 for before, after in pairwise(late[60:]))
+
+
+def test_the_time_left_follows_what_changes() -> None:
+    """Half as fast since five minutes: what was before tells nothing any more."""
+    bench = Bench(size=1_000_000)
+    for second in range(1, 1_000):
+        bench.now = 100.0 + second
+        bench.settle(100 if second < 600 else 50)
+        bench.position = bench.tally.rows
+        bench.meter.snapshot()
+
+    assert bench.meter.snapshot().left_s == pytest.approx((1_000_000 - bench.tally.rows) / 50, rel=0.01)
+
+
+@pytest.mark.parametrize("quota", ["600 requests/60s", "60000 users/60s", "2000 users/2s"])
+def test_no_quota_allows_less_time(quota: str) -> None:
+    """What went so fast until now can't go on like that."""
+    bench = Bench(size=100_000, paces=[pace_of(Quota.parse(quota), 100)])
+    for _ in range(100):
+        bench.settle(100)
+        bench.traffic.went()
+        bench.traffic.answered(200, 0.1)
+    bench.now, bench.position = 104.0, 10_000  # 2,500 users a second, of 1,000 that are allowed
+
+    assert bench.meter.snapshot().left_s == pytest.approx(90.0, rel=0.03)
+
+
+def test_of_a_load_that_stands_still_nobody_knows_the_end() -> None:
+    bench = Bench()
+    bench.settle(100)
+    bench.position = 100
+    for second in range(1, 400):
+        bench.now = 100.0 + second
+        bench.meter.snapshot()
+
+    assert bench.meter.snapshot().left_s is None
 
 
 def test_of_an_export_without_a_size_no_share_is_known() -> None:
@@ -119,7 +177,8 @@ def test_the_course_of_a_long_load_is_kept_ever_more_thinly() -> None:
     assert moments[:500] == list(range(500))
     assert len(moments) < 5_000
     assert max(after - before for before, after in pairwise(moments)) <= 48 * 3600 / 500
-    assert bench.meter.end().is_moment, "the end is always kept"
+    end = bench.meter.end()
+    assert (end.snapshot.is_last, end.is_moment) == (True, True), "the end is always kept"
 
 
 @virtual_time

@@ -36,6 +36,24 @@ class Export:
             raise self.ends
 
 
+async def test_the_export_is_left_when_nobody_wants_more() -> None:
+    """A database is told, and its connection closed."""
+    left = []
+
+    def blocks() -> Iterator[Rows]:
+        try:
+            for first in range(1, 100):
+                yield make.rows("a", first)
+        finally:
+            left.append(True)
+
+    reading = Reading(Head(blocks(), None))
+    await reading.begin()
+    await reading.aclose()
+
+    assert left == [True]
+
+
 async def numbers(reading: Reading) -> list[int]:
     """The rows that are handed out."""
     await reading.begin()

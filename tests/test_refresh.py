@@ -16,7 +16,7 @@ from anyio import to_thread
 
 from loader import scan
 from loader.errors import CheckpointError, Refused, Stopped
-from loader.export import Export
+from loader.export.files import Files
 from loader.refresh import Options
 from loader.sandbox import FaultOptions, RosterOptions
 from tests.nights import Nights, nights
@@ -171,8 +171,8 @@ async def test_another_export_of_the_same_size_is_told_from_a_touched_one(
     tmp_path: Path, is_same: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """By all of it, not by the part that was read before the night ended: the unchanged rows are of all of it."""
-    whole = Export._source
-    monkeypatch.setattr(Export, "_source", lambda self, file: replace(whole(self, file), chunk_bytes=200))
+    whole = Files._source
+    monkeypatch.setattr(Files, "_source", lambda self, file: replace(whole(self, file), chunk_bytes=200))
     async with nights(tmp_path, faults=FaultOptions(latency_s=0.01)) as one:
         one.write(USERS)
         await one.run()
@@ -472,7 +472,7 @@ async def test_stdin_is_refused(tmp_path: Path) -> None:
     async with nights(tmp_path) as one:
         one.set = ['export.path="-"', 'export.format="csv"', 'checkpoint.path="x.ckpt"']
         _, refresh = await anyio.to_thread.run_sync(one.ready)
-        with pytest.raises(Refused, match="stdin does not allow"), refresh.locked():
+        with pytest.raises(Refused, match="nothing tells whether stdin is the same"), refresh.locked():
             pass
 
 

@@ -3,14 +3,17 @@
 import csv
 import io
 import json
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
-from loader.checkpoint import Checkpoint, Entry
+from loader.checkpoint import Checkpoint, Entry, lock
 from loader.outcome import Code, Outcome, Settled
 from loader.results import COLUMNS, outcome_lines, status, status_lines, write_results
+from loader.snapshot import Note, Snapshot
 from tests import make
 
 USERS = ["ann", 'o"hara, x', "a\nb", "a\rb", "é\0"]
@@ -104,6 +107,33 @@ def test_a_finished_load_says_when(checkpoint: Checkpoint) -> None:
     checkpoint.put(path="users.csv", started_at=0.0, finished_at=1.0)
 
     assert list(status_lines(status(checkpoint)))[-1].startswith("finished ")
+
+
+def test_how_the_last_run_ended_is_told(checkpoint: Checkpoint) -> None:
+    """By its own last word; a run without one was killed."""
+    checkpoint.put(path="users.csv", started_at=0.0)
+    now = Snapshot(1e9, 6, checkpoint.counts(), None, 2.0, 3.0, 4.0, 5.0)
+    for snapshot, words in (
+        (now, "the last run was killed, or broke down, after 20"),
+        (replace(now, is_last=True), "the last run ended 20"),
+        (replace(now, is_last=True, stopping="the disk is full"), "the last run ended 20"),
+    ):
+        checkpoint.commit([], Note(snapshot=snapshot))
+        last = list(status_lines(status(checkpoint)))[-1]
+
+        assert last.startswith(words)
+        assert last.endswith(": the disk is full") == bool(snapshot.stopping)
+
+
+def test_a_run_tells_its_pace_itself(checkpoint: Checkpoint) -> None:
+    """And how long it will take; what a run before has left tells nothing of that."""
+    checkpoint.put(path="users.csv", started_at=0.0)
+    with lock(checkpoint.path):
+        for at, told in ((time.time(), (3.0, 5.0)), (time.time() - 60, (0.0, None))):
+            checkpoint.commit([], Note(snapshot=Snapshot(at, 6, checkpoint.counts(), 0.5, 2.0, 3.0, 4.0, 5.0)))
+            state = status(checkpoint)
+
+            assert (state["rows_per_s"], state["left_s"], state["state"], state["ended"]) == (*told, "running", None)
 
 
 def test_a_retry_that_is_not_finished_is_told_as_one(checkpoint: Checkpoint) -> None:

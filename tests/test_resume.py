@@ -10,7 +10,7 @@ import pytest
 
 from loader.checkpoint import Checkpoint, Entry
 from loader.errors import CheckpointError
-from loader.export import Export
+from loader.export.files import Files
 from loader.outcome import Code, Outcome, Settled
 from loader.resume import Resume, begin, reopen, set_aside, standing
 from loader.span import SpanSet
@@ -27,23 +27,23 @@ def checkpoint(tmp_path: Path) -> Iterator[Checkpoint]:
 
 
 @pytest.fixture
-def export(tmp_path: Path) -> Export:
+def export(tmp_path: Path) -> Files:
     return make.export(tmp_path, CONTENT, chunk_bytes=32)
 
 
-def read_all(checkpoint: Checkpoint, export: Export) -> None:
+def read_all(checkpoint: Checkpoint, export: Files) -> None:
     """Settle rows 1 to 9 and 11, and keep every mark, as a run does."""
     checkpoint.commit(Entry(mark=block.end) for block in export.rows(make.mapping()))
     checkpoint.commit([make.entry(make.batch("abcdefghi")), make.entry(make.batch("k", 11))])
 
 
-def test_a_first_run_begins_at_the_first_row(checkpoint: Checkpoint, export: Export) -> None:
+def test_a_first_run_begins_at_the_first_row(checkpoint: Checkpoint, export: Files) -> None:
     """And notes what load it is."""
     assert begin(checkpoint, IDENTITY, export, make.mapping()) == Resume(SpanSet(), None)
     assert checkpoint.get("identity") == IDENTITY
 
 
-def test_a_run_goes_on_before_the_first_row_that_is_not_settled(checkpoint: Checkpoint, export: Export) -> None:
+def test_a_run_goes_on_before_the_first_row_that_is_not_settled(checkpoint: Checkpoint, export: Files) -> None:
     """From the last mark before it; the rows settled behind it are known."""
     begin(checkpoint, IDENTITY, export, make.mapping())
     read_all(checkpoint, export)
@@ -55,7 +55,7 @@ def test_a_run_goes_on_before_the_first_row_that_is_not_settled(checkpoint: Chec
     assert list(make.sent(export.rows(make.mapping(), resume.start, resume.settled))) == [10, *range(12, 21)]
 
 
-def test_a_finished_load_stays_finished(checkpoint: Checkpoint, export: Export) -> None:
+def test_a_finished_load_stays_finished(checkpoint: Checkpoint, export: Files) -> None:
     """Nothing is read or sent."""
     begin(checkpoint, IDENTITY, export, make.mapping())
     checkpoint.put(finished_at=1.0)
@@ -63,7 +63,7 @@ def test_a_finished_load_stays_finished(checkpoint: Checkpoint, export: Export) 
     assert begin(checkpoint, IDENTITY, export, make.mapping()).is_finished
 
 
-def test_another_load_is_refused_with_the_difference(checkpoint: Checkpoint, export: Export) -> None:
+def test_another_load_is_refused_with_the_difference(checkpoint: Checkpoint, export: Files) -> None:
     """Every setting that differs, as it was and as it is."""
     begin(checkpoint, IDENTITY, export, make.mapping())
     read_all(checkpoint, export)
@@ -84,7 +84,7 @@ def test_another_load_is_refused_with_the_difference(checkpoint: Checkpoint, exp
     assert "--fresh" in str(caught.value)
 
 
-def test_a_load_of_which_nothing_is_settled_gives_way(checkpoint: Checkpoint, export: Export) -> None:
+def test_a_load_of_which_nothing_is_settled_gives_way(checkpoint: Checkpoint, export: Files) -> None:
     """Whoever mistyped the port need not start over aloud."""
     begin(checkpoint, IDENTITY, export, make.mapping())
     checkpoint.commit([Entry(mark=block.end) for block in export.rows(make.mapping())])
@@ -94,11 +94,11 @@ def test_a_load_of_which_nothing_is_settled_gives_way(checkpoint: Checkpoint, ex
     assert checkpoint.marks() == []
 
 
-def touch(export: Export) -> None:
-    os.utime(export.paths[0], (1, 1))
+def touch(export: Files) -> None:
+    os.utime(make.file_of(export), (1, 1))
 
 
-def test_a_touched_copy_is_the_same_export(checkpoint: Checkpoint, export: Export) -> None:
+def test_a_touched_copy_is_the_same_export(checkpoint: Checkpoint, export: Files) -> None:
     """Its content was compared, so next time its new date is known."""
     begin(checkpoint, IDENTITY, export, make.mapping())
     read_all(checkpoint, export)
@@ -108,7 +108,7 @@ def test_a_touched_copy_is_the_same_export(checkpoint: Checkpoint, export: Expor
     assert checkpoint.get("export")["mtime_ns"] == 10**9
 
 
-def test_a_touched_copy_of_what_was_not_read_yet_is_the_same(checkpoint: Checkpoint, export: Export) -> None:
+def test_a_touched_copy_of_what_was_not_read_yet_is_the_same(checkpoint: Checkpoint, export: Files) -> None:
     """A run killed before its first commit left no mark to compare with."""
     begin(checkpoint, IDENTITY, export, make.mapping())
     touch(export)
@@ -118,30 +118,30 @@ def test_a_touched_copy_of_what_was_not_read_yet_is_the_same(checkpoint: Checkpo
 
 @pytest.mark.parametrize("at", [0, 9, len(CONTENT) - 2])
 def test_an_export_of_the_same_size_with_other_content_is_refused(
-    checkpoint: Checkpoint, export: Export, tmp_path: Path, at: int
+    checkpoint: Checkpoint, export: Files, tmp_path: Path, at: int
 ) -> None:
     """Whatever byte of what was read differs, be the export ever so small."""
     whole = dataclasses.replace(export, chunk_bytes=1 << 20)
     begin(checkpoint, IDENTITY, whole, make.mapping())
     read_all(checkpoint, whole)
-    whole.paths[0].write_text(CONTENT[:at] + "X" + CONTENT[at + 1 :])
+    make.file_of(whole).write_text(CONTENT[:at] + "X" + CONTENT[at + 1 :])
     touch(whole)
 
     with pytest.raises(CheckpointError, match="its size is the same, its content is not"):
         begin(checkpoint, IDENTITY, whole, make.mapping())
 
 
-def test_an_export_of_another_size_is_refused(checkpoint: Checkpoint, export: Export) -> None:
+def test_an_export_of_another_size_is_refused(checkpoint: Checkpoint, export: Files) -> None:
     """A load that is finished belongs to its export, too."""
     begin(checkpoint, IDENTITY, export, make.mapping())
     checkpoint.put(finished_at=1.0)
-    export.paths[0].write_text(CONTENT + "more,1\n")
+    make.file_of(export).write_text(CONTENT + "more,1\n")
 
     with pytest.raises(CheckpointError, match=r"has changed .*its size was \d+ bytes and is \d+"):
         begin(checkpoint, IDENTITY, export, make.mapping())
 
 
-def test_two_interruptions_leave_one_chain_of_marks(checkpoint: Checkpoint, export: Export) -> None:
+def test_two_interruptions_leave_one_chain_of_marks(checkpoint: Checkpoint, export: Files) -> None:
     """The marks of a resumed run go on with those of the first: a touched copy is known even then."""
     begin(checkpoint, IDENTITY, export, make.mapping())
     blocks = list(export.rows(make.mapping()))
@@ -155,7 +155,7 @@ def test_two_interruptions_leave_one_chain_of_marks(checkpoint: Checkpoint, expo
     assert checkpoint.marks() == [block.end for block in blocks if block.end]
 
 
-def test_an_unfinished_load_is_set_aside_only_if_asked(checkpoint: Checkpoint, export: Export) -> None:
+def test_an_unfinished_load_is_set_aside_only_if_asked(checkpoint: Checkpoint, export: Files) -> None:
     """Its outcomes would be lost from sight."""
     begin(checkpoint, IDENTITY, export, make.mapping())
 
@@ -211,7 +211,7 @@ def test_a_new_checkpoint_takes_nothing_from_the_old_one(tmp_path: Path, is_read
         assert [row.user for row in new.results()] == ["z"]
 
 
-def test_a_retry_goes_on_with_what_was_taken_back_out(checkpoint: Checkpoint, export: Export) -> None:
+def test_a_retry_goes_on_with_what_was_taken_back_out(checkpoint: Checkpoint, export: Files) -> None:
     """Also when that is every row: it is the same load still, of the same export and mapping."""
     begin(checkpoint, IDENTITY, export, make.mapping())
     blocks = list(export.rows(make.mapping()))
@@ -228,7 +228,7 @@ def test_a_retry_goes_on_with_what_was_taken_back_out(checkpoint: Checkpoint, ex
         begin(checkpoint, IDENTITY | {"mapping.user": "upn"}, export, make.mapping())
 
 
-def test_a_load_that_is_not_finished_has_no_retry(checkpoint: Checkpoint, export: Export) -> None:
+def test_a_load_that_is_not_finished_has_no_retry(checkpoint: Checkpoint, export: Files) -> None:
     """Its rows have to be sent once, before any is sent again."""
     resume = begin(checkpoint, IDENTITY, export, make.mapping())
 
@@ -236,7 +236,7 @@ def test_a_load_that_is_not_finished_has_no_retry(checkpoint: Checkpoint, export
         reopen(checkpoint, resume)
 
 
-def test_a_load_without_failures_stays_finished(checkpoint: Checkpoint, export: Export) -> None:
+def test_a_load_without_failures_stays_finished(checkpoint: Checkpoint, export: Files) -> None:
     """A rejected row is none that could be retried."""
     begin(checkpoint, IDENTITY, export, make.mapping())
     read_all(checkpoint, export)
@@ -247,19 +247,19 @@ def test_a_load_without_failures_stays_finished(checkpoint: Checkpoint, export: 
     assert checkpoint.get("finished_at") == 1.0
 
 
-def stands(checkpoint: Checkpoint, export: Export, **changed: Any) -> str:
+def stands(checkpoint: Checkpoint, export: Files, **changed: Any) -> str:
     return standing(checkpoint.path, IDENTITY | changed, export, make.mapping())
 
 
 def test_how_a_checkpoint_stands_to_an_export_that_goes_whole(
-    checkpoint: Checkpoint, export: Export, tmp_path: Path
+    checkpoint: Checkpoint, export: Files, tmp_path: Path
 ) -> None:
     """Open until something is settled; then it holds the answer, or that to an export which has changed since."""
-    content = export.paths[0].read_text()
+    content = make.file_of(export).read_text()
     assert standing(tmp_path / "none.ckpt", IDENTITY, export, make.mapping()) == "open"
     assert stands(checkpoint, export) == "open"
     begin(checkpoint, IDENTITY, export, make.mapping())
-    export.paths[0].write_text(content + "more,21\n")
+    make.file_of(export).write_text(content + "more,21\n")
     assert stands(checkpoint, export) == "open"
 
     begin(checkpoint, IDENTITY, export, make.mapping())
@@ -268,15 +268,15 @@ def test_how_a_checkpoint_stands_to_an_export_that_goes_whole(
     touch(export)
     assert stands(checkpoint, export) == "answered"
     assert stands(checkpoint, export, **{"mapping.user": "upn"}) == "open", "begin() says what is wrong"
-    export.paths[0].write_text(content + "less,21\n")
+    make.file_of(export).write_text(content + "less,21\n")
     assert stands(checkpoint, export) == "outdated"
     checkpoint.put(finished_at=1.0)
     assert stands(checkpoint, export) == "outdated"
-    export.paths[0].write_text(content + "more,21\n")
+    make.file_of(export).write_text(content + "more,21\n")
     assert stands(checkpoint, export) == "finished"
 
 
-def test_what_was_compared_and_has_no_marks_is_known_by_its_time(checkpoint: Checkpoint, export: Export) -> None:
+def test_what_was_compared_and_has_no_marks_is_known_by_its_time(checkpoint: Checkpoint, export: Files) -> None:
     """Parquet and Arrow get marks only as they are sent, and what was compared is all of it."""
     begin(checkpoint, IDENTITY, export, make.mapping())
     checkpoint.put(refresh={"rows": 20})
@@ -294,7 +294,7 @@ def test_what_was_compared_and_has_no_marks_is_known_by_its_time(checkpoint: Che
     begin(checkpoint, IDENTITY, export, make.mapping())
 
 
-def test_a_whole_export_that_a_retry_took_back_out_has_no_answer(checkpoint: Checkpoint, export: Export) -> None:
+def test_a_whole_export_that_a_retry_took_back_out_has_no_answer(checkpoint: Checkpoint, export: Files) -> None:
     """Until it is sent again; should the export change meanwhile, it is outdated all the same."""
     begin(checkpoint, IDENTITY, export, make.mapping())
     checkpoint.commit([make.entry(make.batch("ab"), make.outcome(Code.INVALID))])
@@ -302,5 +302,5 @@ def test_a_whole_export_that_a_retry_took_back_out_has_no_answer(checkpoint: Che
     reopen(checkpoint, begin(checkpoint, IDENTITY, export, make.mapping()))
 
     assert stands(checkpoint, export) == "open"
-    export.paths[0].write_text(CONTENT + "more,21\n")
+    make.file_of(export).write_text(CONTENT + "more,21\n")
     assert stands(checkpoint, export) == "outdated"

@@ -183,7 +183,7 @@ def test_an_editor_takes_it(tmp_path: Path) -> None:
 
 #: The headings of docs/settings.md whose first table is written from the settings.
 LISTED = {
-    **{f"## `[{name}]`": keys(model) for name, model in tables().items()},
+    **{f"##{'#' * ('.' in name)} `[{name}]`": keys(model) for name, model in tables().items()},
     "## `[target]`": [*(Key(name, "", said) for name, said in SHARED.items()), *keys(Target)],
     **{f"### `{api}`": [key for key in keys(target) if key not in keys(Target)] for api, target in BUILT_IN.items()},
 }

@@ -1,5 +1,6 @@
 """Settings: every mistake names its key and the way out, and no secret is ever shown."""
 
+import json
 import math
 import re
 from pathlib import Path
@@ -9,7 +10,7 @@ import pytest
 
 from loader.batch import BatchLimits
 from loader.errors import ExportError, SettingsError
-from loader.settings import Settings, load_settings
+from loader.settings import Settings, access_from, load_settings
 from tests import make
 
 SECRET = "hunter2-hunter2"
@@ -40,7 +41,7 @@ def test_what_is_left_out_has_its_default(tmp_path: Path) -> None:
     assert made.batch_limits == BatchLimits(100, 1_000_000)
     assert made.quotas == []
     assert (made.mapping.empty, made.mapping.types, made.mapping.attributes) == ("omit", {}, None)
-    assert made.source.max_row_bytes == 1_048_576
+    assert made.export.max_row_bytes == 1_048_576
 
 
 @pytest.mark.parametrize(
@@ -176,7 +177,7 @@ def test_overrides_make_the_tables_they_need(tmp_path: Path) -> None:
     made = make.settings(tmp_path, overrides=["mapping.attributes.cost=Cost Centre", "export.delimiter=;"])
 
     assert made.mapping.attributes == {"cost": "Cost Centre"}
-    assert made.source.delimiter == ";"
+    assert made.export.delimiter == ";"
 
 
 def test_give_up_may_be_never(tmp_path: Path) -> None:
@@ -367,3 +368,105 @@ def test_settings_do_not_print_their_secrets(tmp_path: Path) -> None:
     made = auth(tmp_path, SECRET)
 
     assert SECRET not in repr(made) + str(made) + f"{made!r}" + repr(made.identity()) + repr(made.build_target())
+
+
+# Exports that lie elsewhere
+
+
+def located(folder: Path, path: str, more: str = "") -> Settings:
+    """With a checkpoint, as an address gives none."""
+    text = make.SETTINGS.replace("users.csv", path).replace("[mapping]", f"{more}\n[mapping]")
+    return make.settings(folder, text, ["checkpoint.path=users.ckpt"])
+
+
+@pytest.mark.parametrize(
+    ("path", "message"),
+    [
+        ("ftp://example.com/users.csv", "export.path: ftp:// can't be read here; known: s3, gs, az, https"),
+        ("http://example.com/users.csv", "export.path: http would show the export to everybody on the way"),
+        ("https://user:hunter2-hunter2@example.com/users.csv", "credentials don't belong into the address"),
+        ("https://", "export.path: not an address such as https://example.com/users.csv"),
+        ("https://example.com:x/users.csv?sig=hunter2-hunter2", "export.path: not an address"),
+        ("s3://exports", "export.path: write it as s3://bucket/path/to/users.csv"),
+        ("s3://exports/", "export.path: write it as s3://bucket/path/to/users.csv"),
+    ],
+)
+def test_an_address_that_cant_be_one_is_refused(tmp_path: Path, path: str, message: str) -> None:
+    found = refusal(tmp_path, f"export.path={path}")
+
+    assert message in found
+    assert SECRET not in found
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["export.storage.region=eu"], "export.storage is for an address such as s3://bucket/users.csv"),
+        (
+            ["export.path=s3://b/k.csv", "export.storage.regin=eu"],
+            "regin is not a setting; did you mean region?",
+        ),
+        (["export.path=s3://b/k.csv", "export.storage.endpoint=http://example.com"], "plain http is for loopback"),
+        (
+            ["export.path=https://h/k.csv", 'export.storage.headers={"a b"="hunter2-hunter2"}'],
+            "'a b' can't be the name",
+        ),
+        (["export.path=https://h/k.csv", "export.storage.headers=hunter2-hunter2"], "export.storage.headers: input"),
+    ],
+)
+def test_the_way_to_an_address_is_checked(tmp_path: Path, overrides: list[str], message: str) -> None:
+    found = refusal(tmp_path, *overrides)
+
+    assert message in found
+    assert SECRET not in found
+
+
+@pytest.mark.parametrize("path", ["s3://exports/users.csv", "https://example.com/users.csv", "env:EXPORT_URL"])
+def test_an_address_gives_the_checkpoint_no_name(tmp_path: Path, path: str) -> None:
+    made = make.settings(tmp_path, make.SETTINGS.replace("users.csv", path))
+
+    with pytest.raises(SettingsError, match=r"checkpoint\.path is missing"):
+        _ = made.checkpoint_path
+    assert located(tmp_path, path).state_path == tmp_path / "users.state"
+
+
+def test_an_address_may_stand_in_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = located(tmp_path, "env:EXPORT_URL")
+
+    with pytest.raises(SettingsError, match=r"export\.path: the environment variable EXPORT_URL is not set"):
+        _ = made.source
+    monkeypatch.setenv("EXPORT_URL", SECRET)
+    with pytest.raises(SettingsError, match="what it points at is no address") as refused:
+        _ = made.source
+    assert SECRET not in str(refused.value)
+    monkeypatch.setenv("EXPORT_URL", f"https://example.com/users.csv.gz?sig={SECRET}")
+    assert str(made.source) == "https://example.com/users.csv.gz?…"
+    assert made.source.format == "csv"
+    assert made.literal_secrets() == []
+
+
+def test_secrets_of_an_address_are_shown_and_kept_nowhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EXPORT_TOKEN", SECRET)
+    headers = f'[export.storage]\nheaders = {{ Authorization = "env:EXPORT_TOKEN", "X-Key" = "{SECRET}" }}'
+    made = located(tmp_path, f"https://example.com/users.csv?sig={SECRET}", headers)
+
+    assert made.literal_secrets() == ["export.path", "export.storage.headers.X-Key"]
+    assert made.export.name == "https://example.com/users.csv?…"
+    assert made.access.headers() == {"Authorization": SECRET, "X-Key": SECRET}
+    for text in (repr(made), str(made), repr(made.source), str(made.source), repr(made.access.facts)):
+        assert SECRET not in text
+    again = access_from(made.access.facts)
+    with pytest.raises(ExportError, match="needs the header X-Key"):
+        again.headers()
+
+
+def test_a_checkpoint_keeps_the_way_to_an_address(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EXPORT_TOKEN", SECRET)
+    table = '[export.storage]\nregion = "eu-west-1"\nheaders = { Authorization = "env:EXPORT_TOKEN" }'
+    made = located(tmp_path, "https://example.com/users.csv", table).access
+
+    again = access_from(json.loads(json.dumps(made.facts)))
+
+    assert (again.region, again.anonymous, again.endpoint) == ("eu-west-1", False, None)
+    assert again.headers() == {"Authorization": SECRET}
+    assert access_from({}).headers() == {}

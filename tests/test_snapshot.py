@@ -26,5 +26,11 @@ def test_a_snapshot_survives_as_json() -> None:
     assert msgspec.json.decode(msgspec.json.encode(whole), type=Snapshot) == whole
 
 
+def test_why_somebody_failed_is_harmless_to_show() -> None:
+    """Whatever the API says of a user may end in a message on a terminal."""
+    assert Failure(1, "zoe", Code.INVALID, "bad\x1b[2J\nname").words() == "INVALID: bad�[2J name"
+    assert Failure(1, "zoe", Code.INVALID, "").words() == "INVALID"
+
+
 def test_durations_are_written_as_clocks_do() -> None:
     assert [duration(seconds) for seconds in (0, 59.6, 3600, 36_061)] == ["0:00", "1:00", "1:00:00", "10:01:01"]

@@ -9,7 +9,7 @@ import click
 from loader.cli.arguments import overriding, settings_file, settings_of
 from loader.cli.endings import ends
 from loader.cli.loop import heed_signals, on_loop
-from loader.cli.messages import Warnings, say
+from loader.cli.messages import say, warn
 from loader.cli.output import written
 from loader.errors import LoaderError, Refused
 
@@ -89,7 +89,9 @@ def bench(
         raise Refused(f"-o {output}: can't write in {output.absolute().parent}")
     loaded.source.check(loaded.row_mapping())
     pool = read_pool(loaded, users)
-    what = f"{len(pool):,} users of {loaded.export.path} to {api} at {loaded.base_url}, again and again"
+    what = (
+        f"{len(pool):,} users of {loaded.export.name or loaded.source} to {api} at {loaded.base_url}, again and again"
+    )
     if not yes and not loaded.is_local:
         raise Refused(f"bench would write {what}, for up to {seconds:g} s; if that is meant, say --yes")
     say(f"loader: writing {what}")
@@ -114,20 +116,22 @@ def _bench(settings: "Settings", pool: "Pool", seconds: float) -> "tuple[Report,
     from rich.console import Console
 
     from loader.bench import bench
-    from loader.screen import show_line
+    from loader.runs import Warnings
+    from loader.screen import drawing, show_line
 
     async def run_bench() -> "tuple[Report, LoaderError | None]":
         async with anyio.create_task_group() as tasks:
 
             def watch(sweep: "Sweep") -> None:
-                tasks.start_soon(show_line, Console(stderr=True), sweep.line)
+                tasks.start_soon(show_line, screen, sweep.line)
                 tasks.start_soon(heed_signals, sweep.lane, "what was measured by then is shown")
 
-            found = await bench(settings, pool, seconds, watch, Warnings())
+            found = await bench(settings, pool, seconds, watch, Warnings(warn))
             tasks.cancel_scope.cancel()
         return found
 
-    return on_loop(run_bench)
+    with drawing(Console(stderr=True)) as screen:
+        return on_loop(run_bench)
 
 
 def _show(report: "Report", most_users: int | None) -> None:

@@ -15,7 +15,7 @@ import click
 from loader import __version__
 from loader.cli.messages import say
 from loader.cli.output import discard_stdout
-from loader.errors import LoaderError
+from loader.errors import LoaderError, telling
 
 
 def ends(command: Callable[..., int | None]) -> Callable[..., NoReturn]:
@@ -45,19 +45,6 @@ def ends(command: Callable[..., int | None]) -> Callable[..., NoReturn]:
 
 def _terminated(number: int, _frame: object) -> NoReturn:
     sys.exit(128 + number)
-
-
-def telling(group: BaseExceptionGroup[BaseException]) -> BaseException:
-    """The error in a task group's wrapping that says most."""
-    leaves: list[BaseException] = []
-    todo: list[BaseException] = [group]
-    while todo:
-        error = todo.pop()
-        if isinstance(error, BaseExceptionGroup):
-            todo += error.exceptions
-        else:
-            leaves.append(error)
-    return min(leaves, key=lambda error: isinstance(error, LoaderError))
 
 
 def _explain(error: BaseException) -> int:

@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING
 import click
 
 from loader.cli.endings import ends
-from loader.cli.messages import counted, say
+from loader.cli.messages import say
 from loader.cli.output import written
 from loader.errors import LoaderError, Refused
+from loader.words import counted
 
 if TYPE_CHECKING:
     from loader.proposal import Attribute, Candidate, Proposal
@@ -59,7 +60,8 @@ def init(
 
     Exit status: 0 it is written, and the first rows can be mapped; 2 it is not, or can't be used yet.
     """
-    from loader.export import files
+    from loader.export.address import scheme_of
+    from loader.export.files import matching
     from loader.sample import look
     from loader.targets import find
 
@@ -68,7 +70,11 @@ def init(
     (export,) = exports
     asks = not yes and sys.stdin.isatty() and sys.stderr.isatty()
     _refuse(output or (None if asks else Path("load.toml")), force=force)
-    paths = files(export, Path.cwd())
+    if scheme_of(export):
+        raise Refused(
+            "EXPORT: init looks at files of this machine; fetch the first lines of that one, and look at them"
+        )
+    paths = [Path(str(path)) for path in matching(export, Path.cwd())]
     if export == "-" or not (os.path.isfile(paths[0]) or os.path.isdir(paths[0]) or not os.path.exists(paths[0])):
         name = "stdin" if export == "-" else export
         raise Refused(f"EXPORT: {name} can't be read twice; write its first lines to a file, and look at that")

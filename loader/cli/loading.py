@@ -3,117 +3,96 @@
 import shlex
 import time
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
-from pathlib import Path
+from functools import partial
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from loader.cli.importing import QuickImports
 from loader.cli.loop import heed_signals, on_loop
-from loader.cli.messages import Warnings, counted, is_json, log_line, say, tell
-from loader.errors import LoaderError, Refused, Stopped
+from loader.cli.messages import is_json, log_line, say, tell, warn
+from loader.errors import LoaderError, Refused
+from loader.words import counted
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
     from datetime import datetime
 
     from loader.checkpoint import Checkpoint
-    from loader.lane import Lane
-    from loader.refresh import Refresh
-    from loader.resume import Resume
+    from loader.progress import Tally
+    from loader.runs import Run
     from loader.settings import Settings
     from loader.snapshot import Snapshot
-    from loader.whole import Whole
 
-_KEPT = "what was settled is kept"
 _LOG_EVERY_S = 10.0
 
 
-def prepare_whole(settings: "Settings", path: Path, **how: bool) -> "Whole | None":
-    """The export of a target that takes it in one request, fit to be sent. None: it goes in parts, or is done."""
-    from loader.whole import prepare
-
-    if settings.store is None:
-        return None
-    return prepare(
-        settings.store,
-        settings.source,
-        settings.row_mapping(),
-        settings.identity(),
-        path,
-        lambda message: say(f"loader: {message}"),
-        **how,
-    )
-
-
 def go(
-    settings: "Settings",
-    checkpoint: "Checkpoint",
-    resume: "Resume",
+    run: "Run",
     again: str,
+    retry: str,
     until: "datetime | None",
     first: int | None = None,
-    whole: "Whole | None" = None,
     *,
     quiet: bool = False,
     dashboard: int | None = None,
 ) -> int:
-    """Run the load, and tell how it ended. `again` is the command to go on with."""
+    """Run the load, and tell how it ended. `again` is the command to go on with, `retry` the one to send again with."""
+    from loader.outcome import WORTH_RETRYING
+
     try:
-        _run(settings, checkpoint, resume, until, first, whole, quiet=quiet, dashboard=dashboard)
+        _run(run, until, first, quiet=quiet, dashboard=dashboard)
     except Refused:
         raise
     except LoaderError as error:
+        if run.checkpoint.counts():
+            _tell_outcomes(run.checkpoint)
         ended = LoaderError(f"{error}\nGo on with: {' '.join([again, *error.flags])}")
         ended.exit_status = error.exit_status
         raise ended from error
-    status = summarize(checkpoint)
-    if checkpoint.get("finished_at") is None:
+    status = summarize(run.checkpoint)
+    if run.checkpoint.get("finished_at") is None:
         say(f"The load is not finished: this run ended after {counted(first or 0, 'row')}. Go on with: {again}")
+    elif worth := sum(count for code, count in run.checkpoint.counts().items() if code in WORTH_RETRYING):
+        say(f"send {'it' if worth == 1 else f'{worth:,}'} again with: {retry}")
     return status
 
 
-def _run(
-    settings: "Settings",
-    checkpoint: "Checkpoint",
-    resume: "Resume",
-    until: "datetime | None",
-    first: int | None,
-    whole: "Whole | None",
-    *,
-    quiet: bool,
-    dashboard: int | None,
-) -> None:
+def _run(run: "Run", until: "datetime | None", first: int | None, *, quiet: bool, dashboard: int | None) -> None:
     with QuickImports():
         import anyio
         from rich.console import Console
 
+        import loader.load  # noqa: F401  # what `go` imports
         from loader.lane import Lane
-        from loader.load import load
+        from loader.panel import About, View
+        from loader.runs import Warnings
         from loader.screen import progress
 
-    async def run_load() -> None:
-        lane = Lane(settings.limits.give_up_s, time.monotonic)
-        with _logged(quiet) if is_json() else progress(Console(stderr=True, quiet=quiet)) as show:
-            async with anyio.create_task_group() as tasks:
-                tasks.start_soon(heed_signals, lane, _KEPT)
-                if until is not None:
-                    tasks.start_soon(_heed_the_clock, lane, until)
-                async with _published(settings, dashboard) as publish:
+    async def run_load(show: "Callable[[Snapshot], None]") -> None:
+        lane = Lane(run.settings.limits.give_up_s, time.monotonic)
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(heed_signals, lane, "what was settled is kept")
+            async with _published(run.settings, dashboard) as publish:
 
-                    def watch(snapshot: "Snapshot") -> None:
-                        show(snapshot)
-                        publish(snapshot)
+                def watch(snapshot: "Snapshot") -> None:
+                    show(snapshot)
+                    publish(snapshot)
 
-                    await load(settings, checkpoint, resume, lane, watch, Warnings(), first, whole)
-                tasks.cancel_scope.cancel()
+                await run.go(lane, watch, Warnings(warn), first, until)
+            tasks.cancel_scope.cancel()
 
-    on_loop(run_load)
+    drawn = _logged(quiet) if is_json() else progress(Console(stderr=True, quiet=quiet), View(About.of(run.checkpoint)))
+    with drawn as show:
+        on_loop(partial(run_load, show))
 
 
 @contextmanager
 def _logged(quiet: bool) -> "Iterator[Callable[[Snapshot], None]]":
     """What logs a snapshot each ten seconds, without the keys of users: logs are sent to places."""
     from msgspec import to_builtins
+    from rich.console import Console
+
+    from loader.screen import drawing
 
     next_s = 0.0
 
@@ -125,7 +104,8 @@ def _logged(quiet: bool) -> "Iterator[Callable[[Snapshot], None]]":
             del facts["failures"], facts["wire"]["times"]
             tell(log_line("progress", **facts))
 
-    yield show
+    with drawing(Console(stderr=True), is_for_people=False):  # whoever takes the lines may be slow
+        yield show
 
 
 @asynccontextmanager
@@ -137,7 +117,7 @@ async def _published(settings: "Settings", port: int | None) -> "AsyncIterator[C
         return
     from loader.telemetry import About
 
-    about = About(settings.api.api, urlsplit(settings.base_url).netloc, settings.export.path)
+    about = About(settings.api.api, urlsplit(settings.base_url).netloc, settings.export.name or str(settings.source))
     async with AsyncExitStack() as stack:
         if settings.metrics:
             from loader.metrics import publishing
@@ -155,40 +135,30 @@ async def _published(settings: "Settings", port: int | None) -> "AsyncIterator[C
         yield watch
 
 
-async def _heed_the_clock(lane: "Lane", until: "datetime") -> None:
-    import anyio
-
-    while (left := until.timestamp() - time.time()) > 0:  # noqa: ASYNC110
-        await anyio.sleep(min(left, 10))  # in steps: a suspended machine's clock goes on, a timer's doesn't
-    lane.stop(Stopped(f"it is {until:%H:%M}, as --until says; {_KEPT}"))
-
-
-def refresh_of(settings: "Settings") -> "Refresh | None":
-    """The refresh that the settings ask for; None: all users are sent each time."""
-    from loader.refresh import Refresh, set_state_aside
-
-    rules, identity = settings.refresh_rules, settings.identity()
-    if rules is not None:
-        return Refresh(
-            rules, identity, settings.source, settings.row_mapping(), lambda message: say(f"loader: {message}")
-        )
-    if settings.store is None and (aside := set_state_aside(settings.stale_state, identity)):
-        say(f"loader: this load sends all, and no state is kept of it: that of the last refresh is now {aside.name}")
-    return None
-
-
 def summarize(checkpoint: "Checkpoint") -> int:
     """Tell the outcomes of all rows; returns the exit status that they mean."""
+    from loader.panel import near
+
+    tally = _tell_outcomes(checkpoint)
+    if tally.failures:
+        command = shlex.join(["loader", "results", near(checkpoint.path)])
+        say(f"{counted(tally.failures, 'row')} failed; see them with: {command}")
+    return tally.exit_status
+
+
+def _tell_outcomes(checkpoint: "Checkpoint") -> "Tally":
+    """Tell how many rows have which outcome, and how fast the last run was."""
     from loader.progress import Tally
     from loader.results import outcome_lines
+    from loader.snapshot import duration
 
     tally = Tally(checkpoint.counts())
     if is_json():
         tell(log_line("outcomes", rows=tally.rows, failures=tally.failures, outcomes=dict(tally.counts)))
-    else:
-        for line in outcome_lines(dict(tally.counts)):
-            say(line)
-    if tally.failures:
-        command = shlex.join(["loader", "results", str(checkpoint.path)])
-        say(f"{counted(tally.failures, 'row')} failed; see them with: {command}")
-    return tally.exit_status
+        return tally
+    for line in outcome_lines(dict(tally.counts)):
+        say(line)
+    now = checkpoint.now()
+    if now is not None and now.is_last and now.rows > now.before and now.elapsed_s >= 1:
+        say(f"{counted(now.rows - now.before, 'row')} in {duration(now.elapsed_s)}, {now.rows_per_s:,.0f} rows/s")
+    return tally

@@ -5,12 +5,12 @@ import os
 import signal
 import sys
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, TypeVar
 
-from loader.cli.endings import telling
 from loader.cli.messages import say
-from loader.errors import LoaderError
+from loader.errors import LoaderError, telling
 
 if TYPE_CHECKING:
     from loader.lane import Lane
@@ -50,6 +50,8 @@ async def heed_signals(lane: "Lane", kept: str) -> None:
         async for number in received:
             if lane.stopping.is_set():
                 say("loader: stopped at once")
+                with suppress(OSError):
+                    sys.stderr.close()  # a screen may still have to write that
                 os._exit(128 + number)  # the checkpoint is made for being killed
             mark = "\n" if sys.stderr.isatty() else ""  # behind the ^C that the terminal shows
             say(f"{mark}loader: stopping; what is in flight may finish (again to stop at once)")

@@ -1,4 +1,4 @@
-"""What is said to people: lines on stderr, the first few warnings of a run, and the command to go on with.
+"""What is said to people: lines on stderr, and the command to go on with.
 
 Or to programs: with --log-json each line is a JSON object.
 """
@@ -22,6 +22,16 @@ _held: ContextVar[list[str] | None] = ContextVar("_held", default=None)
 def say(message: str, level: Level = "info") -> None:
     """A line for people, on stderr."""
     tell(log_line("message", level, message=message.removeprefix("loader: ")) if _is_json.get() else message)
+
+
+def note(message: str) -> None:
+    """What a run says of itself."""
+    say(f"loader: {message}")
+
+
+def warn(message: str) -> None:
+    """What a run warns of."""
+    say(f"loader: {message}", "warning")
 
 
 def tell(line: str) -> None:
@@ -73,26 +83,6 @@ def held_back(is_held: bool) -> Iterator[list[str]]:
         _held.reset(token)
         for line in lines:
             tell(line)
-
-
-def counted(number: int, what: str) -> str:
-    """`1 row`, `2,000 rows`."""
-    return f"{number:,} {what}{'s' * (number != 1)}"
-
-
-class Warnings:
-    """Says the first few warnings of a run aloud, and how many more there were by then."""
-
-    _most = 5
-
-    def __init__(self) -> None:
-        self._count = 0
-
-    def __call__(self, message: str) -> None:
-        self._count += 1
-        if self._count <= self._most:
-            more = " (no more of these are shown)" if self._count == self._most else ""
-            say(f"loader: {message}{more}", "warning")
 
 
 def again(command: str, settings: Path, overrides: tuple[str, ...], flags: tuple[str, ...] = ()) -> str:

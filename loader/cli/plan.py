@@ -6,7 +6,7 @@ import click
 
 from loader.cli.arguments import overriding, settings_file, settings_of, text_or_json
 from loader.cli.endings import ends
-from loader.cli.loading import refresh_of
+from loader.cli.messages import note
 from loader.cli.output import written
 from loader.errors import Refused
 
@@ -37,11 +37,12 @@ def plan(settings: Path, overrides: tuple[str, ...], form: str, full: bool, outp
     from loader import plan as planning
     from loader.checkpoint import lock
     from loader.refresh import Options
+    from loader.runs import refresh_of
 
     loaded = settings_of(settings, overrides)
     if loaded.refresh.mode != "changed":
         raise Refused('plan: refresh.mode is not "changed", so that all users are sent; loader check tells of that')
-    refresh, path = refresh_of(loaded), loaded.checkpoint_path
+    refresh, path = refresh_of(loaded, note), loaded.checkpoint_path
     assert refresh is not None
     loaded.source.check(loaded.row_mapping())
     with lock(path), refresh.locked():

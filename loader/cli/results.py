@@ -8,9 +8,10 @@ import click
 
 from loader.cli.arguments import checkpoint_file
 from loader.cli.endings import ends
-from loader.cli.messages import counted, say
+from loader.cli.messages import say
 from loader.cli.output import writing_to
 from loader.errors import Refused
+from loader.words import counted
 
 if TYPE_CHECKING:
     from loader.checkpoint import Checkpoint
@@ -96,7 +97,7 @@ def _write_rows(checkpoint: "Checkpoint", codes: tuple[str, ...], output: Path |
     from loader.corrections import export_of, write_rows
 
     export = export_of(checkpoint, path)
-    with writing_to(output, checkpoint, export.paths) as file:
+    with writing_to(output, checkpoint, [path for path in export.paths if isinstance(path, Path)]) as file:
         written = write_rows(checkpoint, export, file, codes)
     if output is not None:
         say(f"loader: {counted(written.rows, 'row')} in {output}; correct them, and load that file as it is")

@@ -1,112 +1,51 @@
-"""Exports into mapped rows: one file a format, each a stream of blocks with row numbers and places to resume from."""
+"""Exports into mapped rows: a stream of blocks with row numbers and places to resume from, wherever they come from.
 
-import glob
-import os
+files.py reads files and stdin, table.py what comes as columns or objects: in memory, out of a database, of a plug-in.
+"""
+
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Protocol
 
-from loader.errors import ExportError, LoaderError, Stopped
-from loader.export.columnar import Columnar
-from loader.export.delimited import Delimited
-from loader.export.lines import Lines
-from loader.export.rows import Place, Reader, Unit, Wanted
-from loader.export.source import STDIN, SUFFIXES, Compression, Fingerprint, Source
-from loader.export.split import CHUNK_BYTES
-from loader.mapping import RowMapping, others
+from loader.export.remote import Remote
+from loader.export.rows import Place, Unit, Wanted
+from loader.export.source import Fingerprint
+from loader.mapping import RowMapping
 from loader.record import Mark, Rows
 from loader.span import SpanSet
 
-Format = Literal["csv", "tsv", "ndjson", "json", "parquet", "arrow"]
-_BY_SUFFIX: dict[str, Format] = {
-    ".csv": "csv",
-    ".tsv": "tsv",
-    ".ndjson": "ndjson",
-    ".jsonl": "ndjson",
-    ".json": "json",
-    ".parquet": "parquet",
-    ".pq": "parquet",
-    ".arrow": "arrow",
-    ".feather": "arrow",
-}
-
-__all__ = ["Export", "Fingerprint", "Format", "Place", "files", "stem"]
+__all__ = ["Export", "Fingerprint", "Place"]
 
 
-@dataclass(frozen=True)
-class Export:
-    """One export, of one file or several, and how to read it.
-
-    `delimiter` None: the format's own. `encoding`: of text formats. `chunk_bytes`: read at a time.
-    """
-
-    paths: tuple[Path, ...]
-    format: Format
-    delimiter: str | None = None
-    max_row_bytes: int = 1 << 20
-    encoding: str = "utf-8"
-    chunk_bytes: int = CHUNK_BYTES
-
-    @classmethod
-    def of(
-        cls,
-        paths: Sequence[Path],
-        format: Format | None = None,
-        delimiter: str | None = None,
-        max_row_bytes: int = 1 << 20,
-        encoding: str = "utf-8",
-    ) -> "Export":
-        """An export whose format, if it isn't given, is told by the first file's name. Raises ExportError."""
-        found = format or _BY_SUFFIX.get(_uncompressed(paths[0])[0].suffix.lower())
-        if found is None:
-            name = "stdin" if paths[0] == STDIN else repr(paths[0].name)
-            raise ExportError(
-                f"export.format: {name} does not tell the format; set it to one of {', '.join(get_args(Format))}"
-            )
-        return cls(tuple(paths), found, delimiter, max_row_bytes, encoding)
+class Export(Protocol):
+    """What a load reads. `str()` of it is what messages call it."""
 
     @property
-    def is_stdin(self) -> bool:
-        """Does it come once, and without a size?"""
-        return self.paths == (STDIN,)
+    def format(self) -> str:
+        """What its rows are read as: a part of the load's identity."""
+        ...
 
-    def __str__(self) -> str:
-        if self.is_stdin:
-            return "stdin"
-        return str(self.paths[0]) + (f" and {len(self.paths) - 1} more files" if len(self.paths) > 1 else "")
+    @property
+    def paths(self) -> Sequence[Path | Remote]:
+        """Its files, if it has any: where to find them again, and what nobody may write over."""
+        ...
+
+    @property
+    def comes_once(self) -> bool:
+        """Must it be given anew to be read again?"""
+        ...
 
     def fingerprint(self) -> Fingerprint:
-        """Size and time of the files, the newest. Raises ExportError if one isn't there."""
-        found = [self._source(file).fingerprint() for file in range(len(self.paths))]
-        return Fingerprint(
-            sum(each.size for each in found), max(each.mtime_ns for each in found), sum(each.files for each in found)
-        )
+        """What is known of it without reading it. Raises ExportError if it isn't there."""
+        ...
 
     def check(self, mapping: RowMapping) -> None:
-        """Raise ExportError if a file can't be read, or doesn't fit the mapping or the other files."""
-        first: list[str] | None = None
-        for file in range(len(self.paths)):
-            reader = self._reader(self._source(file).glance(), mapping)
-            columns = reader.columns()
-            if columns is not None and mapping.attributes is None:
-                first = first or columns
-                if odd := sorted(set(columns) ^ set(first)):
-                    raise ExportError(
-                        f"{self.paths[file].name} and {self.paths[0].name} differ in column {odd[0]!r}; "
-                        "list the columns to send in mapping.attributes, or load the files one by one"
-                    )
-            try:
-                next(reader.blocks(Place(Mark()), SpanSet()), None)
-            except Stopped:
-                pass  # it breaks off within its first block: the rows before that are loaded all the same
+        """Raise ExportError if it can't be read, or doesn't fit the mapping."""
+        ...
 
     def names(self, mapping: RowMapping) -> list[str] | None:
         """The attributes that would be sent, as far as that is known before the rows are read. None: it isn't."""
-        if mapping.attributes is not None:
-            return list(mapping.attributes)
-        columns = self._reader(self._source(0), mapping).columns()
-        return None if columns is None else others(columns, mapping.user)
+        ...
 
     def rows(
         self,
@@ -117,79 +56,23 @@ class Export:
     ) -> Iterator[Rows]:
         """Blocks of rows from `start` on, without those in `settled`. Blocking: for a thread.
 
-        `known`: marks that were made of this export before, by row: these are not made again.
+        `known`: marks that were made of this export before, by row.
 
-        Raises ExportError where the export doesn't fit the mapping (before the first block), Stopped where it breaks
-        off (behind the last whole row).
+        Raises ExportError where the export doesn't fit the mapping, or is another than `known` says; Stopped where it
+        breaks off (behind the last whole row).
         """
-        place = Place(start or Mark(), known)
-        before = sum(self._source(file).fingerprint().size for file in range(place.file))
-        for file in range(place.file, len(self.paths)):
-            if file > place.file:
-                place.begin(file)
-            for rows in self._reader(self._source(file), mapping).blocks(place, settled or SpanSet()):
-                rows.position += before
-                yield rows
-            before += self._source(file).fingerprint().size
+        ...
 
-    def units(self, mapping: RowMapping, place: Place, wanted: Wanted = lambda _first, _count: None) -> Iterator[Unit]:
+    def units(self, mapping: RowMapping, place: Place, wanted: Wanted = ...) -> Iterator[Unit]:
         """All rows as units that are read elsewhere, in order, and `wanted` rows alone. Blocking: for a thread.
 
         `place`, at the beginning, goes along. Raises as rows() does.
         """
-        for file in range(len(self.paths)):
-            if file > place.file:
-                place.begin(file)
-            yield from self._reader(self._source(file), mapping).units(place, wanted)
+        ...
 
-    def is_same_up_to(self, marks: Sequence[Mark], mapping: RowMapping) -> bool:
-        """Does the export hold, up to the last mark, what was read when the marks were made? Reads it."""
-        wanted = {mark.row: mark for mark in marks}
-        last = marks[-1].row if marks else 0
-        try:
-            for rows in self.rows(mapping) if marks else ():
-                if rows.end is not None and wanted.pop(rows.end.row, rows.end) != rows.end:
-                    return False
-                if rows.end is not None and rows.end.row >= last:
-                    break
-        except LoaderError:  # it breaks off where it did not before
-            return False
-        return not wanted
+    def is_same_up_to(self, marks: Sequence[Mark], mapping: RowMapping, start: Mark | None = None) -> bool:
+        """Does it hold, up to the last mark, what was read when the marks were made? Reads it.
 
-    def _reader(self, source: Source, mapping: RowMapping) -> Reader:
-        match self.format:
-            case "parquet" | "arrow":
-                return Columnar(source, mapping, self.format)
-            case "json" | "ndjson":
-                return Lines(source, mapping, self.max_row_bytes, is_array=self.format == "json")
-            case "csv" | "tsv":
-                delimiter = self.delimiter or ("\t" if self.format == "tsv" else ",")
-                return Delimited(source, mapping, delimiter, self.max_row_bytes)
-
-    def _source(self, file: int) -> Source:
-        path = self.paths[file]
-        return Source(path, _uncompressed(path)[1], self.chunk_bytes, self.encoding)
-
-
-def files(path: str, folder: Path) -> list[Path]:
-    """The files that `export.path` means: "-" is stdin, a pattern all that match, in byte order. Raises ExportError."""
-    if path == "-":
-        return [STDIN]
-    whole = folder / path
-    if not glob.has_magic(path) or os.path.exists(whole):  # Path.exists() raises for a name that is too long
-        return [whole]
-    found = [name for name in glob.glob(str(whole), recursive=True) if not os.path.isdir(name)]
-    if not found:
-        raise ExportError(f"export.path: no file matches {path!r} in {folder}")
-    return [Path(name) for name in sorted(found, key=os.fsencode)]
-
-
-def stem(path: Path) -> str:
-    """A file's name without the suffixes that tell format and compression."""
-    inner, _ = _uncompressed(path)
-    return inner.stem if inner.suffix.lower() in _BY_SUFFIX else inner.name
-
-
-def _uncompressed(path: Path) -> tuple[Path, Compression]:
-    compression = SUFFIXES.get(path.suffix.lower())
-    return (path.with_suffix(""), compression) if compression else (path, None)
+        `start`: a run is to go on there, so that no more needs to be compared than rows() will not compare itself.
+        """
+        ...

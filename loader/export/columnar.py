@@ -11,6 +11,7 @@ import pyarrow.ipc
 from numpy.typing import NDArray
 
 from loader.errors import ExportError, Stopped
+from loader.export.remote import RemoteFile
 from loader.export.rows import Place, Read, Unit, Wanted, rows_without
 from loader.export.source import Source
 from loader.export.typed import TypedMapper
@@ -20,7 +21,7 @@ from loader.record import Rows
 from loader.span import SpanSet
 
 #: Rows of a block. Parquet's own row groups may hold a million.
-_BATCH_ROWS = 8_192
+BLOCK_ROWS = 8_192
 
 #: UnicodeDecodeError: names and time zones in a damaged schema.
 _ERRORS = (pa.ArrowException, OSError, UnicodeDecodeError)
@@ -46,7 +47,9 @@ class Columnar:
         try:
             total = opened.total()
             for block in opened.batches(place.offset, mapper.columns):
-                yield self._rows(block, mapper, place, settled, size * (place.offset + block.num_rows) // max(total, 1))
+                rows = mapped_rows(block, mapper, place, settled, self._source.name)
+                rows.position = size * place.offset // max(total, 1)
+                yield rows
         except _ERRORS as error:
             raise self._broken(place, error) from error
 
@@ -55,11 +58,7 @@ class Columnar:
         mapper = TypedMapper(self._mapping, schema)
         try:
             for block in opened.batches(0, mapper.columns):
-                first = place.row
-                place.row += block.num_rows  # without a mark: it would need the records
-                place.offset += block.num_rows
-                rows = wanted(first, block.num_rows)
-                yield Unit(first, block.num_rows, partial(_read, block, rows, mapper))
+                yield unit(block, mapper, place, wanted)
         except _ERRORS as error:
             raise self._broken(place, error) from error
 
@@ -69,30 +68,11 @@ class Columnar:
             f"{name} is damaged behind row {place.offset:,} ({_line(error)}); all before are kept. Get the file again"
         )
 
-    def _rows(self, block: pa.RecordBatch, mapper: TypedMapper, place: Place, settled: SpanSet, position: int) -> Rows:
-        mapped = mapper.map(block)
-        first, offset = place.row, place.offset
-        end = place.move_rows(block.num_rows, mapped.records.inside)
-        drop = set(mapped.problems)
-        aside = [
-            Settled(
-                first + at,
-                problem.user,
-                Outcome(problem.code, f"{self._source.name} row {offset + at + 1}: {problem.reason}"),
-            )
-            for at, problem in sorted(mapped.problems.items())
-        ]
-        if settled.overlaps(first, place.row - 1):
-            drop |= {at for at in range(block.num_rows) if first + at in settled}
-            aside = [item for item in aside if item.row not in settled]
-        rows = rows_without(drop, range(first, first + block.num_rows), mapped, aside, end)
-        rows.position = position
-        return rows
-
     def _open(self) -> "tuple[pa.Schema, _Parquet | _Arrow]":
         self._source.fingerprint()  # says it if the file isn't there
         try:
-            opened = _Parquet(self._source.path) if self._form == "parquet" else _Arrow(self._source.path)
+            file = self._source.anywhere()
+            opened = _Parquet(file) if self._form == "parquet" else _Arrow(file)
             list(opened.schema.names)  # they are decoded here, or nowhere
         except _ERRORS as error:
             raise ExportError(f"{self._source.name} is not a whole {self._form} file: {_line(error)}") from error
@@ -100,10 +80,11 @@ class Columnar:
 
 
 class _Parquet:
-    def __init__(self, path: Path) -> None:
+    def __init__(self, file: Path | RemoteFile) -> None:
         import pyarrow.parquet  # late: it takes as long to import as all of Arrow, and a CSV is loaded without it
 
-        self._file = pyarrow.parquet.ParquetFile(path)
+        # Read ahead, the columns of all row groups would be held at once; measured, it is no faster either.
+        self._file = pyarrow.parquet.ParquetFile(file, pre_buffer=False)
         self.schema = self._file.schema_arrow
 
     def total(self) -> int:
@@ -115,7 +96,7 @@ class _Parquet:
         while first < groups and skip >= self._file.metadata.row_group(first).num_rows:
             skip -= self._file.metadata.row_group(first).num_rows
             first += 1
-        for batch in self._file.iter_batches(_BATCH_ROWS, row_groups=list(range(first, groups)), columns=columns):
+        for batch in self._file.iter_batches(BLOCK_ROWS, row_groups=list(range(first, groups)), columns=columns):
             if skip >= batch.num_rows:
                 skip -= batch.num_rows
                 continue
@@ -126,8 +107,8 @@ class _Parquet:
 class _Arrow:
     """The file form, whose batches can be taken one by one, or the stream form, which is read from its beginning."""
 
-    def __init__(self, path: Path) -> None:
-        mapped = pa.memory_map(str(path))
+    def __init__(self, file: Path | RemoteFile) -> None:
+        mapped = pa.memory_map(str(file)) if isinstance(file, Path) else pa.PythonFile(file, "r")
         self._file: Any = None
         self._stream: Any = None
         try:
@@ -140,6 +121,8 @@ class _Arrow:
     def total(self) -> int:
         if self._file is None:
             return 0
+        if hasattr(self._file, "count_rows"):  # newer pyarrow: out of the batches' headers, not their data
+            return int(self._file.count_rows())
         return sum(self._file.get_batch(at).num_rows for at in range(self._file.num_record_batches))
 
     def batches(self, skip: int, columns: list[str]) -> Iterator[pa.RecordBatch]:
@@ -153,8 +136,8 @@ class _Arrow:
                 continue
             rest = _sound(batch.select(columns)).slice(skip)
             skip = 0
-            for at in range(0, rest.num_rows, _BATCH_ROWS):
-                yield rest.slice(at, _BATCH_ROWS)
+            for at in range(0, rest.num_rows, BLOCK_ROWS):
+                yield rest.slice(at, BLOCK_ROWS)
 
 
 def _sound(batch: pa.RecordBatch) -> pa.RecordBatch:
@@ -169,6 +152,35 @@ def _sound(batch: pa.RecordBatch) -> pa.RecordBatch:
             column = column.view(pa.large_binary())
         column.validate(full=True)
     return batch
+
+
+def mapped_rows(
+    block: pa.RecordBatch, mapper: TypedMapper, place: Place, settled: SpanSet, name: str, after: str = ""
+) -> Rows:
+    """A block's rows, without those in `settled`, and `place` moves behind them. `name`: what messages call its origin.
+
+    `after`: the key of its last row, where reading goes on behind a key.
+    """
+    mapped = mapper.map(block)
+    first, offset = place.row, place.offset
+    end = place.move_rows(block.num_rows, mapped.records.inside, after)
+    drop = set(mapped.problems)
+    aside = [
+        Settled(first + at, problem.user, Outcome(problem.code, f"{name} row {offset + at + 1}: {problem.reason}"))
+        for at, problem in sorted(mapped.problems.items())
+    ]
+    if settled.overlaps(first, place.row - 1):
+        drop |= {at for at in range(block.num_rows) if first + at in settled}
+        aside = [item for item in aside if item.row not in settled]
+    return rows_without(drop, range(first, first + block.num_rows), mapped, aside, end)
+
+
+def unit(block: pa.RecordBatch, mapper: TypedMapper, place: Place, wanted: Wanted) -> Unit:
+    """A block to be read elsewhere, and `place` moves behind it, without a mark: that would need the records."""
+    first = place.row
+    place.row += block.num_rows
+    place.offset += block.num_rows
+    return Unit(first, block.num_rows, partial(_read, block, wanted(first, block.num_rows), mapper))
 
 
 def _read(block: pa.RecordBatch, rows: NDArray[np.int64] | None, mapper: TypedMapper) -> Read:

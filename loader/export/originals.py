@@ -15,9 +15,9 @@ import pyarrow.compute as pc
 
 from loader.columns import json_strings
 from loader.errors import ExportError
-from loader.export import Export
 from loader.export.columnar import Columnar
 from loader.export.elements import elements
+from loader.export.files import Files
 from loader.export.source import Source
 from loader.export.split import Cut, Splitter
 from loader.export.typed import check_type, is_text, value_of
@@ -36,19 +36,19 @@ class _Block:
     text: Callable[[int], bytes | None]
 
 
-def delimiter_of(export: Export) -> str:
+def delimiter_of(export: Files) -> str:
     """What stands between the fields of a delimited format."""
     return export.delimiter or ("\t" if export.format == "tsv" else ",")
 
 
-def header(export: Export) -> bytes:
+def header(export: Files) -> bytes:
     """The first record of the first file as it stands, byte order mark included; empty if the format has none."""
     if export.format not in ("csv", "tsv"):
         return b""
     return _source(export, 0).byte_order_mark() + _header(export, 0)
 
 
-def originals(export: Export, wanted: Iterable[int], user: str | None) -> Iterator[Original]:
+def originals(export: Files, wanted: Iterable[int], user: str | None) -> Iterator[Original]:
     """The rows numbered `wanted`, which ascend. `user`: the column with the key, which must be text in JSON.
 
     Raises ExportError, or Stopped, where the export can't be read.
@@ -74,11 +74,11 @@ def fields(line: bytes, delimiter: str) -> list[str]:
 # Text ----------------------------------------------------------------------------------------------------------------
 
 
-def _source(export: Export, file: int) -> Source:
+def _source(export: Files, file: int) -> Source:
     return Source(export.paths[file], None, export.chunk_bytes, export.encoding)
 
 
-def _cuts(export: Export, file: int) -> Iterator[Cut]:
+def _cuts(export: Files, file: int) -> Iterator[Cut]:
     source = _source(export, file)
     chunks = source.chunks(len(source.byte_order_mark()))
     if export.format == "json":
@@ -87,11 +87,11 @@ def _cuts(export: Export, file: int) -> Iterator[Cut]:
     return splitter.cuts(chunks)
 
 
-def _header(export: Export, file: int) -> bytes:
+def _header(export: Files, file: int) -> bytes:
     return next((cut.text(0) for cut in _cuts(export, file) if len(cut.starts)), b"")
 
 
-def _text(export: Export, file: int) -> Iterator[_Block]:
+def _text(export: Files, file: int) -> Iterator[_Block]:
     skip = int(export.format in ("csv", "tsv"))
     arrange = _arrangement(export, file) if skip else _as_it_is
     for cut in _cuts(export, file):
@@ -100,7 +100,7 @@ def _text(export: Export, file: int) -> Iterator[_Block]:
         skip = 0 if len(cut.starts) else skip
 
 
-def _of(export: Export, cut: Cut, at: int, arrange: Callable[[bytes], bytes]) -> bytes | None:
+def _of(export: Files, cut: Cut, at: int, arrange: Callable[[bytes], bytes]) -> bytes | None:
     if export.format == "json":
         return _on_one_line(cut.data[int(cut.starts[at]) : int(cut.ends[at])])
     is_whole = not cut.is_open or at < len(cut.starts) - 1
@@ -111,7 +111,7 @@ def _as_it_is(text: bytes) -> bytes:
     return text
 
 
-def _arrangement(export: Export, file: int) -> Callable[[bytes], bytes]:
+def _arrangement(export: Files, file: int) -> Callable[[bytes], bytes]:
     """What puts a row of a file under the first file's header: only the order of their columns may differ."""
     delimiter = delimiter_of(export)
     first, own = (fields(_header(export, each), delimiter) for each in (0, file))
@@ -140,11 +140,11 @@ def _on_one_line(text: bytes) -> bytes:
 # Columns -------------------------------------------------------------------------------------------------------------
 
 
-def _is_columnar(export: Export) -> bool:
+def _is_columnar(export: Files) -> bool:
     return export.format in ("parquet", "arrow")
 
 
-def _columnar(export: Export, file: int, user: str | None) -> Iterator[_Block]:
+def _columnar(export: Files, file: int, user: str | None) -> Iterator[_Block]:
     reader = Columnar(
         _source(export, file), RowMapping(Frame(), 0, user), "arrow" if export.format == "arrow" else "parquet"
     )

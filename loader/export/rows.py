@@ -69,7 +69,7 @@ class Place:
     """
 
     def __init__(self, start: Mark, known: Mapping[int, Mark] | None = None, *, is_marking: bool = True) -> None:
-        self.row, self.offset, self.line, digest, self.file = start
+        self.row, self.offset, self.line, digest, self.file, self.after = start
         self.marks: list[Mark] = []
         self._known = known or {}
         self._is_marking = is_marking
@@ -85,10 +85,11 @@ class Place:
         """Go to the beginning of another file; rows and hash go on."""
         self.file, self.offset, self.line = file, 0, 1
 
-    def move_rows(self, rows: int, data: bytes | memoryview) -> Mark | None:
-        """Go behind so many rows of a file without lines, whose content is `data`."""
+    def move_rows(self, rows: int, data: bytes | memoryview, after: str = "") -> Mark | None:
+        """Go behind so many rows without lines, whose content is `data`. `after`: the key of the last of them."""
         self.row += rows
         self.offset += rows
+        self.after = after
         self._add(data)
         return self._mark()
 
@@ -109,7 +110,7 @@ class Place:
             return None
         mark = self._known.get(self.row)
         if mark is None:
-            mark = Mark(self.row, self.offset, self.line, self._hash.hexdigest(), self.file)
+            mark = Mark(self.row, self.offset, self.line, self._hash.hexdigest(), self.file, self.after)
         self._hash, self._marked = hash_from(mark.digest), mark.row
         self.marks.append(mark)
         return mark

@@ -12,11 +12,12 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
-from typing import Any, BinaryIO, Literal, NamedTuple, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
 
 from anyio import from_thread
 
 from loader.errors import ExportError, Stopped
+from loader.export.remote import Remote, RemoteFile
 from loader.export.split import CHUNK_BYTES
 
 if sys.version_info >= (3, 14):
@@ -39,11 +40,24 @@ REPLAYED_BYTES = 8 << 20
 
 
 class Fingerprint(NamedTuple):
-    """What tells an export from another without reading it. Of stdin nothing is known."""
+    """What tells an export from another without reading it, if anything is known.
+
+    `tag`: the versions of what lies in object stores and on web servers.
+    """
 
     size: int
     mtime_ns: int
     files: int = 1
+    tag: str = ""
+
+    @property
+    def tells(self) -> bool:
+        """Are two that are equal the same export? Not if their size is all that is known."""
+        return bool(self.mtime_ns or self.tag)
+
+
+#: Of what can't be known without being read.
+UNTOLD = Fingerprint(0, 0, 0)
 
 
 class _Decompressor(Protocol):
@@ -56,6 +70,12 @@ class _Decompressor(Protocol):
     def needs_input(self) -> bool: ...
     @property
     def unused_data(self) -> bytes: ...
+
+
+class _Readable(Protocol):
+    """A file, wherever it lies."""
+
+    def read(self, size: int, /) -> bytes: ...
 
 
 class _Gzip:
@@ -89,14 +109,14 @@ _DECOMPRESSORS: dict[Compression, Callable[[], _Decompressor]] = {
 
 @dataclass
 class Source:
-    """One file, or stdin. `position` is how far it has been read, in bytes as stored.
+    """One file, here or elsewhere, or stdin. `position` is how far it has been read, in bytes as stored.
 
     `compression` None: told by its first bytes. `encoding`: of the text; what comes out is UTF-8, and bytes that don't
     fit the encoding come out as they are, so that a row that holds one is seen to be bad. `is_glance`: no more than the
     beginning is wanted, so plain bytes come in small chunks.
     """
 
-    path: Path
+    path: Path | Remote
     compression: Compression
     chunk_bytes: int = CHUNK_BYTES
     encoding: str = "utf-8"
@@ -119,7 +139,10 @@ class Source:
     def fingerprint(self) -> Fingerprint:
         """Raises ExportError if there is no such file."""
         if self.is_stdin:
-            return Fingerprint(0, 0, 0)
+            return UNTOLD
+        if isinstance(self.path, Remote):
+            seen = self.path.look()
+            return Fingerprint(seen.size or 0, seen.mtime_ns, 1, seen.tag)
         try:
             stat = self.path.stat()
         except OSError as error:
@@ -135,7 +158,7 @@ class Source:
             yield from _stdin(self.compression, self.encoding).chunks(offset)
             return
         try:
-            with self.path.open("rb", buffering=0) as file:
+            with self._opened() as file:
                 compression = self.compression or _sniff(file.read(4))
                 file.seek(0)
                 if compression is None and self._is_utf8:
@@ -148,6 +171,23 @@ class Source:
             if self.position == 0:
                 raise ExportError(f"export.path: can't read {where}") from error
             raise Stopped(f"reading the export failed, {where}; all rows before are kept") from error
+
+    def anywhere(self) -> Path | RemoteFile:
+        """What Arrow can read here and there. Raises ExportError."""
+        if isinstance(self.path, Path):
+            return self.path
+        file = self.path.open(through=False)
+        if not file.has_ranges:
+            raise ExportError(
+                f"export.path: {self.path}: an index stands at the end of such a file, and its server takes no ranges; "
+                "get the file, and name it here"
+            )
+        return file
+
+    def _opened(self) -> io.FileIO | RemoteFile:
+        if isinstance(self.path, Path):
+            return self.path.open("rb", buffering=0)
+        return self.path.open(through=not self.is_glance)
 
     def byte_order_mark(self) -> bytes:
         """The mark with which spreadsheets begin a text, or nothing."""
@@ -162,17 +202,17 @@ class Source:
     def _is_utf8(self) -> bool:
         return codecs.lookup(self.encoding).name == "utf-8"
 
-    def _bytes(self, file: BinaryIO, compression: Compression) -> Iterator[bytes]:
+    def _bytes(self, file: _Readable, compression: Compression) -> Iterator[bytes]:
         return self._plain(file, 0) if compression is None else self._unpacked(file, compression)
 
-    def _plain(self, file: BinaryIO, offset: int) -> Iterator[bytes]:
+    def _plain(self, file: _Readable, offset: int) -> Iterator[bytes]:
         size = min(_GLANCE_BYTES, self.chunk_bytes) if self.is_glance else self.chunk_bytes
         while chunk := file.read(size - offset % size):
             offset += len(chunk)
             self.position = offset
             yield chunk
 
-    def _unpacked(self, file: BinaryIO, compression: Compression) -> Iterator[bytes]:
+    def _unpacked(self, file: _Readable, compression: Compression) -> Iterator[bytes]:
         """Any number of members (or frames), one after the other; zeros behind the last are padding."""
         unpack: _Decompressor | None = None
         is_first = True

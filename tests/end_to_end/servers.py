@@ -12,14 +12,18 @@ for an environment of their own; `scripts/soak` installs both. To add one:
 """
 
 import os
+import shutil
+import signal
 import socket
 import subprocess
 import sysconfig
+import tempfile
 import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from glob import glob
 from pathlib import Path
 
 APART = Path(__file__).parents[2] / ".venv-servers"
@@ -183,3 +187,96 @@ def datasette(folder: Path, database: Path, *settings: str) -> Iterator[tuple[st
 
 
 _SECRET = "the secret of these tests"
+
+
+# Databases: Debian's packages `postgresql` and `mariadb-server`, each with a cluster of its own in a folder that is
+# gone at the end. Neither runs as root, so that who is root starts them as the user that the package has made.
+
+
+def debian(name: str, folder: str) -> str:
+    """The path of a program of a Debian package, in `folder` (a pattern) or elsewhere. Raises LookupError."""
+    path = shutil.which(name, path=":".join([*sorted(glob(folder), reverse=True), os.environ["PATH"]]))
+    if path is None:
+        raise LookupError(f"{name} is not installed: apt-get install postgresql mariadb-server")
+    return path
+
+
+@contextmanager
+def _cluster(user: str) -> Iterator[tuple[Path, str | None]]:
+    """A folder for a server, and who has to run it (None: who runs this)."""
+    folder = Path(tempfile.mkdtemp(prefix="loader-"))
+    is_root = os.geteuid() == 0
+    if is_root:
+        shutil.chown(folder, user)
+    try:
+        yield folder, user if is_root else None
+    finally:
+        shutil.rmtree(folder)
+
+
+@contextmanager
+def _listening(command: Sequence[str], port: int, log: Path, user: str | None, stop: int) -> Iterator[int]:
+    """The server that `command` starts, once it takes connections; its process id. `stop`: the signal that ends it."""
+    with log.open("wb") as output:
+        process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT, user=user, cwd=log.parent)
+    try:
+        end = time.monotonic() + _READY_S
+        while True:
+            with suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
+                break
+            if process.poll() is not None or time.monotonic() > end:
+                raise RuntimeError(f"{command[0]} doesn't listen:\n{log.read_text('utf-8', 'replace')[-2000:]}")
+            time.sleep(0.05)
+        yield process.pid
+    finally:
+        process.send_signal(stop)
+        try:
+            process.wait(_STOP_S)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+@contextmanager
+def postgresql() -> Iterator[str]:
+    """PostgreSQL, its database `postgres` as the superuser `loader`, who needs the password "s3c@ret"; the URL."""
+    where = "/usr/lib/postgresql/*/bin"
+    with _cluster("postgres") as (folder, user):
+        (folder / "password").write_text("s3c@ret")
+        (folder / "password").chmod(0o644)
+        init = [debian("initdb", where), "-D", str(folder / "data"), "-U", "loader", "-E", "UTF8", "--locale=C.UTF-8"]
+        init += ["--auth=scram-sha-256", f"--pwfile={folder / 'password'}", "--no-sync"]
+        subprocess.run(init, check=True, capture_output=True, user=user, cwd=folder)
+        port = free_port()
+        command = [debian("postgres", where), "-D", str(folder / "data"), "-k", str(folder), "-p", str(port)]
+        command += ["-c", "listen_addresses=127.0.0.1", "-c", "fsync=off"]
+        with _listening(command, port, folder / "log", user, signal.SIGINT):
+            yield f"postgresql://loader:s3c%40ret@127.0.0.1:{port}/postgres"
+
+
+@contextmanager
+def mariadb() -> Iterator[str]:
+    """MariaDB, its database `users` as a user who may do all with it; the URL."""
+    with _cluster("mysql") as (folder, user):
+        data = f"--datadir={folder / 'data'}"
+        init = [debian("mariadb-install-db", "/usr/bin"), "--no-defaults", data, "--skip-test-db"]
+        subprocess.run(
+            [*init, "--auth-root-authentication-method=normal"], check=True, capture_output=True, user=user, cwd=folder
+        )
+        setup = folder / "setup.sql"
+        setup.write_text(
+            "create database users;\n"
+            "create user loader@localhost identified by 's3c@ret';\n"
+            "grant all on *.* to loader@localhost;\n"
+        )
+        setup.chmod(0o644)
+        port = free_port()
+        command = [debian("mariadbd", "/usr/sbin"), "--no-defaults", data, f"--socket={folder / 'socket'}"]
+        command += [
+            "--bind-address=127.0.0.1",
+            f"--port={port}",
+            f"--init-file={setup}",
+            f"--pid-file={folder / 'pid'}",
+        ]
+        with _listening(command, port, folder / "log", user, signal.SIGTERM):
+            yield f"mysql://loader:s3c%40ret@127.0.0.1:{port}/users"

@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from loader.errors import ExportError
-from loader.export import Export
+from loader.export.files import Files
 from loader.mapping import Type
 from loader.outcome import Code
 from loader.record import Mark
@@ -333,7 +333,7 @@ def test_tsv_is_parted_by_tabs(tmp_path: Path) -> None:
 
 def test_an_export_is_the_same_for_the_same_settings(tmp_path: Path) -> None:
     """It is a value."""
-    assert make.export(tmp_path, "x") == Export((tmp_path / "users.csv",), "csv")
+    assert make.export(tmp_path, "x") == Files((tmp_path / "users.csv",), "csv")
 
 
 @pytest.mark.parametrize("chunk_bytes", [1 << 20, 14, 5])

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from loader.export import Export
+from loader.export.files import Files
 from tests import make
 
 _PIECES = ["a", "bc", "é", "日", "😀", " ", "'", "\\", '"', "\n", "\r\n", ",", ";", "\t", "|", "0012", "x" * 40]
@@ -48,7 +48,7 @@ def check(folder: Path, seed: int) -> int:
     small = {1, 2, 3} if size < 120 else set()  # a block a byte takes its time
     sizes = sorted(small | {size, *(rng.randrange(max(size // 60, 1), size + 2) for _ in range(4))})
     for chunk_bytes in sizes:
-        export = Export((path,), "csv", delimiter, encoding=encoding, chunk_bytes=chunk_bytes)
+        export = Files((path,), "csv", delimiter, encoding=encoding, chunk_bytes=chunk_bytes)
         found = {}
         for block in export.rows(make.mapping(empty="keep")):
             assert not block.settled

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from loader.errors import ExportError
-from loader.export import Export, stem
+from loader.export.files import Files, stem
 from loader.record import Mark
 from tests import make
 
@@ -22,7 +22,7 @@ from tests import make
 )
 def test_the_name_tells_format_and_compression(name: str, format: str, stem_: str) -> None:
     """And what is left of it names the checkpoint."""
-    found = Export.of([Path(name)])
+    found = Files.of([Path(name)])
 
     assert (format, stem_) == (found.format, stem(Path(name)))
 
@@ -30,22 +30,22 @@ def test_the_name_tells_format_and_compression(name: str, format: str, stem_: st
 def test_a_name_that_tells_nothing_needs_the_setting() -> None:
     """The setting and its values are named."""
     with pytest.raises(ExportError, match=r"export.format: 'users.txt' does not tell.* csv, tsv, ndjson"):
-        Export.of([Path("users.txt")])
-    assert Export.of([Path("users.txt")], "tsv").format == "tsv"
+        Files.of([Path("users.txt")])
+    assert Files.of([Path("users.txt")], "tsv").format == "tsv"
     assert stem(Path("users.txt")) == "users.txt"
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
     """With the setting that names it."""
     with pytest.raises(ExportError, match=r"export.path: can't read .*users.csv: No such file"):
-        Export((tmp_path / "users.csv",), "csv").fingerprint()
+        Files((tmp_path / "users.csv",), "csv").fingerprint()
 
 
 CSV = "email,d\n" + "".join(f"u{at},{at}\n" for at in range(200))
 NDJSON = "".join(f'{{"email":"u{at}","d":{at}}}\n' for at in range(200))
 
 
-def marks_of(export: Export) -> list[Mark]:
+def marks_of(export: Files) -> list[Mark]:
     return [block.end for block in export.rows(make.mapping()) if block.end]
 
 
@@ -82,7 +82,7 @@ def test_a_shorter_or_broken_copy_is_not_the_same(tmp_path: Path) -> None:
     export = make.export(tmp_path, CSV, "users.csv.gz")
     marks = marks_of(export)
 
-    export.paths[0].write_bytes(export.paths[0].read_bytes()[:-20])
+    make.file_of(export).write_bytes(make.file_of(export).read_bytes()[:-20])
     assert not export.is_same_up_to(marks, make.mapping())
     assert not make.export(tmp_path, CSV[:-5], "x.csv").is_same_up_to(marks, make.mapping())
 

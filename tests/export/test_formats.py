@@ -17,7 +17,8 @@ import pyarrow.parquet
 import pytest
 
 from loader.errors import ExportError, Stopped
-from loader.export import Export, Place, columnar, files
+from loader.export import Place, columnar
+from loader.export.files import Files, matching
 from loader.outcome import Code
 from loader.record import Mark, Rows
 from loader.span import SpanSet
@@ -87,9 +88,9 @@ def test_each_format_gives_the_same_rows_and_resumes_anywhere(
     tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whatever the file, rows are numbered and read alike, and from each mark exactly the rest comes."""
-    monkeypatch.setattr(columnar, "_BATCH_ROWS", 100)
-    made = Export.of([write(tmp_path, name)])
-    export = Export(made.paths, made.format, chunk_bytes=4_000)
+    monkeypatch.setattr(columnar, "BLOCK_ROWS", 100)
+    made = Files.of([write(tmp_path, name)])
+    export = Files(made.paths, made.format, chunk_bytes=4_000)
     blocks = list(export.rows(make.mapping()))
     marks = [rows.end for rows in blocks if rows.end]
 
@@ -116,7 +117,7 @@ def test_a_packed_file_that_breaks_off_keeps_the_rows_before(tmp_path: Path, nam
     path = write(tmp_path, name)
     path.write_bytes(path.read_bytes()[:-40])
 
-    blocks, message = make.until_stopped(Export.of([path]).rows(make.mapping()))
+    blocks, message = make.until_stopped(Files.of([path]).rows(make.mapping()))
 
     assert "breaks off" in message
     assert list(said(blocks)) == list(range(1, len(said(blocks)) + 1))
@@ -127,12 +128,12 @@ def test_a_packed_file_is_known_by_its_first_bytes(tmp_path: Path, packing: str)
     """Its name need not tell; a name that tells something else is an error that says so."""
     path = tmp_path / "u.csv"
     path.write_bytes(PACKED[packing](TEXT["csv"]))
-    assert len(said(list(Export.of([path]).rows(make.mapping())))) == 700
+    assert len(said(list(Files.of([path]).rows(make.mapping())))) == 700
 
     wrong = tmp_path / f"u.csv{packing}"
     wrong.write_bytes(TEXT["csv"])
     with pytest.raises(ExportError, match="is not"):
-        list(Export.of([wrong]).rows(make.mapping()))
+        list(Files.of([wrong]).rows(make.mapping()))
 
 
 @pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "cp1252", "utf-8-sig"])
@@ -141,14 +142,14 @@ def test_other_encodings_are_read_as_what_they_say(tmp_path: Path, encoding: str
     path = tmp_path / "u.csv"
     path.write_bytes("email,d\nann@x,Zürich\n".encode(encoding))
 
-    assert said(list(Export.of([path], encoding=encoding).rows(make.mapping()))) == {1: ("ann@x", {"d": "Zürich"})}
+    assert said(list(Files.of([path], encoding=encoding).rows(make.mapping()))) == {1: ("ann@x", {"d": "Zürich"})}
 
 
 def test_a_byte_that_does_not_fit_the_encoding_rejects_its_row(tmp_path: Path) -> None:
     """And no other."""
     path = tmp_path / "u.csv"
     path.write_bytes(b"email,d\nann@x,a\nbob@x,\x81\ncat@x,c\n")
-    blocks = list(Export.of([path], encoding="cp1252").rows(make.mapping()))
+    blocks = list(Files.of([path], encoding="cp1252").rows(make.mapping()))
 
     assert sorted(said(blocks)) == [1, 3]
     assert [(item.row, item.outcome.code) for rows in blocks for item in rows.settled] == [(2, Code.REJECTED)]
@@ -159,14 +160,14 @@ def test_the_files_of_a_pattern_count_on(tmp_path: Path) -> None:
     for name, users in (("b.csv", "cd"), ("a.csv", "ab"), ("B.csv.gz", "x"), ("c.txt", "z")):
         data = ("email,d\n" + "".join(f"{user},1\n" for user in users)).encode()
         (tmp_path / name).write_bytes(gzip.compress(data) if name.endswith("gz") else data)
-    export = Export.of(files("*.csv*", tmp_path))
+    export = Files.of(matching("*.csv*", tmp_path))
     export.check(make.mapping())
     blocks = list(export.rows(make.mapping()))
     marks = [rows.end for rows in blocks if rows.end]
 
     assert [user for user, _ in said(blocks).values()] == ["x", "a", "b", "c", "d"]
     assert [mark.file for mark in marks] == [0, 1, 2]
-    assert export.fingerprint().size == sum(os.stat(path).st_size for path in export.paths)
+    assert export.fingerprint().size == sum(os.stat(str(path)).st_size for path in export.paths)
     for mark in marks:
         assert sorted(said(list(export.rows(make.mapping(), mark)))) == list(range(mark.row, 6))
     assert export.is_same_up_to(marks, make.mapping())
@@ -178,7 +179,7 @@ def test_files_that_differ_in_columns_are_refused_unless_the_columns_are_named(t
     """A column that is only in some files would be sent for some users only, in silence."""
     (tmp_path / "a.csv").write_text("email,d\nann,1\n")
     (tmp_path / "b.csv").write_text("d,email,x\n2,bob,1\n")
-    export = Export.of(files("*.csv", tmp_path))
+    export = Files.of(matching("*.csv", tmp_path))
 
     with pytest.raises(ExportError, match=r"b.csv and a.csv differ in column 'x'"):
         export.check(make.mapping())
@@ -190,7 +191,7 @@ def test_files_that_differ_in_columns_are_refused_unless_the_columns_are_named(t
 def test_a_pattern_that_nothing_matches_is_named(tmp_path: Path) -> None:
     """With the folder it was looked for in."""
     with pytest.raises(ExportError, match=r"no file matches '\*\.csv' in "):
-        files("*.csv", tmp_path)
+        matching("*.csv", tmp_path)
 
 
 COLUMNS: list[tuple[pa.Array, list[Any]]] = [
@@ -227,13 +228,13 @@ def test_each_type_has_one_form_in_json(tmp_path: Path, column: pa.Array, values
         with pyarrow.ipc.new_file(path, table.schema) as file:
             file.write_table(table)
 
-    assert [attributes["v"] for _, attributes in said(list(Export.of([path]).rows(make.mapping()))).values()] == values
+    assert [attributes["v"] for _, attributes in said(list(Files.of([path]).rows(make.mapping()))).values()] == values
 
 
 def test_decimals_keep_their_digits(tmp_path: Path) -> None:
     """As they are stored."""
     pyarrow.parquet.write_table(pa.table({"email": ["a"], "v": [decimal.Decimal("12.50")]}), tmp_path / "u.parquet")
-    (rows,) = Export.of([tmp_path / "u.parquet"]).rows(make.mapping())
+    (rows,) = Files.of([tmp_path / "u.parquet"]).rows(make.mapping())
 
     assert b'"v":12.50}' in rows.records[0]
 
@@ -249,7 +250,7 @@ def test_bad_values_reject_their_rows_alone(tmp_path: Path) -> None:
         }
     )
     pyarrow.parquet.write_table(table, tmp_path / "u.parquet")
-    export = Export.of([tmp_path / "u.parquet"])
+    export = Files.of([tmp_path / "u.parquet"])
     blocks = list(export.rows(make.mapping()))
 
     assert sorted(said(blocks)) == [1]
@@ -278,7 +279,7 @@ def test_a_mapping_that_the_types_do_not_fit_is_refused(tmp_path: Path, options:
     pyarrow.parquet.write_table(table, tmp_path / "u.parquet", store_schema=True)
 
     with pytest.raises(ExportError, match=message):
-        Export.of([tmp_path / "u.parquet"]).check(make.mapping(**options))
+        Files.of([tmp_path / "u.parquet"]).check(make.mapping(**options))
 
 
 @pytest.mark.parametrize("form", ["parquet", "arrow"])
@@ -289,7 +290,7 @@ def test_a_damaged_columnar_file_is_no_crash(tmp_path: Path, form: str) -> None:
     for data in (b"", b"garbage" * 30, whole[:-10], whole[:200], whole[:300] + b"\xff" * 300 + whole[600:]):
         path.write_bytes(data)
         with pytest.raises((ExportError, Stopped), match=rf"x\.{form}"):
-            list(Export.of([path]).rows(make.mapping()))
+            list(Files.of([path]).rows(make.mapping()))
 
 
 @pytest.mark.parametrize(
@@ -305,7 +306,7 @@ def test_a_damaged_columnar_file_is_no_crash(tmp_path: Path, form: str) -> None:
 def test_elements_of_a_json_array_are_rows(tmp_path: Path, text: str, users: list[str]) -> None:
     """However they are laid out; what is no object is rejected alone."""
     (tmp_path / "u.json").write_text(text)
-    blocks = list(Export.of([tmp_path / "u.json"]).rows(make.mapping()))
+    blocks = list(Files.of([tmp_path / "u.json"]).rows(make.mapping()))
 
     assert [user for user, _ in said(blocks).values()] == users
 
@@ -325,7 +326,7 @@ def test_a_broken_json_array_says_where_it_ends(tmp_path: Path, text: str, messa
     (tmp_path / "u.json").write_text(text)
 
     with pytest.raises((ExportError, Stopped), match=message):
-        list(Export.of([tmp_path / "u.json"]).rows(make.mapping()))
+        list(Files.of([tmp_path / "u.json"]).rows(make.mapping()))
 
 
 def test_marks_begin_where_files_do() -> None:

@@ -271,7 +271,7 @@ def test_rows_before_a_break_are_kept(tmp_path: Path) -> None:
     """Of truncated gzip every whole row comes out first, the first look for columns notwithstanding."""
     lines = [f'{{"email":"u{at}","a":{at * at}}}\n' for at in range(3000)]
     export = make.export(tmp_path, b"", "u.ndjson.gz")
-    export.paths[0].write_bytes(gzip.compress("".join(lines).encode())[:-2000])
+    make.file_of(export).write_bytes(gzip.compress("".join(lines).encode())[:-2000])
 
     blocks, message = make.until_stopped(export.rows(make.mapping()))
     found = [number for block in blocks for number in block.numbers]

@@ -8,12 +8,12 @@ import pyarrow.feather
 import pyarrow.parquet
 import pytest
 
-from loader.export import Export
+from loader.export.files import Files
 from loader.export.originals import header, originals
 from tests import make
 
 
-def every(export: Export, count: int) -> list[bytes | None]:
+def every(export: Files, count: int) -> list[bytes | None]:
     return [text for _, text in originals(export, range(1, count + 1), "email")]
 
 
@@ -58,7 +58,7 @@ def test_files_whose_columns_stand_in_another_order(tmp_path: Path) -> None:
     """Their rows come under the first file's header; broken ones as they are."""
     first = make.export(tmp_path, "email,d,e\na,1,2\n", "a.csv")
     second = make.export(tmp_path, 'e,email,d\n4,b,"3,""3"\nragged\n', "b.csv")
-    export = Export((*first.paths, *second.paths), "csv")
+    export = Files((*first.paths, *second.paths), "csv")
 
     assert every(export, 3) == [b"a,1,2", b'b,"3,""3",4', b"ragged"]
 
@@ -90,7 +90,7 @@ def test_columns_come_as_json(tmp_path: Path, form: str) -> None:
     else:
         pyarrow.feather.write_feather(table, path, compression="uncompressed")
 
-    rows = every(Export.of([path]), 2)
+    rows = every(Files.of([path]), 2)
 
     assert [json.loads(row or b"") for row in rows] == [
         {"email": "7", "n": 1.5, "t": '"x"', "l": [1]},

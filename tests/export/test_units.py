@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from loader.digest import Digester
-from loader.export import Export, Place, delimited
+from loader.export import Place, delimited
 from loader.export.delimited import Delimited
+from loader.export.files import Files
 from loader.export.rows import Wanted
 from loader.mapping import Column, Empty
 from loader.record import Mark
@@ -27,7 +28,7 @@ ROWS = [("ann", "Ops", "Wien"), ("bob", "", "Graz"), ("cat", "Ops", ""), ("dan",
 Found = dict[int, tuple[str, dict[str, str]]]
 
 
-def _export(folder: Path, form: str) -> Export:
+def _export(folder: Path, form: str) -> Files:
     path = folder / f"users.{form}"
     match form:
         case "csv":
@@ -39,11 +40,11 @@ def _export(folder: Path, form: str) -> Export:
             found = [dict(zip(("email", "dept", "site"), row, strict=True)) for row in ROWS]
             text = json.dumps(found) if form == "json" else "\n".join(map(json.dumps, found))
             path.write_text(text)
-    one = Export.of([path])
-    return Export(**{**vars(one), "chunk_bytes": 500})
+    one = Files.of([path])
+    return Files(**{**vars(one), "chunk_bytes": 500})
 
 
-def read(export: Export, *wanted: Wanted) -> Found:
+def read(export: Files, *wanted: Wanted) -> Found:
     """Row by number, with its values as text."""
     found: Found = {}
     for unit in export.units(make.mapping(), Place(Mark()), *wanted):
@@ -89,14 +90,14 @@ def test_rows_of_several_files_are_numbered_on(tmp_path: Path) -> None:
     for name in ("a", "b"):
         (tmp_path / f"{name}.csv").write_text(f"email,dept\n{name}1,x\n\n{name}2,y\n")
 
-    found = read(Export.of([tmp_path / "a.csv", tmp_path / "b.csv"]))
+    found = read(Files.of([tmp_path / "a.csv", tmp_path / "b.csv"]))
 
     assert {row: user for row, (user, _) in found.items()} == {1: "a1", 2: "a2", 3: "b1", 4: "b2"}
 
 
 def test_rows_that_are_broken_are_told_by_their_keys_as_far_as_they_have_one(tmp_path: Path) -> None:
     (tmp_path / "users.csv").write_bytes(b'email,dept\nann,x\nbob,x,y\ncat,"x"y\n\xff,x\n ,x\ndan,\xff\neve,z\n')
-    (unit,) = Export.of([tmp_path / "users.csv"]).units(make.mapping(), Place(Mark()))
+    (unit,) = Files.of([tmp_path / "users.csv"]).units(make.mapping(), Place(Mark()))
     positions, values, strangers = unit.read()
 
     assert sorted(strangers) == ["bob", "cat"]
@@ -117,7 +118,7 @@ def test_cells_are_the_same_whether_arrow_cuts_them_or_not(empty: Empty, rows: l
         mapping = replace(make.mapping(), empty=empty)
 
         def found() -> list[object]:
-            reads = [unit.read() for unit in Export.of([path]).units(mapping, Place(Mark()))]
+            reads = [unit.read() for unit in Files.of([path]).units(mapping, Place(Mark()))]
             digester = Digester(bytes(32))
             return [
                 (

@@ -19,7 +19,7 @@ import pyarrow.feather
 import pyarrow.parquet
 
 from loader.errors import ExportError, Refused, SettingsError, Stopped
-from loader.export import Export
+from loader.export.files import Files
 from loader.export.split import Cut, Splitter
 from loader.record import Mark
 from loader.request import Response
@@ -113,8 +113,8 @@ def reader(name: str, pack: Callable[[bytes, int, int], bytes] | None = None, *,
         encoding = _ENCODINGS[size // 50]
 
         def read(chunk_bytes: int, start: Mark | None = None) -> Read:
-            export = Export.of([path], None, delimiter, most, encoding)
-            return _read(Export(**{**vars(export), "chunk_bytes": chunk_bytes}), mapping, start)
+            export = Files.of([path], None, delimiter, most, encoding)
+            return _read(Files(**{**vars(export), "chunk_bytes": chunk_bytes}), mapping, start)
 
         whole = read(1 << 20)
         in_chunks = read(1 + size % 50)
@@ -135,7 +135,7 @@ def reader(name: str, pack: Callable[[bytes, int, int], bytes] | None = None, *,
     return check
 
 
-def _read(export: Export, mapping: Any, start: Mark | None) -> Read:
+def _read(export: Files, mapping: Any, start: Mark | None) -> Read:
     rows: dict[int, tuple[str, ...]] = {}
     marks: list[Mark] = []
     end = ""

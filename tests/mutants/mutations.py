@@ -99,7 +99,7 @@ MUTATIONS = (
     Mutation(
         "a changed export of the same size is the same",
         "loader/resume.py",
-        'return "" if export.is_same_up_to(marks, mapping) else "its size is the same, its content is not"',
+        'return "" if export.is_same_up_to(marks, mapping, start) else "its size is the same, its content is not"',
         'return ""',
         ("tests/test_resume.py::test_an_export_of_the_same_size_with_other_content_is_refused",),
     ),
@@ -437,5 +437,33 @@ MUTATIONS = (
         "            self._runs.append(_Run(rows.numbers, rows.users, records))\n"
         '            self.kept = [*getattr(self, "kept", []), records]\n',
         ("tests/test_speed.py::test_a_load_holds_no_more_of_a_longer_export",),
+    ),
+    # In other programs -----------------------------------------------------------------------------------------------
+    Mutation(
+        "a cancelled load leaves what is on the wire",
+        "loader/library.py",
+        "        gently()\n",
+        "        gently()\n        at_once()\n",
+        (
+            "tests/test_library.py::test_cancelled_once_nothing_is_sent_twice",
+            "tests/test_library.py::test_a_cancelled_load_is_gone_on_with",
+        ),
+    ),
+    Mutation(
+        "a load may be run by two",
+        "loader/library.py",
+        "self._held.enter_context(lock(settings.checkpoint_path))",
+        "settings.checkpoint_path.touch()",
+        ("tests/test_library.py::test_a_load_that_is_held_is_nobody_elses",),
+    ),
+    Mutation(
+        "objects are cut by their size, whatever they were before",
+        "loader/export/table.py",
+        "        while end and end <= behind:",
+        "        while False:",
+        (
+            "tests/export/test_table.py::test_objects_that_have_changed_in_size_are_seen_before_a_row_is_handed_out",
+            "tests/test_library.py::test_another_export_in_memory_is_refused",
+        ),
     ),
 )
