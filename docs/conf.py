@@ -1,4 +1,12 @@
-"""The documentation as a site: `scripts/docs` builds it, strictly: a warning or a dead link fails."""
+"""The documentation as a site. `scripts/docs` builds it, strictly: a warning or a dead link fails.
+
+The pages are plain Markdown, for reading in the repository as well: so links are those of files, and the folder that
+Sphinx builds is the whole repository, of which it takes the Markdown.
+"""
+
+import re
+
+from sphinx.application import Sphinx
 
 from loader import __version__
 
@@ -7,24 +15,41 @@ copyright = "the authors of directory-loader"
 version = release = __version__
 
 extensions = [
-    "myst_parser",  # Markdown, as it is read on a forge, too
+    "myst_parser",  # Markdown
     "sphinx.ext.autodoc",  # the library, from its docstrings
     "sphinx_click",  # the commands, from their --help
     "sphinx_copybutton",
 ]
-exclude_patterns = ["_build"]
+root_doc = "docs/index"
+include_patterns = ["docs/*.md", "examples/*/README.md", "README.md", "CONTRIBUTING.md", "CHANGELOG.md"]
+exclude_patterns = [".*", "benchmarks", "build", "dist", "docs/_build", "loader", "loader-demo", "tests"]  # never walked
+templates_path = ["_templates"]
 nitpicky = True
+suppress_warnings: list[str] = []
 
 myst_enable_extensions = ["colon_fence", "deflist"]
 myst_heading_anchors = 3
-suppress_warnings: list[str] = []
 
 html_theme = "furo"
 html_title = "directory-loader"
-html_static_path: list[str] = []
-html_theme_options = {
-    "sidebar_hide_name": False,
-    "navigation_with_keys": True,
-}
+html_theme_options = {"navigation_with_keys": True}
+html_additional_pages = {"index": "to_index.html"}  # the site begins one folder below
 html_show_sourcelink = False
+html_show_sphinx = False
+html_copy_source = False
 copybutton_prompt_text = "$ "
+
+
+def sidebar(_app: Sphinx, docname: str, source: list[str]) -> None:
+    """What docs/index.md lists below its headings is the sidebar: so it is written once, and as Markdown."""
+    if docname != root_doc:
+        return
+    parts = [part.partition("\n") for part in re.split(r"^## ", source[0], flags=re.MULTILINE)[1:]]
+    for caption, _, text in parts:
+        pages = re.findall(r"^- \[(.+?)\]\((.+?)\.md\)", text, re.MULTILINE)
+        lines = [f"{title} <{page}>" for title, page in pages]
+        source[0] += "\n\n" + "\n".join(["```{toctree}", ":hidden:", f":caption: {caption}", "", *lines, "```"])
+
+
+def setup(app: Sphinx) -> None:
+    app.connect("source-read", sidebar)
