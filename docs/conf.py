@@ -11,20 +11,36 @@ from sphinx.application import Sphinx
 from loader import __version__
 
 project = "directory-loader"
-copyright = "the authors of directory-loader"
+author = "the authors of directory-loader"
+project_copyright = author
 version = release = __version__
 
 extensions = [
     "myst_parser",  # Markdown
     "sphinx.ext.autodoc",  # the library, from its docstrings
-    "sphinx_click",  # the commands, from their --help
     "sphinx_copybutton",
 ]
 root_doc = "docs/index"
 include_patterns = ["docs/*.md", "examples/*/README.md", "README.md", "CONTRIBUTING.md", "CHANGELOG.md"]
-exclude_patterns = [".*", "benchmarks", "build", "dist", "docs/_build", "loader", "loader-demo", "tests"]  # never walked
+exclude_patterns = [
+    ".*",
+    "benchmarks",
+    "build",
+    "dist",
+    "docs/_build",
+    "loader",
+    "loader-demo",
+    "tests",
+]  # never walked
 templates_path = ["_templates"]
 nitpicky = True
+nitpick_ignore_regex = [(r"py:\w+", r"(?!loader\b).*")]  # types of others: to look up their pages needs a network
+autodoc_member_order = "bysource"
+autodoc_preserve_defaults = True  # as they are written
+maximum_signature_line_length = 80
+default_role = "code"  # `this` in a docstring
+smartquotes = False  # -- is the beginning of an option
+autodoc_typehints_format = "short"
 suppress_warnings: list[str] = []
 
 myst_enable_extensions = ["colon_fence", "deflist"]
@@ -33,6 +49,8 @@ myst_heading_anchors = 3
 html_theme = "furo"
 html_title = "directory-loader"
 html_theme_options = {"navigation_with_keys": True}
+html_static_path = ["_static"]
+html_css_files = ["site.css"]
 html_additional_pages = {"index": "to_index.html"}  # the site begins one folder below
 html_show_sourcelink = False
 html_show_sphinx = False

@@ -23,7 +23,8 @@ ROOT = Path(__file__).parents[1]
 PORT = "8080"  # the pages'; any free one takes its place
 
 _FENCE = re.compile(
-    r"(?:^<!-- (?P<mark>not run|takes long): [^\n]+? -->\n)?^```(?P<kind>\w*)\n(?P<text>.*?)^```$", re.M | re.S
+    r"(?:^<!-- (?P<mark>not run|takes long): [^\n]+? -->\n)?^```(?P<kind>\w*)\n(?P<text>.*?)^```$",
+    re.MULTILINE | re.DOTALL,
 )
 _STATUS = re.compile(r"# exit status (\d+)")
 
@@ -95,7 +96,7 @@ def run(page: list[Block], folder: Path, **environment: str) -> list[str]:
 
 def complaint(block: Block, said: str) -> str:
     """What is not as the page has it, or nothing."""
-    statuses = [int(each) for each in re.findall(r"^<failed (\d+)>$", said, re.M)]
+    statuses = [int(each) for each in re.findall(r"^<failed (\d+)>$", said, re.MULTILINE)]
     if statuses != block.statuses:
         return f"line {block.line}: exit statuses {statuses}, the page says {block.statuses}:\n{block.text}\n{said}"
     lines = iter(said.splitlines())

@@ -1,0 +1,225 @@
+"""The documentation builds as a site, strictly, and its pages do what they say."""
+
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from html.parser import HTMLParser
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import click
+import pytest
+
+from loader.cli import main
+from tests.pages import PORT, Block, blocks, complaint, run
+
+ROOT = Path(__file__).parents[1]
+DOCS = ROOT / "docs"
+PAGES = sorted([*DOCS.glob("*.md"), *ROOT.glob("*.md"), *(ROOT / "examples").glob("*/README.md")])
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The site. A warning, a link or an anchor that leads nowhere, a page in no list: any fails it."""
+    out = tmp_path_factory.mktemp("site")
+    done = subprocess.run(
+        [sys.executable, "-m", "sphinx", "-W", "-n", "--keep-going", "-q", "-c", "docs", ".", str(out)],
+        cwd=ROOT,
+        check=False,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    return out
+
+
+class _Addresses(HTMLParser):
+    """What a browser fetches for a page by itself, and what its reader may follow."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fetched: list[str] = []
+        self.followed: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        found = [value for name, value in attrs if name in ("href", "src", "srcset", "data") and value]
+        (self.followed if tag == "a" else self.fetched).extend(found)
+
+
+def test_the_site_builds_without_a_warning_and_has_every_page(site: Path) -> None:
+    for page in PAGES:
+        assert (site / page.relative_to(ROOT).with_suffix(".html")).is_file(), page
+    assert "url=docs/index.html" in (site / "index.html").read_text("utf-8")
+
+
+def test_every_link_of_the_site_leads_somewhere(site: Path) -> None:
+    """Those of its frame and of what is generated too: to a file, and to a place in it."""
+    places: dict[Path, set[str]] = {}
+    for path in site.rglob("*.html"):
+        text = path.read_text("utf-8")
+        addresses = _Addresses()
+        addresses.feed(text)
+        for address in {*addresses.fetched, *addresses.followed}:
+            parts = urlsplit(address)
+            if parts.scheme or not (parts.path or parts.fragment):
+                continue
+            target = (path.parent / parts.path).resolve() if parts.path else path
+            assert target.exists(), f"{path.relative_to(site)}: {address}"
+            if parts.fragment and target.suffix == ".html":
+                if target not in places:
+                    places[target] = set(re.findall(r'\bid="([^"]*)"', target.read_text("utf-8")))
+                assert parts.fragment in places[target], f"{path.relative_to(site)}: {address}"
+
+
+def test_the_site_asks_nobody_else_for_anything(site: Path) -> None:
+    """No font, script or picture from elsewhere: who reads it tells nobody."""
+    for path in site.rglob("*.html"):
+        addresses = _Addresses()
+        addresses.feed(path.read_text("utf-8"))
+        assert [each for each in addresses.fetched if urlsplit(each).netloc] == [], path
+    for path in site.rglob("*.css"):
+        assert re.findall(r"(?:url\(|@import)[\s\"']*(?:https?:)?//[^)\"']*", path.read_text("utf-8")) == [], path
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_addresses_of_others_have_the_form_of_one(page: Path) -> None:
+    """Whether they are there is no matter for tests, which ask nobody."""
+    text = re.sub(r"^```.*?^```$|`[^`\n]*`", "", page.read_text("utf-8"), flags=re.MULTILINE | re.DOTALL)
+    for address in re.findall(r"\]\((\w+:[^)\s]*)\)|(?<![(\w])(https?://[^\s)>|]+)", text):
+        parts = urlsplit(address[0] or address[1])
+        assert parts.scheme in ("https", "mailto"), address
+        assert parts.scheme == "mailto" or re.fullmatch(r"[a-z0-9-]+(\.[a-z0-9-]+)+", parts.netloc), address
+
+
+# Commands that are shown ---------------------------------------------------------------------------------------------
+
+EXPORT = """awk 'BEGIN { print "email,Dept,Cost Centre"
+    for (i = 1; i <= 3000; i++) printf "%s%d@example.com,Sales,%d\\n", i == 500 ? "former" : "user", i, i % 40
+}' | gzip > users.csv.gz
+"""
+#: The loader, with the vendor's address turned to the sandbox, and the credentials, which no page tells.
+TURNED = f"""loader() {{
+    [ "$1" != init ] || set -- "$@" --base-url http://127.0.0.1:{PORT}
+    CALVEN_KEY_ID=test CALVEN_SECRET=test command loader "$@"
+}}
+command loader sandbox --port {PORT} --key-id test --secret test --unknown '^former' > sandbox.log 2>&1 &
+"""
+#: Pages that are run, and what is there before their first line.
+READY = {"docs/tutorial.md": "", "docs/failures.md": "", "docs/onboard.md": EXPORT + TURNED}
+
+
+def play(name: str, folder: Path, *left_out: str) -> None:
+    page = [block for block in blocks((ROOT / name).read_text("utf-8")) if block.mark not in left_out]
+    page.insert(0, Block(0, READY[name], ""))
+    found = [complaint(block, said) for block, said in zip(page, run(page, folder), strict=True)]
+
+    assert not any(found), "\n".join(filter(None, found))
+
+
+@pytest.mark.timeout(240)  # some forty processes, one after the other
+@pytest.mark.parametrize("name", ["docs/tutorial.md", "docs/failures.md"])
+def test_the_commands_of_a_page_do_what_it_says(name: str, tmp_path: Path) -> None:
+    play(name, tmp_path, "not run", "takes long")
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("name", READY)
+def test_the_commands_that_take_long_do_too(name: str, tmp_path: Path) -> None:
+    play(name, tmp_path, "not run")
+
+
+PAGE = """
+```sh
+echo one
+(exit 3)    # exit status 3: as it should
+```
+
+```text
+on…
+```
+
+<!-- not run: it would wait -->
+```sh
+sleep 100
+```
+"""
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "found"),
+    [
+        ("", "", ""),
+        ("    # exit status 3: as it should", "", "exit statuses [3], the page says []"),
+        ("(exit 3)", "true", "exit statuses [], the page says [3]"),
+        ("on…", "two", "the page shows 'two'"),
+        ("echo one", "echo one; kill $$", "<block 0>"),
+    ],
+)
+def test_a_page_that_is_wrong_is_noticed(old: str, new: str, found: str, tmp_path: Path) -> None:
+    first, second = blocks(PAGE.replace(old, new, 1))
+    assert (first.line, second.mark) == (2, "not run")
+    try:
+        said = complaint(first, *run([first], tmp_path))
+    except AssertionError as error:  # it came to no end
+        said = str(error)
+
+    assert found in said if found else said == ""
+
+
+@pytest.mark.parametrize("name", READY)
+def test_a_block_that_is_not_run_says_why(name: str) -> None:
+    """A fence of another kind, such as `console`, would not be seen."""
+    text = (ROOT / name).read_text("utf-8")
+
+    assert set(re.findall(r"^```(\w*)$", text, re.MULTILINE)) <= {"sh", "text", ""}
+    assert text.count("```sh\n") == len(blocks(text))
+    assert text.count("<!--") == sum(block.mark != "" for block in blocks(text))
+
+
+# What pages show of others --------------------------------------------------------------------------------------
+
+
+def options() -> Iterator[str]:
+    """What each command says of itself."""
+    parent = click.Context(main, info_name="loader")
+    for name in main.list_commands(parent):
+        command = main.get_command(parent, name)
+        assert command is not None
+        context = click.Context(command, parent, name, terminal_width=96)
+        yield f"## {name}\n\n```text\n{command.get_help(context)}\n```\n"
+
+
+def test_the_page_on_options_is_the_help_of_the_commands() -> None:
+    """UPDATE_DOCS=1 writes it."""
+    path = DOCS / "options.md"
+    before = path.read_text("utf-8")
+    text = "\n".join([before.partition("\n## ")[0].rstrip("\n") + "\n", *options()])
+    if os.environ.get("UPDATE_DOCS"):
+        path.write_text(text, "utf-8")
+
+    assert path.read_text("utf-8") == text
+
+
+def test_the_page_on_schedules_shows_the_examples_as_they_are() -> None:
+    shown = re.findall(r"^```\w+\n(.*?)^```$", (DOCS / "schedule.md").read_text("utf-8"), re.MULTILINE | re.DOTALL)
+    files = {
+        path.read_text("utf-8"): path.name for path in (ROOT / "examples" / "schedule").iterdir() if path.is_file()
+    }
+
+    for block in shown:
+        assert block in files, block
+        del files[block]
+    assert set(files.values()) == {"README.md"}
+
+
+def test_figures_of_the_comparison_are_those_that_were_measured() -> None:
+    """Each number of its tables of speed and kills stands in docs/speed.md."""
+    text = (DOCS / "comparison.md").read_text("utf-8")
+    measured = set(re.findall(r"[\d.,]*\d", (DOCS / "speed.md").read_text("utf-8")))
+    for title in ("Speed", "Killed half-way"):
+        section = text.split(f"## {title}\n")[1].split("\n## ")[0]
+        for row in re.findall(r"^\| (?:loader|a loop|by hand|syslog|dlt|drt|singer|elastic).*$", section, re.MULTILINE):
+            for number in re.findall(r"[\d.,]*\d", row.split("|", 2)[2]):
+                assert number in measured, row
