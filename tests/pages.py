@@ -9,9 +9,11 @@ In a page that is run
   `<!-- not run: needs a cluster -->`, `<!-- takes long: 200,000 users -->`.
 """
 
+import contextlib
 import os
 import re
 import shlex
+import signal
 import socket
 import subprocess
 import sys
@@ -21,6 +23,7 @@ from typing import NamedTuple
 
 ROOT = Path(__file__).parents[1]
 PORT = "8080"  # the pages'; any free one takes its place
+LONGEST_S = 120.0  # for a page
 
 _FENCE = re.compile(
     r"(?:^<!-- (?P<mark>not run|takes long): [^\n]+? -->\n)?^```(?P<kind>\w*)\n(?P<text>.*?)^```$",
@@ -66,12 +69,12 @@ def _script(page: list[Block], port: int) -> Iterator[str]:
     yield "exec 2>&1; trap 'echo \"<failed $?>\"' ERR; trap 'kill $(jobs -p) 2>/dev/null' EXIT\n"
     for number, block in enumerate(page):
         yield f"printf '\\n<block {number}>\\n'\n" + block.text.replace(PORT, str(port))
-        if "loader sandbox" in block.text:  # a reader is slower than its start
-            yield f"until (: < /dev/tcp/127.0.0.1/{port}) 2>/dev/null; do sleep 0.05; done\n"
+        if re.search("^loader sandbox", block.text, re.MULTILINE):  # a reader is slower than its start
+            yield f"for try in {{1..400}}; do (: < /dev/tcp/127.0.0.1/{port}) 2>/dev/null && break; sleep 0.05; done\n"
     yield "printf '\\n<end>\\n'; trap - ERR\n"
 
 
-def run(page: list[Block], folder: Path, **environment: str) -> list[str]:
+def run(page: list[Block], folder: Path) -> list[str]:
     """What each block said. Every process that it began has ended."""
     port = free_port()
     shim = folder / ".bin" / "loader"
@@ -80,17 +83,25 @@ def run(page: list[Block], folder: Path, **environment: str) -> list[str]:
     shim.chmod(0o755)
     plain = {name: value for name, value in os.environ.items() if not name.lower().endswith("_proxy")}
     ours = {"PATH": f"{shim.parent}:{os.environ['PATH']}", "PYTHONPATH": str(ROOT), "HOME": str(folder)}
-    done = subprocess.run(
-        ["bash", "-c", "".join(_script(page, port))],
-        cwd=folder,
-        env=plain | ours | {"LC_ALL": "C.UTF-8", "COLUMNS": "120"} | environment,
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    said = re.split(r"\n<(?:block \d+|end)>\n", done.stdout.replace(str(port), PORT))[1:]
-    assert len(said) == len(page) + 1, done.stdout + done.stderr
+    out = folder / ".said"  # no pipe: what is left behind by a command would hold it open
+    with out.open("w") as file:
+        process = subprocess.Popen(
+            ["bash", "-c", "".join(_script(page, port))],
+            cwd=folder,
+            env=plain | ours | {"LC_ALL": "C.UTF-8", "COLUMNS": "120"},
+            stdin=subprocess.DEVNULL,
+            stdout=file,
+            start_new_session=True,
+        )
+    try:
+        process.wait(LONGEST_S)
+    finally:
+        with contextlib.suppress(ProcessLookupError):  # all have ended by themselves
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+    text = out.read_text("utf-8")
+    said = re.split(r"\n<(?:block \d+|end)>\n", text.replace(str(port), PORT))[1:]
+    assert len(said) == len(page) + 1, text
     return said[:-1]
 
 
