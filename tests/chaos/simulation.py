@@ -19,7 +19,7 @@ from contextlib import ExitStack, contextmanager
 from functools import partial
 from itertools import count
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple, Never, TypeVar
 from unittest.mock import patch
 
 import anyio
@@ -88,7 +88,7 @@ class _Life:
         self.folder = folder
         self.sent: list[Request] = []
         self.is_dead = False
-        self.over = anyio.Event()
+        self.over, self.buried = anyio.Event(), anyio.Event()
         self.error: LoaderError | None = None
         self.is_finished = False
         self._heir = heir
@@ -103,7 +103,12 @@ class _Life:
             _as_on_a_thread(_copy, self.folder, self._heir)
             self.over.set()
         if self.is_dead:
-            await anyio.sleep_forever()
+            await self._rest()
+
+    async def _rest(self) -> Never:
+        """Until it is buried: what is shielded against being cancelled must not be waited for, either."""
+        await self.buried.wait()
+        raise asyncio.CancelledError
 
     async def on_thread(self, work: Callable[..., T], *arguments: Any, **_: Any) -> T:
         """Takes the place of anyio.to_thread.run_sync, which can't be cancelled once it has begun."""
@@ -111,7 +116,7 @@ class _Life:
         with anyio.CancelScope(shield=True):
             await anyio.sleep(self._dice.uniform(0, 0.02))
         if self.is_dead:
-            await anyio.sleep_forever()
+            await self._rest()
         found = _as_on_a_thread(work, *arguments)
         await self.moment()
         return found
@@ -166,6 +171,7 @@ class _Simulation:
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(self._load, life)
             await life.over.wait()
+            life.buried.set()
             tasks.cancel_scope.cancel()
         await asyncio.gather(*self._answering, return_exceptions=True)
         self._answering.clear()

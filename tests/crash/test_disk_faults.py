@@ -85,7 +85,7 @@ class Faults:
             assert_exact(found, self.api, self.expected)
             return
         assert ended.status in (REFUSED, STOPPED), (plan, ended.err)
-        assert CHECKPOINT in ended.err.splitlines()[0], ended.err
+        assert any(line.startswith("loader: ") and CHECKPOINT in line for line in ended.err.splitlines()), ended.err
         if ended.status == REFUSED:
             assert (self.api.answers, self.api.token_calls) == ([], 0), ended.err
         else:
