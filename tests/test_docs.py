@@ -191,7 +191,7 @@ def test_a_block_that_is_not_run_says_why(name: str) -> None:
 
 def options() -> Iterator[str]:
     """What each command says of itself."""
-    parent = click.Context(main, info_name="loader")
+    parent = click.Context(main, info_name="loader", **main.context_settings)
     for name in main.list_commands(parent):
         command = main.get_command(parent, name)
         assert command is not None
