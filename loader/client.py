@@ -76,7 +76,9 @@ class Tempo:
     @property
     def brake(self) -> Brake:
         """Why it is not faster, at this moment."""
-        return self.waits_for or ("target" if self.concurrency.is_full else "reader")
+        if self.waits_for or not self.concurrency.is_full:
+            return self.waits_for or "reader"
+        return "limit" if self.concurrency.is_most else "target"
 
 
 def work_clock() -> Callable[[], float]:

@@ -75,6 +75,11 @@ class Concurrency:
         return max(int(self._limit), self._least)
 
     @property
+    def is_most(self) -> bool:
+        """Is the limit what is allowed at most, and nothing found that is less?"""
+        return self.limit >= self._most
+
+    @property
     def is_full(self) -> bool:
         """Is all of the limit on the wire?"""
         return self._in_flight >= self.limit

@@ -13,6 +13,7 @@ from loader.errors import CheckpointError, ExportError, Refused
 from loader.export import Fingerprint
 from loader.export.files import Files, Format, located, matching
 from loader.export.originals import delimiter_of, fields, header, originals
+from loader.export.source import BOM
 from loader.mapping import ADDED, RowMapping
 from loader.outcome import Code
 from loader.settings import access_from
@@ -79,6 +80,8 @@ def write_rows(checkpoint: Checkpoint, export: Files, out: BinaryIO, codes: Coll
     if is_delimited:
         first = header(export)
         is_second = tuple(fields(first, delimiter)[-2:]) == ADDED
+        if export.encoding.lower().replace("_", "-") not in ("utf-8", "utf8"):
+            out.write(BOM)  # so that it is read as what it is, though export.encoding still says otherwise
         out.write(
             (first if is_second else delimiter.encode().join([first, *(name.encode() for name in ADDED)])) + b"\n"
         )

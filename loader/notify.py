@@ -15,8 +15,9 @@ from loader.outcome import GOOD
 from loader.snapshot import duration
 
 
-def summary(path: Path, began: float, status: int, message: str) -> dict[str, Any]:
-    """How a run ended that began at `began`, unix time. `message`: why it did not go well, "" if it did.
+def summary(path: Path | None, began: float, status: int, message: str) -> dict[str, Any]:
+    """How a run ended that began at `began`, unix time. `path`: its checkpoint; None: nobody knows.
+    `message`: why it did not go well, "" if it did.
 
     A checkpoint that this run has not touched is not told of.
     """
@@ -25,7 +26,7 @@ def summary(path: Path, began: float, status: int, message: str) -> dict[str, An
         "message": message,
         "seconds": round(time.time() - began, 1),
         "ended_at": round(time.time(), 3),
-        "checkpoint": str(path),
+        "checkpoint": path and str(path),
         "export": None,
         "finished": False,
         "rows": 0,
@@ -33,8 +34,8 @@ def summary(path: Path, began: float, status: int, message: str) -> dict[str, An
         "failures": 0,
         "refresh": None,
     }
-    if status == 2 or not path.is_file():  # nothing was sent: what the checkpoint holds is of a run before
-        return found
+    if path is None or status == 2 or not path.is_file():
+        return found  # nothing was sent: what the checkpoint holds is of a run before
     try:
         with Checkpoint.open(path, create=False) as checkpoint:  # to read alone would leave its log behind
             counts = checkpoint.counts()
@@ -57,7 +58,7 @@ def summary_line(state: Mapping[str, Any]) -> str:
     counts = sorted(state["outcomes"].items(), key=lambda item: -item[1])
     outcomes = ", ".join(f"{count:,} {code}" for code, count in counts if count)
     parts = [f"exit status {state['exit_status']}", f"{state['rows']:,} rows" + (f": {outcomes}" if outcomes else "")]
-    parts.append(f"{duration(state['seconds'])} gone")
+    parts.append(f"in {duration(state['seconds'])}")
     if state["message"]:
         parts.append(state["message"].splitlines()[0])
     return "loader: " + "; ".join(parts)

@@ -61,7 +61,7 @@ def plan(settings: Settings, refresh: Refresh, compared: Compared) -> Plan:
     """The plan of a comparison."""
     counts = compared.found.counts
     samples = list(_samples(refresh, compared))
-    cleared = counts.missing + counts.gone_before if refresh.rules.missing == "clear" else 0
+    cleared = sum(gone.row == 0 for gone in compared.found.gone()) if refresh.rules.missing == "clear" else 0
     users = counts.to_send + cleared
     requests = math.ceil(users / settings.batch_limits.users) * _requests_each(settings, samples)
     seconds = [

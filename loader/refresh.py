@@ -15,10 +15,12 @@ import re
 import secrets
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from fractions import Fraction
+from itertools import islice
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -60,6 +62,12 @@ Missing = Literal["ignore", "report", "clear"]
 
 #: Users' keys are hashed so many at a time.
 _KEYS = 20_000
+
+#: Of those who have lost attributes, so many are looked at to say which.
+_LOOKED_AT = 10_000
+
+#: The first line of the report of who is gone.
+_HEADING = "user,row,attributes\n"
 
 #: Of those who are gone, so many are named in a message.
 _SHOWN = 5
@@ -159,7 +167,8 @@ class Refresh:
         with State.open(state) or _none() as before:
             full, is_known = self._full(before, now, is_full=options.is_full)
             if full:
-                self.say(f"all users are sent: {full}")
+                is_blind = not is_known and before is not None
+                self.say(f"all users are sent: {full}" + ("; the guards of refresh can't be held tonight" * is_blind))
             is_named = self.rules.missing != "ignore"
             known = before if is_known else None
             secret = secrets.token_bytes(digest.SECRET_BYTES) if known is None else known.about.secret
@@ -205,6 +214,14 @@ class Refresh:
                 f"than refresh.max_missing = {rules.max_missing}; nothing was sent"
                 f"{f'. The first: {names}' if names else ''}. If they are really gone, say so once: "
                 "--set refresh.max_missing=100%"
+            )
+        if rules.missing == "clear" and counts.removed > _limit(rules.max_missing, counts.known):
+            names = ", ".join(_lost_most(compared.found))
+            raise Refused(
+                f"{counts.removed:,} of the {counts.known:,} users of the export before lack attributes that they had "
+                f'(most often {names}), and refresh.missing = "clear" would remove these at the target, more than '
+                f"refresh.max_missing = {rules.max_missing}; nothing was sent. A column that was renamed, or came "
+                "empty, looks like this. If they are really gone, say so once: --set refresh.max_missing=100%"
             )
         if rules.max_changed is not None and not compared.full:
             known = counts.unchanged + counts.changed + counts.again
@@ -319,11 +336,14 @@ class Refresh:
         """Who and what is gone, as a file beside the checkpoint."""
         counts = found.counts
         report = path.with_name(f"{path.stem}.missing.csv")
+        if report.is_file() and report.stat().st_size > len(_HEADING):  # of an earlier night, perhaps not read yet
+            report.replace(report.with_name(f"{report.name}.{time.strftime('%Y%m%d-%H%M%S')}"))
+            _prune(report, self.rules.keep)
         try:
             handle = os.open(report, os.O_CREAT | os.O_WRONLY | os.O_TRUNC, 0o600)
             with open(handle, "w", encoding="utf-8", newline="") as file:
                 lines = csv.writer(file, lineterminator="\n")
-                lines.writerow(("user", "row", "attributes"))
+                file.write(_HEADING)
                 lines.writerows((gone.user, gone.row or "", " ".join(gone.names)) for gone in found.gone())
         except OSError as error:
             raise CheckpointError(f"can't write {report}, and nothing was sent: {error.strerror}") from error
@@ -464,6 +484,12 @@ def _numbered(gone: Iterable[Gone], rows: int) -> Iterator[tuple[int, str, list[
 
 def _limit(most: str | int, of: int) -> Fraction | int:
     return most if isinstance(most, int) else Fraction(most.rstrip("%")) / 100 * of
+
+
+def _lost_most(found: Found) -> list[str]:
+    """The attributes that users who are there have lost, the most frequent first."""
+    names = Counter(name for gone in islice(found.gone(), _LOOKED_AT) if gone.row for name in gone.names)
+    return [repr(name) for name, _ in names.most_common(3)]
 
 
 def _first_gone(found: Found) -> list[str]:

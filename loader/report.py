@@ -21,6 +21,9 @@ _EXAMPLES = 5
 #: The course is drawn from so many moments: more than a screen has points.
 _MOMENTS = 1_500
 
+#: A run's beginning is known as exactly as this: clocks are set, machines sleep.
+_SAME_S = 0.5
+
 #: A key that is longer is shown by its beginning.
 _SHOWN = 200
 
@@ -69,10 +72,10 @@ def gather(checkpoint: Checkpoint) -> dict[str, Any]:
 
 
 def _runs(course: Sequence[Moment]) -> list[list[Moment]]:
-    """The moments of each run: its time begins anew."""
+    """The moments of each run: those that began at the same time."""
     runs: list[list[Moment]] = []
     for moment in course:
-        if not runs or moment.elapsed_s < runs[-1][-1].elapsed_s:
+        if not runs or moment.at - moment.elapsed_s > runs[-1][-1].at - runs[-1][-1].elapsed_s + _SAME_S:
             runs.append([])
         runs[-1].append(moment)
     return runs

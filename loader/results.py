@@ -73,6 +73,7 @@ def status(checkpoint: Checkpoint) -> dict[str, Any]:
         "retried_at": checkpoint.get("retried_at"),
         "finished_at": finished,
         "ended": None if finished or process is not None or now is None else ending(now),
+        "settings": checkpoint.get("settings_path"),
         "found": checkpoint.get("found"),
     }
 
@@ -108,7 +109,8 @@ def status_lines(state: dict[str, Any]) -> Iterator[str]:
         if state["state"] == "running":
             yield f"running (process {state['process']}); {begun}{pace}{left}"
         else:
-            yield f"not finished; {begun}{pace}. Go on with: loader run SETTINGS"
+            command = f"loader {'retry' if state['retried_at'] else 'run'} {state['settings'] or 'SETTINGS'}"
+            yield f"not finished; {begun}{pace}. Go on with: {command}"
             if state["ended"]:
                 yield state["ended"]
     if words := ", ".join(Found(**state["found"] or {}).words()):

@@ -101,7 +101,7 @@ def look(path: Path) -> Sample:
     found = _text_format(text, named, source.name)
     sample = _delimited(source, found) if found in ("csv", "tsv") else _json(source, found)
     if is_mixed:
-        mixed = f"{source.name} is UTF-8 but for some bytes: rows that hold one of these are REJECTED"
+        mixed = f"{source.name} is {encoding} but for some bytes: rows that hold one of these are REJECTED"
         sample = replace(sample, warnings=[*sample.warnings, mixed])
     return replace(
         sample,
@@ -138,7 +138,7 @@ def _columnar_format(head: bytes) -> Format | None:
 
 
 def encoding_of(head: bytes) -> tuple[str, bool]:
-    """The encoding of a text by its first bytes, and whether it is UTF-8 but for some bytes.
+    """The encoding of a text by its first bytes, and whether it is that but for some bytes.
 
     What is no UTF-8 anywhere is taken for cp1252, in which spreadsheets in western countries write.
     """
@@ -158,7 +158,7 @@ def encoding_of(head: bytes) -> tuple[str, bool]:
     try:
         head.decode("cp1252")
     except UnicodeDecodeError:
-        return "latin-1", False
+        return "cp1252", True
     return "cp1252", False
 
 

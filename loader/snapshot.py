@@ -9,12 +9,13 @@ from loader.outcome import GOOD, Code
 from loader.plain import plain
 
 #: Why a load is not faster: what the next request waits for, or that nothing is there to be sent.
-Brake = Literal["reader", "target", "pause", "token", "quota", "rate"]
+Brake = Literal["reader", "target", "limit", "pause", "token", "quota", "rate"]
 
 #: The same, for people.
 BRAKES: Mapping[Brake, str] = {
     "reader": "the export is read no faster",
     "target": "the target works no faster",
+    "limit": "limits.concurrency allows no more at once",
     "pause": "the target is waited for",
     "token": "tokens are waited for",
     "quota": "the quota allows no more",

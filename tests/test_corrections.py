@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -65,6 +66,21 @@ def test_csv_has_two_columns_more(tmp_path: Path) -> None:
         'a,"x, ""y""",USER_NOT_FOUND,"who is ""that""?"\n'
         'b,2,USER_NOT_FOUND,"who is ""that""?"\n'
     )
+
+
+def test_what_is_taken_out_of_another_encoding_is_read_as_what_it_is(tmp_path: Path) -> None:
+    """It comes out as UTF-8, with the mark that says so, though the settings go on to say otherwise."""
+    export = replace(
+        make.export(tmp_path, "email,stra\xdfe\na,Wei\xdf \x96 \x80\n".encode("latin-1")), encoding="cp1252"
+    )
+    with Checkpoint.open(tmp_path / "users.ckpt", create=True) as checkpoint:
+        begin(checkpoint, IDENTITY | {"export.encoding": "cp1252"}, export, make.mapping())
+        settle(checkpoint, export, "email")
+        text = written(checkpoint)
+    corrected = replace(make.export(tmp_path, text, "corrected.csv"), encoding="cp1252")
+
+    assert text.startswith(b"\xef\xbb\xbf")
+    assert make.sent(corrected.rows(make.mapping())) == {1: ("a", {"straße": "Weiß – €"})}
 
 
 def test_ndjson_has_two_members_more(tmp_path: Path) -> None:

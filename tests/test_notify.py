@@ -41,7 +41,7 @@ def test_a_checkpoint_that_is_damaged_ends_no_summary(tmp_path: Path) -> None:
 
 
 def test_one_line() -> None:
-    assert summary_line(STATE) == "loader: exit status 1; 3 rows: 2 FAILED, 1 SUCCESS; 1:01 gone; a"
+    assert summary_line(STATE) == "loader: exit status 1; 3 rows: 2 FAILED, 1 SUCCESS; in 1:01; a"
 
 
 def test_the_command_gets_the_summary(tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from anyio import to_thread
 from loader import scan
 from loader.errors import CheckpointError, Refused, Stopped
 from loader.export.files import Files
+from loader.plan import Plan, plan
 from loader.refresh import Options
 from loader.sandbox import FaultOptions, RosterOptions
 from tests.nights import Nights, nights
@@ -398,6 +399,37 @@ async def test_what_is_missing_is_reported(tmp_path: Path) -> None:
         one.write(changed("user1", user2={"dept": "d2"}, user3={}))
         await one.run()
         assert len((tmp_path / "users.missing.csv").read_text().splitlines()) in (1, 2)
+        (kept,) = [each async for each in anyio.Path(tmp_path).glob("users.missing.csv.2*")]
+        assert (await kept.read_text()).splitlines() == lines, "nobody may have read it yet"
+
+
+async def test_a_column_that_comes_empty_is_not_cleared_at_everybody(tmp_path: Path) -> None:
+    async with nights(tmp_path, "dx", refresh='missing = "clear"') as one:
+        one.write(USERS)
+        await one.run()
+        one.write({user: {"dept": values["dept"]} for user, values in USERS.items()})
+        error = await one.run()
+
+        assert isinstance(error, Refused)
+        assert "lack attributes that they had (most often 'site')" in str(error)
+        assert one.written == 0
+        assert one.held() == USERS
+
+
+async def test_a_plan_does_not_count_who_was_cleared_before(tmp_path: Path) -> None:
+    async with nights(tmp_path, "dx", refresh='missing = "clear"') as one:
+        one.write(USERS)
+        await one.run()
+        tonight = changed("user1", "user2")
+        one.write(tonight)
+        await one.run()
+        settings, refresh = await anyio.to_thread.run_sync(one.ready)
+
+        def planned() -> Plan:
+            with refresh.compared(one.checkpoint, Options()) as compared:
+                return plan(settings, refresh, compared)
+
+        assert (await anyio.to_thread.run_sync(planned)).to_send == 0
 
 
 async def test_what_is_missing_is_cleared_where_null_removes(tmp_path: Path) -> None:

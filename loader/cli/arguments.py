@@ -48,8 +48,8 @@ text_or_json = click.option(
 )
 
 
-def settings_of(path: Path, overrides: tuple[str, ...]) -> "Settings":
-    """The settings, with all secrets there and a warning of those that stand in the file."""
+def settings_of(path: Path, overrides: tuple[str, ...], *, with_secrets: bool = True) -> "Settings":
+    """The settings, with all secrets there (if not `with_secrets`, unseen) and a warning of those in the file."""
     with QuickImports():
         import pyarrow as pa
 
@@ -60,7 +60,8 @@ def settings_of(path: Path, overrides: tuple[str, ...]) -> "Settings":
     loaded = load_settings(path, overrides)
     for key in loaded.literal_secrets():
         say(f"loader: {key} is given as plain text; env:NAME or file:PATH keeps it out of files and logs")
-    loaded.secrets()
+    if with_secrets:
+        loaded.secrets()
     return loaded
 
 

@@ -1,5 +1,6 @@
 """How a command ends: whatever it raises becomes a message and an exit status."""
 
+import gc
 import os
 import signal
 import sys
@@ -38,6 +39,9 @@ def ends(command: Callable[..., int | None]) -> Callable[..., NoReturn]:
             status = 141
         except Exception as error:  # noqa: BLE001  # the last resort: a person gets a line, the crash file the rest
             status = _explain(error)
+        if status and gc.get_freeze_count():  # of what an error still holds, DuckDB would complain at the very end
+            gc.unfreeze()
+            gc.collect()
         sys.exit(status)
 
     return ended

@@ -18,7 +18,7 @@ from loader.cli.endings import ends
 from loader.cli.importing import QuickImports
 from loader.cli.loading import go, summarize
 from loader.cli.messages import again, held_back, log_json, note
-from loader.cli.reporting import reported
+from loader.cli.reporting import refused, reported
 
 
 @click.command()
@@ -74,6 +74,7 @@ def run(
         from loader.runs import Flags, begun
 
     def work() -> int:
+        loaded.secrets()
         flags = Flags(first, moment, fresh, yes, full, planned, allow_shrink)
         loaded.source.check(loaded.row_mapping())  # before a checkpoint is made for it
         with lock(loaded.checkpoint_path), begun(loaded, flags, note) as load:
@@ -85,6 +86,7 @@ def run(
             return go(load, command, retry, moment, first, quiet=quiet, dashboard=dashboard)
 
     with held_back(quiet) as held:
-        moment = moment_of(until)
-        loaded = settings_of(settings, overrides)
+        with refused(summary_json):
+            moment = moment_of(until)
+            loaded = settings_of(settings, overrides, with_secrets=False)  # if they lack, that is to be told
         return reported(loaded, work, held, quiet=quiet, summary_json=summary_json)

@@ -4,6 +4,7 @@ import bz2
 import codecs
 import contextlib
 import io
+import itertools
 import os
 import select
 import sys
@@ -250,9 +251,15 @@ class Source:
         if self._is_utf8:
             yield from chunks
             return
+        begin = b""
+        while len(begin) < len(BOM) and (more := next(chunks, b"")):
+            begin += more
+        if begin.startswith(BOM):  # it is UTF-8 whatever is said: rows that were taken out to be corrected, for one
+            yield from itertools.chain((begin,), chunks)
+            return
         decoder = codecs.getincrementaldecoder(self.encoding)("surrogateescape")
         try:
-            for chunk in chunks:
+            for chunk in itertools.chain((begin,), chunks):
                 if text := decoder.decode(chunk):
                     yield text.encode("utf-8", "surrogateescape")
             if text := decoder.decode(b"", final=True):

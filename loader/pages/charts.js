@@ -31,7 +31,7 @@ function loaderCharts(columns) {
       width: place.clientWidth, height: 190,
       cursor: { points: { size: 6 }, sync: { key: "course" } },
       legend: { live: true },
-      scales: { y: { range: (_, low, high) => [0, Math.max(high, low > 0 ? 0 : 1e-9) * 1.1 || 1] } },
+      scales: { y: { range: (_plot, _low, high) => [0, high > 0 ? high * 1.1 : 1] } },
       axes: [{ ...axis, values: clock }, { ...axis, size: 58, values: (_, ticks) => ticks.map(write) }],
       series: [{ label: "time", value: (plot, value) => (value == null ? "–" : clock(plot, [value])[0]) }, ...names.map(([, label, stroke, filled]) => ({
         label, stroke: color(stroke), width: 1.5, spanGaps: false,

@@ -105,7 +105,8 @@ def _in_a_full_disk(place: Place, arguments: list[str]) -> Ended:
         capture_output=True,
         text=True,
     )
-    return Ended(done.returncode, done.stdout, done.stderr)
+    said = [line for line in done.stderr.splitlines(True) if not line.startswith("  ")]  # how far it came is chance
+    return Ended(done.returncode, done.stdout, "".join(said))
 
 
 def _many(place: Place) -> None:

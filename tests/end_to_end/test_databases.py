@@ -144,6 +144,15 @@ def test_a_finished_load_of_a_query_is_told_from_a_table_that_has_changed(tmp_pa
             assert "the query has changed since the load began" in err
 
 
+def test_a_run_that_stops_says_why_and_nothing_else(tmp_path: Path) -> None:
+    """DuckDB complains, at the very end of a process, of objects that are still there."""
+    database = duckdb_table(tmp_path, rows(10))
+    status, err = run(settings_for(tmp_path, "http://127.0.0.1:9"), database, "--set", "limits.give_up_s=0.2")
+
+    assert status == 3
+    assert err.splitlines()[-1].startswith("Go on with: loader run"), err
+
+
 # With servers --------------------------------------------------------------------------------------------------------
 
 

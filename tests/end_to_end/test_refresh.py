@@ -41,7 +41,7 @@ def test_a_night_says_in_one_line_how_it_went(settings: Path, url: str) -> None:
     write(settings.parent, [*USERS, "new@x.com,Sales,1,Wien,1\n"])
     second = loader("run", settings)
     assert second.status == 0, second.err
-    assert second.err.splitlines()[-1].startswith("loader: exit status 0; 31 rows: 30 UNCHANGED, 1 SUCCESS; 0:0")
+    assert second.err.splitlines()[-1].startswith("loader: exit status 0; 31 rows: 30 UNCHANGED, 1 SUCCESS; in 0:0")
     assert "a new load begins; the checkpoint of the one before is kept as users.ckpt.2" in second.err
 
     status = json.loads(loader("status", settings.parent / "users.ckpt", "--format", "json").out)
@@ -158,3 +158,20 @@ def test_what_can_not_be_is_refused(settings: Path, arguments: tuple[str, ...], 
     assert ended.status == 2
     assert message in ended.err
     assert not (settings.parent / "users.state").exists()
+
+
+def test_who_can_not_even_begin_is_told_of_too(settings: Path) -> None:
+    """A summary of the night before would be taken for tonight's; and where credentials lack, somebody is told."""
+    last = settings.parent / "last.json"
+    assert loader("run", settings, "--summary-json", last).status == 0
+    broken = loader("run", settings, "--set", "limits.speed=1", "--summary-json", last)
+    first = json.loads(last.read_text())
+    told = settings.parent / "told"
+    command = f"notify.command=['sh', '-c', 'echo $LOADER_EXIT_STATUS > {told}']"
+    without = {"LOADER_TEST_KEY": None, "LOADER_TEST_SECRET": None}
+    lacking = loader("run", settings, "--set", command, "--summary-json", last, environment=without)
+    second = json.loads(last.read_text())
+
+    assert (broken.status, first["exit_status"], "speed" in first["message"]) == (2, 2, True)
+    assert (lacking.status, second["exit_status"], "not set" in second["message"]) == (2, 2, True)
+    assert told.read_text() == "2\n"
