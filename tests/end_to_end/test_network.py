@@ -79,9 +79,13 @@ def test_its_key_may_stand_apart(tmp_path: Path, way: Roads) -> None:
 
 
 def test_a_client_certificate_that_is_missing_is_asked_for(tmp_path: Path, way: Roads) -> None:
-    ended = run(tmp_path, f"https://127.0.0.1:{way.mutual_tls}", ca_file=way.ca_file)
+    """In TLS 1.3 the server says so behind the handshake, and its reset may overtake that: then no more is known."""
+    for _ in range(5):
+        ended = run(tmp_path, f"https://127.0.0.1:{way.mutual_tls}", ca_file=way.ca_file)
+        assert ended.status == 3
+        if "Connection reset by peer" not in ended.err:
+            break
 
-    assert ended.status == 3
     assert "a client certificate (network.client_cert)" in ended.err
 
 
