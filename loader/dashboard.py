@@ -2,7 +2,8 @@
 
 import contextlib
 import secrets
-from collections.abc import AsyncIterator, Callable
+import socket
+from collections.abc import AsyncIterator, Callable, Sequence
 from functools import partial
 from typing import Any
 from urllib.parse import urlsplit
@@ -15,7 +16,7 @@ from anyio import to_thread
 
 from loader.advice import ADVICE
 from loader.checkpoint import Moment
-from loader.listening import listening
+from loader.listening import listening, taken
 from loader.outcome import GOOD
 from loader.pages import page
 from loader.report import columns
@@ -78,14 +79,21 @@ class Live:
         return orjson.dumps({"now": facts, "course": columns([self._course])})
 
 
+def prepared(port: int) -> "contextlib.AbstractContextManager[Sequence[socket.socket]]":
+    """Where the page will be, from now on nobody else's. Raises Refused if nobody can listen at `port`."""
+    return taken(_HOST, port, "--dashboard")
+
+
 @contextlib.asynccontextmanager
-async def dashboard(port: int, about: About, say: Callable[[str], None]) -> AsyncIterator[Callable[[Snapshot], None]]:
-    """Serve the page, and show there each snapshot that is given. Raises Refused if nobody can listen at `port`."""
+async def dashboard(
+    at: Sequence[socket.socket], about: About, say: Callable[[str], None]
+) -> AsyncIterator[Callable[[Snapshot], None]]:
+    """Serve the page, and show there each snapshot that is given. `at`: what prepared() gave."""
     live, token = Live(), secrets.token_urlsafe(24)
     app = web.Application(middlewares=[_only_for(token)])
     app.router.add_get("/", _page(about, token), allow_head=False)
     app.router.add_get("/events", _events(live), allow_head=False)
-    async with listening(app, _HOST, port, "--dashboard") as address:
+    async with listening(app, at) as address:
         say(f"loader: the dashboard is at {address}/?token={token}")
         try:
             yield live.watch

@@ -27,6 +27,9 @@ _PACE_S, _PACE_MOST_S = 30.0, 300
 _STEADY_S = 10.0
 #: In the first moments of a run nobody knows.
 _UNKNOWN_S = 2.0
+#: Nor while a quota that nobody declared is being found: all at once is followed by nothing for a minute, and that by
+#: a first guess. Of one in hours too little would ever be told; so it is for no longer than this.
+_FINDING_S = 300.0
 
 #: Of a run, each second's snapshot is kept for this long, and then ever fewer: some 3,000 of twelve hours.
 _DENSE_S = 600.0
@@ -65,6 +68,8 @@ class Meter:
         self._first_rows, self._first_sent = tally.rows, tally.sent
         self._recent = deque([(self._start, tally.rows)], maxlen=_PACE_MOST_S + 1)
         self._told: tuple[float, float] | None = None  # the time left, and when that was told
+        self._finding_at: float | None = None  # since when the pace is being found
+        self._paced_at = self._start  # since when what is settled tells of the pace
         self._last: Snapshot | None = None  # not kept yet
         self._next_moment_s = 0.0
 
@@ -80,6 +85,8 @@ class Meter:
         wire = self._traffic.look()
         self._recent.append((now, rows))
         reason = self._lane.reason
+        found = self._found(now)
+        is_known = share and elapsed > _UNKNOWN_S and not found.is_guess
         self._last = Snapshot(
             self._wall(),
             rows,
@@ -88,13 +95,13 @@ class Meter:
             (rows - self._first_rows) / elapsed,
             self._pace(_RECENT),
             elapsed,
-            self._steady(now, self._left_s(share, elapsed, wire) if share and elapsed > _UNKNOWN_S else None),
+            self._steady(now, self._left_s(share, now, wire, found) if share and is_known else None),
             wire,
             self._at_once(),
             max(self._lane.waits_s, 0.0),
             tuple(self._tally.failed),
             str(reason) if reason else "",
-            self._found(),
+            found,
             self._first_rows,
             is_last,
         )
@@ -128,16 +135,19 @@ class Meter:
         since, before = next(seen for seen in self._recent if seen[0] >= now - seconds - _SAMPLE_S)
         return (rows - before) / max(now - since, 1e-9)
 
-    def _left_s(self, share: float, elapsed: float, wire: Wire) -> float | None:
-        """By the pace of late, but no sooner than the quotas allow."""
+    def _left_s(self, share: float, now: float, wire: Wire, found: Found) -> float | None:
+        """By the pace of late, but no sooner than the quotas allow; by a quota that was just found alone."""
         rows = self._tally.rows
         left = rows * (1 - share) / share
         if not left:
             return 0.0
-        pace = self._pace(min(max(elapsed / 2, _PACE_S), _PACE_MOST_S))
+        done = max(rows - self._first_rows, 1)
+        paced_s = now - self._paced_at
+        if paced_s < _STEADY_S and self._paced_at > self._start and found.requests_per_s:
+            return left * (wire.requests - wire.on_wire - wire.refused) / done / found.requests_per_s
+        pace = self._pace(min(max(paced_s / 2, _PACE_S), paced_s, _PACE_MOST_S))
         if not pace:
             return None
-        done = max(rows - self._first_rows, 1)
         each = {
             "requests": (wire.requests - wire.on_wire) / done,
             "carriers": (wire.requests - wire.on_wire) / done,
@@ -153,7 +163,13 @@ class Meter:
         self._told = None if left_s is None else (left_s, now)
         return left_s
 
-    def _found(self) -> Found:
+    def _found(self, now: float) -> Found:
         """What is known of the target, with what the load waited for most of late."""
         ((brake, _),) = Counter(self._brakes).most_common(1) or [(None, 0)]
-        return msgspec.structs.replace(self._look(), brake=brake)
+        found = self._look()
+        if found.is_guess and self._finding_at is None:
+            self._finding_at = now
+        elif not found.is_guess and self._finding_at is not None:
+            self._finding_at, self._paced_at = None, now
+        is_guess = self._finding_at is not None and now - self._finding_at < _FINDING_S
+        return msgspec.structs.replace(found, brake=brake, is_guess=is_guess)

@@ -6,10 +6,11 @@ a user's key or a secret.
 
 import contextlib
 import os
+import socket
 import stat
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import anyio
 from anyio import to_thread
@@ -19,11 +20,13 @@ from loader.errors import LoaderError, Refused
 from loader.outcome import Code
 from loader.settings import MetricsTable
 from loader.snapshot import BOUNDS_S, BRAKES, Snapshot
-from loader.telemetry import About, export
+from loader.telemetry import About, export, exporter
 
 if TYPE_CHECKING:
     from prometheus_client import CollectorRegistry
     from prometheus_client.metrics_core import Metric
+
+    from opentelemetry.sdk.metrics.export import MetricExporter
 
 #: The file is written so often: Prometheus asks its node exporter every 15 s, as a rule.
 _FILE_EVERY_S = 15.0
@@ -89,32 +92,59 @@ def _gauges(now: Snapshot) -> "Iterator[tuple[str, float | None, str]]":
     yield "found_requests_per_second", now.found.requests_per_s, "What the target takes before it refuses."
 
 
-@contextlib.asynccontextmanager
-async def publishing(
-    table: MetricsTable, folder: Path, about: About, say: Callable[[str], None]
-) -> AsyncIterator[Callable[[Snapshot], None]]:
-    """Publish, as `table` says, each snapshot that is given, until this ends. Paths begin at `folder`.
+class Prepared(NamedTuple):
+    """Where to publish: all that could be refused is there."""
 
-    At the end Prometheus is waited for, if that is wanted, so that it sees the last figures. Raises Refused if the
-    address can't be used or a package is missing.
+    about: About
+    collector: Collector
+    registry: "CollectorRegistry"
+    at: "Sequence[socket.socket]"
+    linger: float
+    file: Path | None
+    otlp: "MetricExporter | None"
+
+
+@contextlib.contextmanager
+def prepared(table: MetricsTable, folder: Path, about: About) -> Iterator[Prepared]:
+    """What `table` asks for, before anything of a load is touched. Paths begin at `folder`.
+
+    Raises Refused if the address can't be used, the file can't be written or a package is missing.
     """
-    registry = await to_thread.run_sync(_registry)
-    collector = Collector(about)
+    registry, collector = _registry(), Collector(about)
     registry.register(collector)
+    file = None if table.file is None else folder / table.file
+    otlp = None if table.otlp is None else exporter(table.otlp)
+    with contextlib.ExitStack() as held:
+        at: Sequence[socket.socket] = ()
+        if table.listen is not None:
+            from loader.listening import taken
+
+            host, _, port = table.listen.rpartition(":")
+            at = held.enter_context(taken(host.strip("[]"), int(port), "metrics.listen"))
+        if file is not None:
+            _write(file, registry)
+        yield Prepared(about, collector, registry, at, table.linger, file, otlp)
+
+
+@contextlib.asynccontextmanager
+async def publishing(ready: Prepared, say: Callable[[str], None]) -> AsyncIterator[Callable[[Snapshot], None]]:
+    """Publish each snapshot that is given, until this ends.
+
+    At the end Prometheus is waited for, if that is wanted, so that it sees the last figures.
+    """
+    collector, registry = ready.collector, ready.registry
     async with contextlib.AsyncExitStack() as stack:
         tasks = await stack.enter_async_context(anyio.create_task_group())
         stack.callback(tasks.cancel_scope.cancel)
-        if table.otlp is not None:
-            end = await to_thread.run_sync(export, table.otlp, about, lambda: collector.newest, say)
+        if ready.otlp is not None:
+            end = await to_thread.run_sync(export, ready.otlp, ready.about, lambda: collector.newest, say)
             stack.push_async_callback(_off_the_loop, end)
-        if table.file is not None:
-            path = folder / table.file
-            await to_thread.run_sync(_write, path, registry)
-            tasks.start_soon(_keep, path, registry)
-            stack.push_async_callback(_write_last, path, registry, say)
-        if table.listen is not None:
-            asked = await stack.enter_async_context(_served(table.listen, registry, say))
-            stack.push_async_callback(_linger, asked, table.linger)
+        if ready.file is not None:
+            tasks.start_soon(_keep, ready.file, registry)
+            stack.push_async_callback(_write_last, ready.file, registry, say)
+        if ready.at:
+            asked = await stack.enter_async_context(_served(ready.at, registry, say))
+            stack.push_async_callback(_linger, asked, ready.linger)
 
         def watch(snapshot: Snapshot) -> None:
             collector.newest = snapshot
@@ -146,7 +176,9 @@ class _Asked:
 
 
 @contextlib.asynccontextmanager
-async def _served(listen: str, registry: "CollectorRegistry", say: Callable[[str], None]) -> AsyncIterator[_Asked]:
+async def _served(
+    at: Sequence[socket.socket], registry: "CollectorRegistry", say: Callable[[str], None]
+) -> AsyncIterator[_Asked]:
     """The page for Prometheus, at /metrics."""
     from aiohttp import web
     from prometheus_client.exposition import choose_encoder
@@ -162,8 +194,7 @@ async def _served(listen: str, registry: "CollectorRegistry", say: Callable[[str
 
     app = web.Application()
     app.router.add_get("/metrics", page)
-    host, _, port = listen.rpartition(":")
-    async with listening(app, host.strip("[]"), int(port), "metrics.listen") as address:
+    async with listening(app, at) as address:
         say(f"loader: metrics are at {address}/metrics")
         yield asked
 

@@ -19,7 +19,7 @@ from rich.text import Text
 from loader.checkpoint import Checkpoint
 from loader.outcome import GOOD, Code
 from loader.plain import plain
-from loader.snapshot import BRAKES, Failure, Snapshot, duration
+from loader.snapshot import BRAKES, FINDING, Failure, Snapshot, duration
 
 #: Lines of a panel, none longer than so many cells, and at most so many lines.
 Frame = Callable[[int, int], list[Text]]
@@ -100,6 +100,8 @@ def line(now: Snapshot) -> str:
         parts.insert(0, f"{now.share:4.0%}")
     if now.left_s is not None and not now.is_last:
         parts.append(f"{duration(now.left_s)} left")
+    elif now.found.is_guess and not now.is_last:
+        parts.append(FINDING)
     if now.stopping:
         parts.append("stopping: what is in flight may finish")
     elif now.held_s > _WAIT_S:
@@ -235,7 +237,7 @@ def _progress(now: Snapshot, width: int) -> Text:
         done = time.strftime(form, time.localtime(now.at + now.left_s))
         parts.append((f"{_about(now.left_s)} left, done at {done}", "bold"))
     elif now.share is not None and not now.stopping:
-        parts.append(("time left: not known yet", "dim"))
+        parts.append((f"time left: {FINDING if now.found.is_guess else 'not known yet'}", "dim"))
     is_known = now.share is not None and 0 < now.share < 1 and width >= _LABELLED + 20
     parts.append(
         f"{now.rows:,} of about {_rounded(now.rows / now.share)} rows"

@@ -79,6 +79,11 @@ class Rate:
         """Is that limit more than a first guess?"""
         return self._is_sure
 
+    @property
+    def is_guess(self) -> bool:
+        """Is there a limit of which little more is known than that?"""
+        return self._jam_at is not None if self._limit is None else not self._is_sure
+
     def pace(self, now: float) -> float | None:
         """How fast to send at this moment; None: there is no limit."""
         if self._base is None and self._offer is None:

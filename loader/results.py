@@ -8,7 +8,7 @@ from typing import Any, TextIO
 
 from loader.checkpoint import Checkpoint, runner
 from loader.outcome import GOOD, Code
-from loader.snapshot import Found, Snapshot, duration
+from loader.snapshot import FINDING, Found, Snapshot, duration
 
 COLUMNS = ("row", "user", "code", "message", "target_code", "http_status", "attempts")
 
@@ -101,6 +101,8 @@ def status_lines(state: dict[str, Any]) -> Iterator[str]:
     else:
         pace = f", {state['rows_per_s']:,.0f} rows/s" if state["rows_per_s"] else ""
         left = f", {duration(state['left_s'])} left" if state["left_s"] is not None else ""
+        if not left and (state["found"] or {}).get("is_guess"):
+            left = f", {FINDING}"
         begun = (
             f"retry begun {_time(state['retried_at'])}"
             if state["retried_at"]

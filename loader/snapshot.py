@@ -22,6 +22,9 @@ BRAKES: Mapping[Brake, str] = {
     "rate": "the target refuses to take more",
 }
 
+#: Instead of the time left, while that is so.
+FINDING = "finding the pace"
+
 #: Upper bounds of the classes in which the times of answers are counted, in seconds; one more is for all above.
 BOUNDS_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 
@@ -31,7 +34,8 @@ class Found(msgspec.Struct, frozen=True):
 
     `requests_per_s`: what it takes before it refuses for the rate; `concurrency`: how many requests it works on at
     once; `users`, `body_bytes`: the largest request; `seconds_per_user`: the quickest answers' time. `brake`: why it
-    was not faster of late.
+    was not faster of late. `is_guess`: the target refuses for the rate, and `requests_per_s` is not known, or only the
+    first guess: what comes of it may be many times as fast, or as slow.
     """
 
     requests_per_s: float | None = None
@@ -40,6 +44,7 @@ class Found(msgspec.Struct, frozen=True):
     body_bytes: int | None = None
     seconds_per_user: float | None = None
     brake: Brake | None = None
+    is_guess: bool = False
 
     def words(self) -> Iterator[str]:
         """For people: each in a few words."""
@@ -47,7 +52,7 @@ class Found(msgspec.Struct, frozen=True):
             yield BRAKES[self.brake]
         if self.concurrency is not None:
             yield f"{self.concurrency} requests at once"
-        if self.requests_per_s is not None:
+        if self.requests_per_s is not None and not self.is_guess:
             yield f"up to {self.requests_per_s:,.3g} requests/s"
         if self.users is not None:
             yield f"up to {self.users:,} users a request"

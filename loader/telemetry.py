@@ -10,6 +10,7 @@ from loader.snapshot import Snapshot
 
 if TYPE_CHECKING:
     from opentelemetry.metrics import CallbackOptions, Observation
+    from opentelemetry.sdk.metrics.export import MetricExporter
 
 
 class About(NamedTuple):
@@ -80,25 +81,31 @@ class _Trouble(logging.Handler):
             self._say(f"loader: metrics.otlp: {record.getMessage().splitlines()[0][:200]} (not told again)")
 
 
-def export(
-    endpoint: str, about: About, newest: Callable[[], Snapshot | None], say: Callable[[str], None]
-) -> Callable[[], None]:
-    """Export what `newest` gives, on a thread. Returns what ends it, with a last export: that may block for
-    seconds.
+def exporter(endpoint: str) -> "MetricExporter":
+    """What sends to a collector, such as the one at http://127.0.0.1:4318. Raises Refused if a package is missing.
 
-    `endpoint`: a collector's address, such as http://127.0.0.1:4318; more, headers too, by the environment variables of
-    OpenTelemetry (OTEL_EXPORTER_OTLP_HEADERS, OTEL_RESOURCE_ATTRIBUTES ...). Raises Refused if a package is missing.
+    More, headers too, by the environment variables of OpenTelemetry (OTEL_EXPORTER_OTLP_HEADERS,
+    OTEL_RESOURCE_ATTRIBUTES ...).
     """
     try:
         from opentelemetry.exporter.otlp.proto.http.metric_exporter import OTLPMetricExporter
-        from opentelemetry.metrics import Observation
-        from opentelemetry.sdk.metrics import MeterProvider
-        from opentelemetry.sdk.metrics.export import PeriodicExportingMetricReader
-        from opentelemetry.sdk.resources import Resource
     except ImportError as error:
         raise Refused("metrics.otlp needs OpenTelemetry: pip install 'directory-loader[otel]'") from error
-    exporter = OTLPMetricExporter(endpoint=f"{endpoint.rstrip('/')}/v1/metrics")
-    reader = PeriodicExportingMetricReader(exporter, _EVERY_MS, _LAST_MS)
+    return OTLPMetricExporter(endpoint=f"{endpoint.rstrip('/')}/v1/metrics")
+
+
+def export(
+    to: "MetricExporter", about: About, newest: Callable[[], Snapshot | None], say: Callable[[str], None]
+) -> Callable[[], None]:
+    """Export what `newest` gives, on a thread. Returns what ends it, with a last export: that may block for
+    seconds.
+    """
+    from opentelemetry.metrics import Observation
+    from opentelemetry.sdk.metrics import MeterProvider
+    from opentelemetry.sdk.metrics.export import PeriodicExportingMetricReader
+    from opentelemetry.sdk.resources import Resource
+
+    reader = PeriodicExportingMetricReader(to, _EVERY_MS, _LAST_MS)
     facts = {"service.name": "directory-loader", "service.version": __version__, "loader.api": about.api}
     provider = MeterProvider([reader], Resource.create(facts), shutdown_on_exit=False)
     meter = provider.get_meter("loader", __version__)

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from itertools import pairwise
 
 import anyio
+import msgspec
 import pytest
 
 from loader.errors import Stopped
@@ -25,6 +26,7 @@ class Bench:
         self.now = 100.0
         self.position = 0
         self.brake: Brake | None = None
+        self.found = Found()
         self.tally = tally or Tally()
         self.lane = Lane(600.0, lambda: self.now)
         self.traffic = Traffic()
@@ -34,7 +36,7 @@ class Bench:
             lambda: self.position,
             self.lane,
             self.traffic,
-            lambda: Found(brake=self.brake),
+            lambda: msgspec.structs.replace(self.found, brake=self.brake),
             lambda: 16,
             paces,
             wall=lambda: 1e9 + self.now,
@@ -111,6 +113,46 @@ def test_no_quota_allows_less_time(quota: str) -> None:
     bench.now, bench.position = 104.0, 10_000  # 2,500 users a second, of 1,000 that are allowed
 
     assert bench.meter.snapshot().left_s == pytest.approx(90.0, rel=0.03)
+
+
+def test_while_a_quota_is_being_found_no_time_is_told_and_then_a_steady_one() -> None:
+    """30,000 users at once, nothing for a minute, a first guess that rises, and then 500 users a second."""
+    bench = Bench(size=150_000)
+
+    def second(batches: int) -> float | None:
+        for _ in range(batches):
+            bench.settle(100)
+            bench.traffic.went()
+            bench.traffic.answered(200, 0.1)
+        bench.now += 1
+        bench.position = bench.tally.rows
+        return bench.meter.snapshot().left_s
+
+    assert second(300) is None
+    bench.found = Found(is_guess=True)
+    jammed = [second(0) for _ in range(60)]
+    bench.found = Found(requests_per_s=1.2, is_guess=True)
+    guessed = [second(1 + at // 4) for at in range(20)]
+    bench.found = Found(requests_per_s=5.0)
+    told = [(second(5), (150_000 - bench.tally.rows) / 500) for _ in range(150)]
+
+    assert set(jammed + guessed) == {None}
+    assert all(left is not None and abs(left - true) <= 0.02 * true + 1 for left, true in told), told
+
+
+def test_of_a_quota_in_hours_the_time_is_told_by_what_was_taken_until_then() -> None:
+    """A pace that is still not found after five minutes is no reason to tell nothing all night."""
+    bench = Bench(size=1_000_000)
+    bench.found = Found(requests_per_s=2.0, is_guess=True)
+    told = []
+    for _ in range(400):
+        bench.settle(100)
+        bench.now += 1
+        bench.position = bench.tally.rows
+        told.append(bench.meter.snapshot().left_s)
+
+    assert set(told[:295]) == {None}
+    assert told[-1] == pytest.approx((1_000_000 - bench.tally.rows) / 100, rel=0.02)
 
 
 def test_of_a_load_that_stands_still_nobody_knows_the_end() -> None:

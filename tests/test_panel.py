@@ -114,6 +114,7 @@ def test_of_outcomes_that_have_no_room_the_sum_is_shown() -> None:
         ({"before": 1_000_000, "left_s": None}, "loading", "resumed at 1,000,000 rows"),
         ({"rows": 0, "counts": {}, "elapsed_s": 2.0, "share": 0.0, "left_s": None}, "starting", "not known yet"),
         ({"left_s": 40.0}, "loading", "40 s left"),
+        ({"left_s": None, "found": Found(3.0, is_guess=True)}, "loading", "time left: finding the pace"),
         ({"left_s": 100_000.0}, "loading", "27 h 47 min left, done at Sat 11:46"),
         ({"counts": {Code.SUCCESS: 1_234_567}}, "loading", "nothing to do · Ctrl-C stops it"),
     ],

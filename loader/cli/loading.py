@@ -2,9 +2,9 @@
 
 import shlex
 import time
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, contextmanager
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import urlsplit
 
 from loader.cli.importing import QuickImports
@@ -14,14 +14,17 @@ from loader.errors import LoaderError, Refused
 from loader.words import counted
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Iterator
+    from collections.abc import AsyncIterator, Callable, Iterator, Sequence
     from datetime import datetime
+    from socket import socket
 
     from loader.checkpoint import Checkpoint
+    from loader.metrics import Prepared
     from loader.progress import Tally
     from loader.runs import Run
     from loader.settings import Settings
     from loader.snapshot import Snapshot
+    from loader.telemetry import About
 
 _LOG_EVERY_S = 10.0
 
@@ -34,13 +37,13 @@ def go(
     first: int | None = None,
     *,
     quiet: bool = False,
-    dashboard: int | None = None,
+    on: Pages = Pages(),  # noqa: B008  # immutable
 ) -> int:
     """Run the load, and tell how it ended. `again` is the command to go on with, `retry` the one to send again with."""
     from loader.outcome import WORTH_RETRYING
 
     try:
-        _run(run, until, first, quiet=quiet, dashboard=dashboard)
+        _run(run, until, first, quiet=quiet, on=on)
     except Refused:
         raise
     except LoaderError as error:
@@ -57,7 +60,7 @@ def go(
     return status
 
 
-def _run(run: "Run", until: "datetime | None", first: int | None, *, quiet: bool, dashboard: int | None) -> None:
+def _run(run: "Run", until: "datetime | None", first: int | None, *, quiet: bool, on: Pages) -> None:
     with QuickImports():
         import anyio
         from rich.console import Console
@@ -72,7 +75,7 @@ def _run(run: "Run", until: "datetime | None", first: int | None, *, quiet: bool
         lane = Lane(run.settings.limits.give_up_s, time.monotonic)
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(heed_signals, lane, "what was settled is kept")
-            async with _published(run.settings, dashboard) as publish:
+            async with _published(on) as publish:
 
                 def watch(snapshot: "Snapshot") -> None:
                     show(snapshot)
@@ -108,25 +111,52 @@ def _logged(quiet: bool) -> "Iterator[Callable[[Snapshot], None]]":
         yield show
 
 
-@asynccontextmanager
-async def _published(settings: "Settings", port: int | None) -> "AsyncIterator[Callable[[Snapshot], None]]":
-    """What publishes each snapshot, where [metrics] asks for it, and on a dashboard at `port`, unless that is None."""
-    watchers: list[Callable[[Snapshot], None]] = []
-    if not settings.metrics and port is None:
-        yield lambda _snapshot: None
+class Pages(NamedTuple):
+    """Where a run is published: on a dashboard, as metrics, or nowhere (None)."""
+
+    about: "About | None" = None
+    dashboard: "Sequence[socket] | None" = None
+    metrics: "Prepared | None" = None
+
+
+@contextmanager
+def pages(settings: "Settings", dashboard: int | None) -> "Iterator[Pages]":
+    """What `[metrics]` and --dashboard ask for, with their ports taken. Nothing of the load is touched before.
+
+    `dashboard`: its port; None: there is none. Raises Refused.
+    """
+    if not settings.metrics and dashboard is None:
+        yield Pages()
         return
-    from loader.telemetry import About
+    with QuickImports():
+        from loader import metrics as figures
+        from loader.telemetry import About
 
     about = About(settings.api.api, urlsplit(settings.base_url).netloc, settings.export.name or str(settings.source))
-    async with AsyncExitStack() as stack:
+    with ExitStack() as held:
+        metrics = at = None
         if settings.metrics:
+            metrics = held.enter_context(figures.prepared(settings.metrics, settings.folder, about))
+        if dashboard is not None:
+            from loader import dashboard as page
+
+            at = held.enter_context(page.prepared(dashboard))
+        yield Pages(about, at, metrics)
+
+
+@asynccontextmanager
+async def _published(on: Pages) -> "AsyncIterator[Callable[[Snapshot], None]]":
+    """What publishes each snapshot there."""
+    watchers: list[Callable[[Snapshot], None]] = []
+    async with AsyncExitStack() as stack:
+        if on.metrics is not None:
             from loader.metrics import publishing
 
-            watchers.append(await stack.enter_async_context(publishing(settings.metrics, settings.folder, about, say)))
-        if port is not None:
+            watchers.append(await stack.enter_async_context(publishing(on.metrics, say)))
+        if on.dashboard is not None and on.about is not None:
             from loader.dashboard import dashboard
 
-            watchers.append(await stack.enter_async_context(dashboard(port, about, say)))
+            watchers.append(await stack.enter_async_context(dashboard(on.dashboard, on.about, say)))
 
         def watch(snapshot: "Snapshot") -> None:
             for each in watchers:

@@ -34,7 +34,7 @@
     say("rows", count(now.rows));
     say("failed", count(failed) + (failed ? ` (${percent(failed / now.rows)})` : ""));
     at("failed").className = failed ? "bad" : "good";
-    say("left", isOver ? "–" : now.left_s == null ? "not known" : duration(now.left_s));
+    say("left", isOver ? "–" : now.left_s == null ? (now.found.is_guess ? "finding the pace" : "not known") : duration(now.left_s));
     say("pace", count(now.now_per_s));
     say("mean", `${count(now.rows_per_s)} on average`);
     say("requests", count(now.wire.requests));
