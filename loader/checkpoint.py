@@ -2,7 +2,8 @@
 
 A settled batch is one row of `batch`, or several are: its span, its users as a JSON array (null where a row in between
 is not its own), and the outcome they share. Rows with another outcome, and rows far from the batch's span, stand alone
-in `outcome`. The view `results` shows both as one row a row. Commits are durable (WAL, synchronous=FULL) before any
+in `outcome`. Rows that a retry sends again keep what they had in `former`, until they have another. The view `results`
+shows all as one row a row. Commits are durable (WAL, synchronous=FULL) before any
 place in flight is freed; one thread at a time writes.
 """
 
@@ -23,13 +24,13 @@ import msgspec
 import orjson
 
 from loader.batch import Batch
-from loader.errors import CheckpointError, Stopped
-from loader.outcome import Code, Outcome, Settled
+from loader.errors import CheckpointError, InUse, Stopped
+from loader.outcome import GOOD, Code, Outcome, Settled
 from loader.record import Mark
 from loader.snapshot import Found, Note, Snapshot
 from loader.span import SpanSet
 
-VERSION = 2
+VERSION = 3
 
 _SCHEMA = """
 CREATE TABLE load (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
@@ -49,6 +50,15 @@ CREATE TABLE batch (
     settled_at REAL NOT NULL           -- unix time
 );
 CREATE TABLE outcome (
+    row INTEGER PRIMARY KEY,
+    user TEXT NOT NULL,
+    code TEXT NOT NULL,
+    message TEXT NOT NULL,
+    target_code TEXT NOT NULL,
+    http_status INTEGER NOT NULL,
+    attempts INTEGER NOT NULL
+);
+CREATE TABLE former (                  -- as outcome: of rows that are sent again, until they have a new one
     row INTEGER PRIMARY KEY,
     user TEXT NOT NULL,
     code TEXT NOT NULL,
@@ -77,7 +87,9 @@ CREATE VIEW results AS
            nullif(http_status, 0) AS http_status, attempts
     FROM batch, json_each(batch.users) AS entry WHERE entry.type = 'text'
     UNION ALL
-    SELECT row, user, code, message, target_code, nullif(http_status, 0), attempts FROM outcome;
+    SELECT row, user, code, message, target_code, nullif(http_status, 0), attempts FROM outcome
+    UNION ALL
+    SELECT row, user, code, message, target_code, nullif(http_status, 0), attempts FROM former;
 """
 
 _MERGED_INTO = "merged into row "
@@ -139,6 +151,14 @@ class Entry(NamedTuple):
     mark: Mark | None = None
     position: tuple[int, int] | None = None
 
+    def rows(self) -> Iterator[int]:
+        """All that it settles."""
+        yield from (item.row for item in self.settled)
+        if self.batch is not None:
+            yield from self.batch.numbers
+            for merged in self.batch.merged.values():
+                yield from merged
+
 
 class Span(NamedTuple):
     """Rows next to each other that were never sent, and share an outcome. `own`, `users`: as `batch` has them."""
@@ -199,6 +219,13 @@ class Moment(NamedTuple):
         )
 
 
+class Retrying(NamedTuple):
+    """A retry that is not finished: it sends so many `rows` again; those `kept`, by code, have the outcome they had."""
+
+    rows: int
+    kept: dict[Code, int]
+
+
 class Reason(NamedTuple):
     """So many rows with one outcome, of which the API said the same."""
 
@@ -214,6 +241,7 @@ class Checkpoint:
         self.path = path
         self._db = db
         self._is_read_only = is_read_only
+        self._is_retried = db.execute("SELECT 1 FROM former LIMIT 1").fetchone() is not None
 
     @classmethod
     def open(cls, path: Path, *, create: bool) -> "Checkpoint":
@@ -248,7 +276,7 @@ class Checkpoint:
         try:
             if os.path.exists(f"{path}-journal") and runner(path) is None:
                 _roll_back(path)
-            with _closed_on_error(_connected(path, "ro")) as db:
+            with _closed_on_error(_reading(path)) as db:
                 db.execute("BEGIN")
                 _check(path, db)
                 return cls(path, db, is_read_only=True)
@@ -289,6 +317,11 @@ class Checkpoint:
                 "INSERT OR REPLACE INTO load VALUES (?, ?)", [(key, json.dumps(value)) for key, value in facts.items()]
             )
 
+    @property
+    def good(self) -> frozenset[Code]:
+        """The outcomes that make no load fail: the good ones, and those that its settings accept."""
+        return GOOD | {Code(code) for code in self.get("accept") or ()}
+
     def merge_log(self) -> None:
         """Bring all that is committed into the file itself, as far as nobody reads what was there before."""
         self._db.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
@@ -302,9 +335,12 @@ class Checkpoint:
         batches: list[tuple[Any, ...]] = []
         singles: list[tuple[Any, ...]] = []
         marks: list[Mark] = []
+        renewed: list[tuple[int]] = []
         position: tuple[int, int] | None = None
         for entry in entries:
             position = position if entry.position is None else entry.position
+            if self._is_retried:
+                renewed += ((row,) for row in entry.rows())
             singles += [(item.row, item.user, *_columns(item.outcome)) for item in entry.settled]
             if entry.mark is not None:
                 marks.append(entry.mark)
@@ -321,6 +357,7 @@ class Checkpoint:
         rows: list[tuple[str, Sequence[tuple[Any, ...]]]] = [
             ("INSERT INTO batch VALUES (NULL,?,?,?,?,?,?,?,?,?,?)", batches),
             ("INSERT INTO outcome VALUES (?,?,?,?,?,?,?)", singles),
+            ("DELETE FROM former WHERE row = ?", renewed),
             ("INSERT OR REPLACE INTO mark VALUES (?,?,?,?,?,?)", marks),
             (
                 "INSERT OR REPLACE INTO load VALUES ('position', ?)",
@@ -378,23 +415,23 @@ class Checkpoint:
 
         None: a row that has another outcome.
         """
-        where = f"WHERE code IN ({', '.join('?' * len(codes))})"
-        for first, users in self._db.execute(f"SELECT first, users FROM batch {where}", tuple(codes)):
+        for first, users in self._db.execute(f"SELECT first, users FROM batch {_where(codes)}", tuple(codes)):
             yield first, orjson.loads(users)
-        for row, user in self._db.execute(f"SELECT row, user FROM outcome {where}", tuple(codes)):
+        for row, user in self._db.execute(f"SELECT row, user FROM outcome {_where(codes)}", tuple(codes)):
             yield row, [user]
 
     def reopen(self, codes: Collection[str]) -> int:
         """Take the rows whose outcome is one of `codes` back out, so that the load is unfinished. Returns how many.
 
-        With each goes whatever of the same user was sent with it or after it: rows merged into it lost their values
-        with it, and later ones must be sent after it again to win. All or nothing, and durable.
+        What they had is put aside, and stands until they have another. With each goes whatever of the same user was
+        sent with it or after it: rows merged into it lost their values with it, and later ones must be sent after it
+        again to win. All or nothing, and durable.
         """
         with self._transaction():
             for table in _AGAIN.split(";"):  # not executescript: it would commit first
                 self._db.execute(table)
             # Row by row, not by the view: SQLite's json_each (3.40) ends a key at a NUL.
-            self._db.executemany("INSERT INTO bad VALUES (?, ?)", (found[:2] for found in self.results(codes)))
+            self._db.executemany("INSERT INTO bad VALUES (?, ?)", (found[:2] for found in self._settled(codes)))
             self._db.execute(_SINCE)
             self._db.execute(
                 "INSERT INTO again SELECT outcome.row, NULL FROM outcome JOIN since USING (user)"
@@ -411,10 +448,16 @@ class Checkpoint:
             )
             count: int = self._db.execute("SELECT count(*) FROM again").fetchone()[0]
             if count:
+                self._is_retried = True
+                self._db.execute("INSERT INTO former SELECT * FROM outcome WHERE row IN (SELECT row FROM again)")
                 self._db.execute("DELETE FROM outcome WHERE row IN (SELECT row FROM again)")
                 self._thin_out()
                 self._db.execute("DELETE FROM load WHERE key IN ('finished_at', 'position')")
-                self._db.execute("INSERT OR REPLACE INTO load VALUES ('retried_at', ?)", (json.dumps(time.time()),))
+                facts = {"retried_at": time.time(), "again": Retrying(count, self.counts())}
+                self._db.executemany(
+                    "INSERT OR REPLACE INTO load VALUES (?, ?)",
+                    [(key, json.dumps(value)) for key, value in facts.items()],
+                )
             for table in ("bad", "since", "again"):
                 self._db.execute(f"DROP TABLE {table}")
         return count
@@ -423,10 +466,17 @@ class Checkpoint:
         """Take the rows in `again` out of their batches."""
         again = self._db.execute("SELECT batch, json_group_array(row) FROM again WHERE batch NOT NULL GROUP BY batch")
         for batch, rows in again:
-            first, users = self._db.execute("SELECT first, users FROM batch WHERE id = ?", (batch,)).fetchone()
+            first, users, *same = self._db.execute(
+                "SELECT first, users, code, message, target_code, http_status, attempts FROM batch WHERE id = ?",
+                (batch,),
+            ).fetchone()
             gone = set(orjson.loads(rows))
-            own = enumerate(orjson.loads(users), first)
-            left = {row: user for row, user in own if user is not None and row not in gone}
+            own = {row: user for row, user in enumerate(orjson.loads(users), first) if user is not None}
+            self._db.executemany(
+                "INSERT INTO former VALUES (?,?,?,?,?,?,?)",
+                ((row, user, *same) for row, user in own.items() if row in gone),
+            )
+            left = {row: user for row, user in own.items() if row not in gone}
             if left:
                 self._db.execute(
                     "UPDATE batch SET first = ?, last = ?, count = ?, users = ? WHERE id = ?",
@@ -475,8 +525,21 @@ class Checkpoint:
         """How the load went, over all its runs, in order of time."""
         return [Moment._make(found) for found in self._db.execute("SELECT * FROM moment ORDER BY at")]
 
+    def retrying(self) -> Retrying | None:
+        """The retry that this load is in; None: it is in none."""
+        found = self.get("again")
+        if found is None or self.get("finished_at") is not None:
+            return None
+        rows, kept = found
+        return Retrying(rows, {Code(code): count for code, count in kept.items()})
+
+    def outcomes(self) -> dict[Code, int]:
+        """Rows by code, with what those had that a retry has not sent again yet: as results() has them."""
+        former = dict(self._db.execute("SELECT code, count(*) FROM former GROUP BY code"))
+        return dict(Counter(self.counts()) + Counter({Code(code): count for code, count in former.items()}))
+
     def counts(self) -> dict[Code, int]:
-        """Rows by code."""
+        """Rows that are settled, by code."""
         found = self._db.execute(
             "SELECT code, sum(n) FROM (SELECT code, sum(count) AS n FROM batch GROUP BY code"
             " UNION ALL SELECT code, count(*) FROM outcome GROUP BY code) GROUP BY code"
@@ -489,30 +552,31 @@ class Checkpoint:
             "SELECT target_code, nullif(http_status, 0), sum(n) FROM ("
             " SELECT target_code, http_status, sum(count) AS n FROM batch WHERE code = ?1 GROUP BY 1, 2"
             " UNION ALL SELECT target_code, http_status, count(*) FROM outcome WHERE code = ?1 GROUP BY 1, 2"
+            " UNION ALL SELECT target_code, http_status, count(*) FROM former WHERE code = ?1 GROUP BY 1, 2"
             ") GROUP BY 1, 2 ORDER BY 3 DESC LIMIT ?2",
             (code, most),
         )
         return [Reason(*each) for each in found]
 
-    def rate(self) -> float:
-        """Rows settled a second, of late: over the last minute in which any were."""
-        count, first, last = self._db.execute(
-            "SELECT sum(count), min(settled_at), max(settled_at) FROM batch"
-            " WHERE settled_at > (SELECT max(settled_at) FROM batch) - 60 AND code <> 'UNCHANGED'"
-        ).fetchone()
-        return count / (last - first) if count and last > first else 0.0
-
     def results(self, codes: Collection[str] = ()) -> Iterator[ResultRow]:
-        """The settled rows in order of row, all or those with one of `codes`. Holds a few batches at a time."""
-        where = f"WHERE code IN ({', '.join('?' * len(codes))})" if codes else ""
-        singles = self._db.execute(
-            f"SELECT row, user, code, message, target_code, nullif(http_status, 0), attempts FROM outcome {where}"
-            " ORDER BY row",
+        """The settled rows in order of row, all or those with one of `codes`. Holds a few batches at a time.
+
+        With what those had that a retry has not sent again yet.
+        """
+        return heapq.merge(self._settled(codes), self._singles("former", codes))
+
+    def _settled(self, codes: Collection[str]) -> Iterator[ResultRow]:
+        # The batches are sorted by their ids alone, and each is fetched when its turn comes.
+        ids = self._db.execute(f"SELECT id FROM batch {_where(codes)} ORDER BY first", tuple(codes))
+        return heapq.merge(_in_order(self._rows(at) for (at,) in ids), self._singles("outcome", codes))
+
+    def _singles(self, table: Literal["outcome", "former"], codes: Collection[str]) -> Iterator[ResultRow]:
+        found = self._db.execute(
+            "SELECT row, user, code, message, target_code, nullif(http_status, 0), attempts"
+            f" FROM {table} {_where(codes)} ORDER BY row",
             tuple(codes),
         )
-        # The batches are sorted by their ids alone, and each is fetched when its turn comes.
-        ids = self._db.execute(f"SELECT id FROM batch {where} ORDER BY first", tuple(codes))
-        return heapq.merge(_in_order(self._rows(at) for (at,) in ids), map(ResultRow._make, singles))
+        return map(ResultRow._make, found)
 
     def _rows(self, batch: int) -> list[ResultRow]:
         first, users, *same = self._db.execute(
@@ -569,6 +633,11 @@ class Checkpoint:
             ) from error
 
 
+def _where(codes: Collection[str]) -> str:
+    """Rows with one of the codes; none given: all."""
+    return f"WHERE code IN ({', '.join('?' * len(codes))})" if codes else ""
+
+
 @contextlib.contextmanager
 def _closed_on_error(db: sqlite3.Connection) -> Iterator[sqlite3.Connection]:
     try:
@@ -582,6 +651,15 @@ def _connected(path: Path, mode: Literal["ro", "rw"]) -> sqlite3.Connection:
     """To read: a run that writes most of the file at once lets nobody in meanwhile, which may take seconds."""
     uri = f"{path.absolute().as_uri()}?mode={mode}"
     return sqlite3.connect(uri, _READ_S, uri=True, isolation_level=None, check_same_thread=False)
+
+
+def _reading(path: Path) -> sqlite3.Connection:
+    """What changes nothing. But who closes the file last takes its log away, if it may write: so it may, if it can."""
+    if not (os.access(path, os.W_OK) and os.access(path.absolute().parent, os.W_OK)):
+        return _connected(path, "ro")
+    db = _connected(path, "rw")
+    db.execute("PRAGMA query_only=ON")
+    return db
 
 
 def _roll_back(path: Path) -> None:
@@ -742,7 +820,7 @@ def _spread(
 def lock(path: Path, setting: str = "checkpoint.path") -> Iterator[None]:
     """Keep other runs off the checkpoint, or what else `setting` puts at `path`, for as long as this lasts.
 
-    Raises CheckpointError if one has it.
+    Raises InUse if one has the checkpoint, CheckpointError if what else it is.
     """
     name = path.with_name(path.name + ".lock")
     what = "checkpoint" if setting == "checkpoint.path" else "state"
@@ -760,7 +838,8 @@ def lock(path: Path, setting: str = "checkpoint.path") -> Iterator[None]:
         except BlockingIOError as error:
             holder = os.pread(handle, 100, 0).decode("ascii", "replace").strip()
             os.close(handle)
-            raise CheckpointError(
+            in_use = InUse if what == "checkpoint" else CheckpointError
+            raise in_use(
                 f"{path} is in use by another run{f' (process {holder})' if holder else ''}; wait for it, or end it"
             ) from error
         try:

@@ -71,9 +71,7 @@ class Tempo:
     def found(self, users: int | None = None, body_bytes: int | None = None) -> Found:
         """What is known of the target by now, with the size of its requests."""
         at_once, rate = self.concurrency, self.rate
-        return Found(
-            rate.limit, at_once.found, users, body_bytes, at_once.seconds_per_user, self.brake, rate.is_guess
-        )
+        return Found(rate.limit, at_once.found, users, body_bytes, at_once.seconds_per_user, self.brake, rate.is_guess)
 
     @property
     def brake(self) -> Brake:

@@ -17,7 +17,6 @@ from anyio import to_thread
 from loader.advice import ADVICE
 from loader.checkpoint import Moment
 from loader.listening import listening, taken
-from loader.outcome import GOOD
 from loader.pages import page
 from loader.report import columns
 from loader.snapshot import Snapshot
@@ -72,7 +71,7 @@ class Live:
         now = self.newest
         facts: dict[str, Any] = msgspec.to_builtins(now)
         facts["outcomes"] = [
-            {"code": code, "rows": rows, "is_good": code in GOOD, "meaning": ADVICE[code].meaning}
+            {"code": code, "rows": rows, "is_good": code in now.good, "meaning": ADVICE[code].meaning}
             for code, rows in sorted(now.counts.items(), key=lambda item: -item[1])
         ]
         facts["words"] = list(now.found.words())

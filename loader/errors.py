@@ -6,12 +6,16 @@ LoaderError
 ├── Refused            2: nothing was sent; usage, settings, export, checkpoint or lock forbid it
 │   ├── SettingsError      a setting is wrong: its key and the way out are named
 │   ├── ExportError        the export can't be read at all
-│   └── CheckpointError    the checkpoint is in use, damaged, or belongs to another load
+│   ├── CheckpointError    the checkpoint is damaged, or belongs to another load
+│   │   └── InUse              another run has it
+│   └── Guarded            a guard of the refresh holds the night back
 ├── Stopped            3: stopped after talk with the target began; resumable
 │   └── Asked              by whoever runs it, or because it is time
 └── TransportError     one attempt got no usable answer; never leaves settle.py
     └── TimedOut           within the time it may take
 """
+
+from collections.abc import Mapping
 
 
 class LoaderError(Exception):
@@ -40,6 +44,21 @@ class ExportError(Refused):
 
 class CheckpointError(Refused):
     """The checkpoint can't be used for this run."""
+
+
+class InUse(CheckpointError):
+    """Another run of this load is at work."""
+
+
+class Guarded(Refused):
+    """A guard holds the night back: `guard` is its setting, `compared` what was found, in figures.
+
+    `brief`: the message without `names`, which are users' keys, for summaries that are sent to places.
+    """
+
+    def __init__(self, guard: str, compared: Mapping[str, int], what: str, way_out: str, names: str = "") -> None:
+        super().__init__(f"{what}{names}. {way_out}")
+        self.guard, self.compared, self.brief = guard, compared, f"{what}. {way_out}"
 
 
 class Stopped(LoaderError):

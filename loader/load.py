@@ -63,7 +63,7 @@ async def load(
     fingerprint = await to_thread.run_sync(export.fingerprint)
     about = {"settings": settings.shown(), "settings_path": str(settings.path or "")}
     await to_thread.run_sync(lambda: checkpoint.put(**about))
-    tally = Tally(await to_thread.run_sync(checkpoint.counts))
+    tally = Tally(await to_thread.run_sync(checkpoint.counts), await to_thread.run_sync(lambda: checkpoint.good))
     kept = await to_thread.run_sync(checkpoint.found)
     if whole is None:
         blocks = resume.amend(export.rows(settings.row_mapping(), resume.start, resume.settled, resume.known))
@@ -100,6 +100,7 @@ async def load(
         lambda: tempo.found(*size.found),
         lambda: tempo.concurrency.limit,
         settings.paces,
+        await to_thread.run_sync(checkpoint.retrying),
     )
     async with (
         aclosing(reading),

@@ -7,7 +7,9 @@ from collections.abc import Callable, Sequence
 import anyio
 import msgspec
 
+from loader.checkpoint import Retrying
 from loader.lane import Lane
+from loader.outcome import GOOD
 from loader.progress import Tally
 from loader.quota import Pace
 from loader.snapshot import Brake, Found, Note, Snapshot, Wire
@@ -39,7 +41,7 @@ class Meter:
     """How fast this run is, and how much of it is left. `position`: bytes of the export, of `size`, settled by now.
 
     `found`: what is known of the target, with the brake of this moment; `at_once`: how many requests may be on the
-    wire now. `paces`: how the quotas are kept. `wall`: Unix time.
+    wire now. `paces`: how the quotas are kept. `retrying`: the run is of a retry. `wall`: Unix time.
     """
 
     def __init__(
@@ -52,6 +54,7 @@ class Meter:
         found: Callable[[], Found] = Found,
         at_once: Callable[[], int] = lambda: 1,
         paces: Sequence[Pace] = (),
+        retrying: Retrying | None = None,
         wall: Callable[[], float] = time.time,
     ) -> None:
         self._tally = tally
@@ -62,11 +65,12 @@ class Meter:
         self._look = found
         self._at_once = at_once
         self._paces = paces
+        self._again, self._kept = retrying or (0, {})
         self._wall = wall
         self._brakes: deque[Brake | None] = deque(maxlen=_MOMENTS)
         self._start = lane.now()
         self._first_rows, self._first_sent = tally.rows, tally.sent
-        self._recent = deque([(self._start, tally.rows)], maxlen=_PACE_MOST_S + 1)
+        self._recent = deque([(self._start, tally.rows, tally.sent)], maxlen=_PACE_MOST_S + 1)
         self._told: tuple[float, float] | None = None  # the time left, and when that was told
         self._finding_at: float | None = None  # since when the pace is being found
         self._paced_at = self._start  # since when what is settled tells of the pace
@@ -81,9 +85,9 @@ class Meter:
         """The load at this moment; the last one of this run."""
         now, rows = self._lane.now(), self._tally.rows
         elapsed = max(now - self._start, 1e-9)
-        share = self._position() / self._size if self._size else None
+        share = self._share()
         wire = self._traffic.look()
-        self._recent.append((now, rows))
+        self._recent.append((now, rows, self._tally.sent))
         reason = self._lane.reason
         found = self._found(now)
         is_known = share and elapsed > _UNKNOWN_S and not found.is_guess
@@ -93,7 +97,7 @@ class Meter:
             dict(self._tally.counts),
             share,
             (rows - self._first_rows) / elapsed,
-            self._pace(_RECENT),
+            self._pace(_RECENT)[0],
             elapsed,
             self._steady(now, self._left_s(share, now, wire, found) if share and is_known else None),
             wire,
@@ -104,6 +108,11 @@ class Meter:
             found,
             self._first_rows,
             is_last,
+            self._tally.sent - self._first_sent,
+            self._pace(_RECENT)[1],
+            tuple(sorted(self._tally.good - GOOD)),
+            self._again,
+            self._kept,
         )
         return self._last
 
@@ -129,23 +138,30 @@ class Meter:
                 self.sample()
             watch(self.snapshot())
 
-    def _pace(self, seconds: float) -> float:
-        """Rows a second, over the last so many."""
-        now, rows = self._recent[-1]
-        since, before = next(seen for seen in self._recent if seen[0] >= now - seconds - _SAMPLE_S)
-        return (rows - before) / max(now - since, 1e-9)
+    def _share(self) -> float | None:
+        """How much is done: of the export's bytes, or of the rows that are sent again."""
+        if self._again:
+            return (self._tally.rows - sum(self._kept.values())) / self._again
+        return self._position() / self._size if self._size else None
+
+    def _pace(self, seconds: float) -> tuple[float, float]:
+        """Rows, and users sent, a second, over the last so many."""
+        now, rows, sent = self._recent[-1]
+        since, rows_then, sent_then = next(seen for seen in self._recent if seen[0] >= now - seconds - _SAMPLE_S)
+        lasted_s = max(now - since, 1e-9)
+        return (rows - rows_then) / lasted_s, (sent - sent_then) / lasted_s
 
     def _left_s(self, share: float, now: float, wire: Wire, found: Found) -> float | None:
         """By the pace of late, but no sooner than the quotas allow; by a quota that was just found alone."""
         rows = self._tally.rows
-        left = rows * (1 - share) / share
+        left = (rows - sum(self._kept.values())) * (1 - share) / share
         if not left:
             return 0.0
         done = max(rows - self._first_rows, 1)
         paced_s = now - self._paced_at
         if paced_s < _STEADY_S and self._paced_at > self._start and found.requests_per_s:
             return left * (wire.requests - wire.on_wire - wire.refused) / done / found.requests_per_s
-        pace = self._pace(min(max(paced_s / 2, _PACE_S), paced_s, _PACE_MOST_S))
+        pace, _ = self._pace(min(max(paced_s / 2, _PACE_S), paced_s, _PACE_MOST_S))
         if not pace:
             return None
         each = {

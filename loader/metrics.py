@@ -23,10 +23,9 @@ from loader.snapshot import BOUNDS_S, BRAKES, Snapshot
 from loader.telemetry import About, export, exporter
 
 if TYPE_CHECKING:
+    from opentelemetry.sdk.metrics.export import MetricExporter
     from prometheus_client import CollectorRegistry
     from prometheus_client.metrics_core import Metric
-
-    from opentelemetry.sdk.metrics.export import MetricExporter
 
 #: The file is written so often: Prometheus asks its node exporter every 15 s, as a rule.
 _FILE_EVERY_S = 15.0

@@ -10,16 +10,19 @@ from pathlib import Path
 from typing import Any
 
 from loader.checkpoint import Checkpoint
-from loader.errors import LoaderError
+from loader.errors import Guarded, LoaderError
 from loader.outcome import GOOD
+from loader.results import told_of
 from loader.snapshot import duration
 
 
-def summary(path: Path | None, began: float, status: int, message: str) -> dict[str, Any]:
+def summary(
+    path: Path | None, began: float, status: int, message: str, error: LoaderError | None = None
+) -> dict[str, Any]:
     """How a run ended that began at `began`, unix time. `path`: its checkpoint; None: nobody knows.
-    `message`: why it did not go well, "" if it did.
+    `message`: why it did not go well, "" if it did; `error`: what ended it.
 
-    A checkpoint that this run has not touched is not told of.
+    It names no user. A checkpoint that this run has not touched is not told of.
     """
     found: dict[str, Any] = {
         "exit_status": status,
@@ -32,34 +35,38 @@ def summary(path: Path | None, began: float, status: int, message: str) -> dict[
         "rows": 0,
         "outcomes": {},
         "failures": 0,
+        "accepted": [],
         "refresh": None,
     }
+    if isinstance(error, Guarded):
+        return found | {"message": error.brief, "refresh": {"guard": error.guard, **error.compared}}
     if path is None or status == 2 or not path.is_file():
         return found  # nothing was sent: what the checkpoint holds is of a run before
     try:
         with Checkpoint.open(path, create=False) as checkpoint:  # to read alone would leave its log behind
-            counts = checkpoint.counts()
-            compared = checkpoint.get("refresh")
+            counts, good = checkpoint.outcomes(), checkpoint.good
             return found | {
                 "export": checkpoint.get("path"),
                 "finished": checkpoint.get("finished_at") is not None,
                 "rows": sum(counts.values()),
                 "outcomes": {code.value: count for code, count in counts.items()},
-                "failures": sum(count for code, count in counts.items() if code not in GOOD),
-                "refresh": compared
-                and {name: value for name, value in compared.items() if name not in ("night", "clears")},
+                "failures": sum(count for code, count in counts.items() if code not in good),
+                "accepted": sorted(good - GOOD),
+                "refresh": told_of(checkpoint),
             }
     except LoaderError:  # it ended because of that, and `message` says so
         return found
 
 
-def summary_line(state: Mapping[str, Any]) -> str:
-    """The same in one line."""
+def summary_line(state: Mapping[str, Any], *, is_told: bool = False) -> str:
+    """The same in one line. `is_told`: without the message, which stands above."""
     counts = sorted(state["outcomes"].items(), key=lambda item: -item[1])
     outcomes = ", ".join(f"{count:,} {code}" for code, count in counts if count)
     parts = [f"exit status {state['exit_status']}", f"{state['rows']:,} rows" + (f": {outcomes}" if outcomes else "")]
     parts.append(f"in {duration(state['seconds'])}")
-    if state["message"]:
+    if state["accepted"]:
+        parts.append(f"accepted: {', '.join(state['accepted'])}")
+    if state["message"] and not is_told:
         parts.append(state["message"].splitlines()[0])
     return "loader: " + "; ".join(parts)
 

@@ -5,6 +5,7 @@ matters least is left out.
 """
 
 import shlex
+import textwrap
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -14,12 +15,14 @@ from typing import NamedTuple, Self
 from urllib.parse import urlsplit
 
 import msgspec
+from rich.cells import cell_len
 from rich.text import Text
 
 from loader.checkpoint import Checkpoint
-from loader.outcome import GOOD, Code
+from loader.outcome import Code
 from loader.plain import plain
 from loader.snapshot import BRAKES, FINDING, Failure, Snapshot, duration
+from loader.words import counted
 
 #: Lines of a panel, none longer than so many cells, and at most so many lines.
 Frame = Callable[[int, int], list[Text]]
@@ -35,6 +38,10 @@ _DAY_S = 86_400 / 2
 #: What goes before a line, and from which width on.
 _LABEL, _LABELLED = 10, 50
 _FAILURES, _ALIKE = 5, 3
+#: So many lines a reason to stop may have, and what to do now; what is set in, by so many cells.
+_REASON, _ADVICE, _INDENT = 3, 4, 2
+#: Words that have less than this are no words.
+_WORD = 8
 _GAPS = "gaps"
 _BAR, _HALF, _REST = "━", "╸", "─"
 _CURVE = "▁▂▃▄▅▆▇"
@@ -85,13 +92,14 @@ class View:
     def at(self, now: Snapshot) -> Frame:
         """The panel of a moment."""
         self._course.append((now.at, now.now_per_s))
-        return partial(_lines, self._about, now, tuple(self._course), self._is_ours)
+        return partial(_lines, self._about, now.shown, tuple(self._course), self._is_ours)
 
 
 def line(now: Snapshot) -> str:
     """A load at one moment in one line."""
+    now = now.shown
     parts = [
-        f"{now.rows:,} rows",
+        _sent_again(now) if now.again else f"{now.rows:,} rows",
         f"{now.rows_per_s:,.0f}/s",
         f"{now.failed:,} failed",
         f"{duration(now.elapsed_s)} gone",
@@ -109,6 +117,10 @@ def line(now: Snapshot) -> str:
     return " · ".join([*parts, *now.found.words()])
 
 
+def _sent_again(now: Snapshot) -> str:
+    return f"{now.rows:,} of {counted(now.again, 'row')} sent again"
+
+
 def in_ascii(text: str) -> str:
     """The same for a terminal that shows nothing else."""
     return text.translate(_ASCII)
@@ -123,7 +135,7 @@ _GROUPS = (("title", "bar", "progress"), ("pace", "why", "wire", "found"), ("out
 #: What is shown first, where there is little room: so many lines of each part.
 _BY_IMPORTANCE = (
     *(("bar", 1), ("title", 1), ("progress", 1), ("pace", 1), ("outcomes", 3), ("why", 1), ("next", 1), ("failed", 1)),
-    *(("wire", 1), ("outcomes", len(Code)), ("found", 1)),
+    *(("why", _REASON), ("next", _ADVICE), ("wire", 1), ("outcomes", len(Code)), ("found", 1)),
 )
 
 
@@ -138,15 +150,18 @@ def _lines(
         "bar": [_bar(now, width)],
         "progress": [_progress(now, width)],
         "pace": [_pace(now, course, room)],
-        "why": list(_why(now)),
+        "why": _why(now, room),
         "wire": [_wire(now, room)],
         "found": list(_found(now, room)),
         "outcomes": list(_outcomes(now)),
-        "failed": list(_failures(now.failures, room)),
-        "next": [_advice(about, now, room, is_ours)],
+        "failed": _failures(now.failures, room),
+        "next": _advice(about, now, room, is_ours),
     }
     shown = _shares({name: len(lines) for name, lines in parts.items()}, height)
     parts["outcomes"] = list(_outcomes(now, shown["outcomes"]))
+    parts["why"] = _why(now, room, shown["why"])
+    parts["failed"] = _failures(now.failures, room, shown["failed"])
+    parts["next"] = _advice(about, now, room, is_ours, shown["next"])
     found: list[Text] = []
     for group in _GROUPS:
         if shown[_GAPS] and any(shown[name] for name in group):
@@ -174,7 +189,7 @@ def _shares(wanted: Mapping[str, int], height: int) -> dict[str, int]:
     gaps = sum(any(shown[name] for name in group) for group in _GROUPS)
     if sum(shown.values()) + gaps <= height:
         shown[_GAPS] = gaps
-    give("failed", _FAILURES)
+    give("failed", 2 * _FAILURES)
     return shown
 
 
@@ -238,12 +253,12 @@ def _progress(now: Snapshot, width: int) -> Text:
         parts.append((f"{_about(now.left_s)} left, done at {done}", "bold"))
     elif now.share is not None and not now.stopping:
         parts.append((f"time left: {FINDING if now.found.is_guess else 'not known yet'}", "dim"))
-    is_known = now.share is not None and 0 < now.share < 1 and width >= _LABELLED + 20
-    parts.append(
-        f"{now.rows:,} of about {_rounded(now.rows / now.share)} rows"
-        if now.share and is_known
-        else f"{now.rows:,} rows"
-    )
+    if now.again:
+        parts.append(_sent_again(now))
+    elif now.share and now.share < 1 and width >= _LABELLED + 20:
+        parts.append(f"{now.rows:,} of about {_rounded(now.rows / now.share)} rows")
+    else:
+        parts.append(f"{now.rows:,} rows")
     parts.append(f"{duration(now.elapsed_s)} gone")
     return _joined(parts, width)
 
@@ -297,14 +312,17 @@ def _curve(now: float, course: Sequence[tuple[float, float]], cells: int) -> tup
     return drawn, len(drawn) * each
 
 
-def _why(now: Snapshot) -> Iterator[Text]:
+def _why(now: Snapshot, width: int, most: int = _REASON) -> list[Text]:
     """Why it is not faster, or why it ends."""
     if now.stopping:
-        yield Text(plain(now.stopping), style="yellow")
+        lines = _wrapped(Text(), now.stopping, width, most)
     elif now.held_s > _WAIT_S:
-        yield Text(f"the target is waited for, {now.held_s:.0f} s", style="yellow")
-    elif now.found.brake is not None:
-        yield Text(BRAKES[now.found.brake])
+        lines = [Text(f"the target is waited for, {now.held_s:.0f} s")]
+    else:
+        return [Text(BRAKES[now.found.brake])] if now.found.brake is not None else []
+    for line in lines:
+        line.stylize("yellow")
+    return lines
 
 
 def _wire(now: Snapshot, width: int) -> Text:
@@ -339,7 +357,7 @@ def _outcomes(now: Snapshot, most: int = len(Code)) -> Iterator[Text]:
     codes, numbers = max(len(code) for code, _ in counts), len(f"{counts[0][1]:,}")
     rest = counts[most - 1 :] if most < len(counts) else []
     for code, count in counts[: len(counts) - len(rest)]:
-        style = "green" if code is Code.SUCCESS else "" if code in GOOD else "red"
+        style = "green" if code is Code.SUCCESS else "" if code in now.good else "red"
         share = 100 * count / now.rows
         percent = "100" if count == now.rows else "<0.1" if share < 0.1 else f"{min(share, 99.9):.1f}"
         yield Text.assemble((f"{code:<{codes}}", style), f"  {count:>{numbers},}", (f"  {percent:>5} %", "dim"))
@@ -347,8 +365,11 @@ def _outcomes(now: Snapshot, most: int = len(Code)) -> Iterator[Text]:
         yield Text(f"{f'{len(rest)} more':<{codes}}  {sum(count for _, count in rest):>{numbers},}")
 
 
-def _failures(failures: Sequence[Failure], width: int) -> Iterator[Text]:
-    """Who, and why: the latest first, and no more than some that failed alike."""
+def _failures(failures: Sequence[Failure], width: int, most: int = 2 * _FAILURES) -> list[Text]:
+    """Who, and why: the latest first, and no more than some that failed alike.
+
+    A reason that is too long for a line has two, if there is room for all.
+    """
     alike: Counter[tuple[Code, str]] = Counter()
     chosen = []
     for failure in reversed(failures):
@@ -356,20 +377,57 @@ def _failures(failures: Sequence[Failure], width: int) -> Iterator[Text]:
         if alike[failure.code, failure.message] <= _ALIKE:
             chosen.append((Text(plain(failure.user)), failure))
     chosen = chosen[:_FAILURES]
-    most = min(max((user.cell_len for user, _ in chosen), default=0), max(width // 3, 8))
+    widest = min(max((user.cell_len for user, _ in chosen), default=0), max(width // 3, 8))
     codes = max((len(failure.code) for _, failure in chosen), default=0)
+    heads = []
     for user, failure in chosen:
-        user.truncate(most, overflow="ellipsis", pad=True)
-        yield Text.assemble(user, "  ", (f"{failure.code:<{codes}}", "red"), "  ", plain(failure.message))
+        user.truncate(widest, overflow="ellipsis", pad=True)
+        heads.append(Text.assemble(user, "  ", (f"{failure.code:<{codes}}", "red"), "  "))
+    for each in (2, 1):
+        lines = [_wrapped(head, failure.message, width, each) for head, (_, failure) in zip(heads, chosen, strict=True)]
+        if each == 1 or sum(map(len, lines)) <= most:
+            return [line for one in lines for line in one]
+    return []
 
 
-def _advice(about: About, now: Snapshot, width: int, is_ours: bool) -> Text:
-    """What to do now."""
+def _wrapped(head: Text, words: str, width: int, most: int) -> list[Text]:
+    """So many lines at most, all but the first set in; what is too long for them ends in an ellipsis."""
+    if most <= 1 or head.cell_len > width - _WORD:
+        return [Text.assemble(head, plain(words))]
+    begin, indent = " " * head.cell_len, " " * _INDENT
+    first, *rest = textwrap.wrap(
+        plain(words), width, initial_indent=begin, subsequent_indent=indent, max_lines=most, placeholder=" …"
+    ) or [begin]
+    return [Text.assemble(head, first[len(begin) :]), *map(Text, rest)]
+
+
+def _advice(about: About, now: Snapshot, width: int, is_ours: bool, most: int = _ADVICE) -> list[Text]:
+    """What to do now. A command is to be copied, so it is whole, or not there."""
     if now.stopping:
-        return Text(f"what is in flight may finish{' (Ctrl-C again to stop at once)' if is_ours else ''}")
+        return [Text(f"what is in flight may finish{' (Ctrl-C again to stop at once)' if is_ours else ''}")]
     leave = "Ctrl-C stops it, the same command goes on" if is_ours else "Ctrl-C ends the watching, not the load"
-    if now.failed and now.held_s <= _WAIT_S:
-        bad = {code: count for code, count in now.counts.items() if code not in GOOD}
-        command = shlex.join(["loader", "results", about.checkpoint, "--code", max(bad, key=lambda code: bad[code])])
-        return _joined([Text.assemble("see who failed: ", (command, "bold")), leave], width)
-    return _joined(["nothing to do", leave], width)
+    if not now.failed or now.held_s > _WAIT_S:
+        return [_joined(["nothing to do", leave], width)]
+    bad = {code: count for code, count in now.counts.items() if code not in now.good}
+    words = ["loader", "results", about.checkpoint, "--code", max(bad, key=lambda code: bad[code])]
+    what, command = "see who failed:", Text(shlex.join(words), "bold")
+    if len(what) + 1 + command.cell_len <= width:
+        return [_joined([Text.assemble(what, " ", command), leave], width)]
+    lines = _continued(words, width)
+    if lines and len(lines) < most:
+        return [Text(what), *lines]
+    return lines if 0 < len(lines) <= most else [Text("see who failed, with loader results")]
+
+
+def _continued(words: Sequence[str], width: int) -> list[Text]:
+    """A command over several lines as a shell takes it; [] if a word alone is too long for a line."""
+    lines = [""]
+    for word in map(shlex.quote, words):
+        longer = f"{lines[-1]} {word}".lstrip()
+        if cell_len(f"{longer} \\") <= width:
+            lines[-1] = longer
+        else:
+            lines.append(word)
+    if any(cell_len(f"{line} \\") > width for line in lines[:-1]) or cell_len(lines[-1]) > width:
+        return []
+    return [Text(line if line is lines[-1] else f"{line} \\", "bold") for line in lines]

@@ -17,9 +17,10 @@ _FAILURES, _OF_A_BATCH = 10, 3
 
 
 class Tally:
-    """Rows by code, over all runs of a load."""
+    """Rows by code, over all runs of a load. `good`: the outcomes that make it no failure."""
 
-    def __init__(self, counts: Mapping[Code, int] | None = None) -> None:
+    def __init__(self, counts: Mapping[Code, int] | None = None, good: frozenset[Code] = GOOD) -> None:
+        self.good = good
         self.counts: Counter[Code] = Counter(counts or {})
         self.failed: deque[Failure] = deque(maxlen=_FAILURES)  # of this run, the latest last
         self._is_judged = self.sent >= _HOPELESS  # whoever runs it again after that has decided to go on
@@ -30,14 +31,14 @@ class Tally:
         is_bad = False
         for outcome, count in [(outcomes[0], same)] if same == len(outcomes) > 0 else Counter(outcomes).items():
             self.counts[outcome.code] += count
-            is_bad = is_bad or outcome.code not in GOOD
+            is_bad = is_bad or outcome.code not in self.good
         if is_bad:
             self._remember(outcomes, rows, users)
         if superseded:
             self.counts[Code.SUPERSEDED] += superseded
 
     def _remember(self, outcomes: Sequence[Outcome], rows: Sequence[int], users: Sequence[str]) -> None:
-        bad = (at for at in reversed(range(len(outcomes))) if outcomes[at].code not in GOOD)
+        bad = (at for at in reversed(range(len(outcomes))) if outcomes[at].code not in self.good)
         for at in reversed(list(islice(bad, _OF_A_BATCH))):
             self.failed.append(Failure(rows[at], users[at], outcomes[at].code, outcomes[at].message))
 
@@ -60,7 +61,7 @@ class Tally:
     @property
     def failures(self) -> int:
         """Rows whose outcome makes the exit status 1."""
-        return sum(count for code, count in self.counts.items() if code not in GOOD)
+        return sum(count for code, count in self.counts.items() if code not in self.good)
 
     @property
     def is_proven(self) -> bool:
@@ -68,16 +69,25 @@ class Tally:
         return self.counts[Code.SUCCESS] > 0
 
     @property
+    def _is_hopeful(self) -> bool:
+        """Does any row say that the mapping is not all wrong? Where failures are accepted, one of a night before."""
+        proofs = {Code.SUCCESS, Code.PARTIAL} | ({Code.UNCHANGED} if self.good != GOOD else set())
+        return any(self.counts[code] for code in proofs)
+
+    @property
     def exit_status(self) -> int:
         """The exit status of a load that is finished with these outcomes."""
         return 1 if self.failures else 0
 
     def reason_to_stop(self, max_failures: str | int) -> str | None:
-        """Why not to go on, or None. `max_failures`: a number of rows, or a share such as "5%"."""
-        if not (failures := self.failures):
+        """Why not to go on, or None. `max_failures`: a number of rows, or a share such as "5%".
+
+        What is accepted counts here, too: how much of it may be, is a limit as good as any.
+        """
+        if not (failures := sum(count for code, count in self.counts.items() if code not in GOOD)):
             return None
         sent = self.sent
-        if sent >= _HOPELESS and not self._is_judged and not self.counts[Code.SUCCESS] + self.counts[Code.PARTIAL]:
+        if sent >= _HOPELESS and not self._is_judged and not self._is_hopeful:
             return (
                 f"not one of the first {sent:,} users sent was accepted; the last: {self.last_failure}. If the mapping "
                 "is wrong, mend it and start over with --fresh --yes; if these users do fail, run it again to go on"

@@ -34,7 +34,7 @@ from loader.clearing import amended
 from loader.columns import escaped
 from loader.compare import Comparison, Counts, Found, Gone, match
 from loader.digest import Digester
-from loader.errors import CheckpointError, Refused, Stopped
+from loader.errors import CheckpointError, Guarded, Refused, Stopped
 from loader.export import Export, Fingerprint
 from loader.mapping import RowMapping
 from loader.outcome import Code
@@ -203,33 +203,40 @@ class Refresh:
         return "", True
 
     def refuse(self, compared: Compared) -> None:
-        """Raise Refused if so much is gone, or other, that the export can't be right, or it is another by now."""
+        """Raise Guarded if so much is gone, or other, that the export can't be right; Refused if it is another now."""
         if self.export.fingerprint() != compared.fingerprint:
             raise Refused(f"{self.export} changed while it was compared; nothing was sent")
         counts, rules = compared.found.counts, self.rules
         if counts.missing > _limit(rules.max_missing, counts.known):
             names = ", ".join(_first_gone(compared.found))
-            raise Refused(
+            raise Guarded(
+                "max_missing",
+                vars(counts),
                 f"{counts.missing:,} of the {counts.known:,} users of the export before are not in {self.export}, more "
-                f"than refresh.max_missing = {rules.max_missing}; nothing was sent"
-                f"{f'. The first: {names}' if names else ''}. If they are really gone, say so once: "
-                "--set refresh.max_missing=100%"
+                f"than refresh.max_missing = {rules.max_missing}; nothing was sent",
+                "If they are really gone, say so once: --set refresh.max_missing=100%",
+                names=f". The first: {names}" if names else "",
             )
         if rules.missing == "clear" and counts.removed > _limit(rules.max_missing, counts.known):
             names = ", ".join(_lost_most(compared.found))
-            raise Refused(
+            raise Guarded(
+                "max_missing",
+                vars(counts),
                 f"{counts.removed:,} of the {counts.known:,} users of the export before lack attributes that they had "
                 f'(most often {names}), and refresh.missing = "clear" would remove these at the target, more than '
-                f"refresh.max_missing = {rules.max_missing}; nothing was sent. A column that was renamed, or came "
-                "empty, looks like this. If they are really gone, say so once: --set refresh.max_missing=100%"
+                f"refresh.max_missing = {rules.max_missing}; nothing was sent",
+                "A column that was renamed, or came empty, looks like this. If they are really gone, say so once: "
+                "--set refresh.max_missing=100%",
             )
         if rules.max_changed is not None and not compared.full:
             known = counts.unchanged + counts.changed + counts.again
             if counts.changed > _limit(rules.max_changed, known):
-                raise Refused(
+                raise Guarded(
+                    "max_changed",
+                    vars(counts),
                     f"{counts.changed:,} of {known:,} known users have other values than before, more than "
-                    f"refresh.max_changed = {rules.max_changed}; nothing was sent. If that is right, say so once: "
-                    "--set refresh.max_changed=100%"
+                    f"refresh.max_changed = {rules.max_changed}; nothing was sent",
+                    "If that is right, say so once: --set refresh.max_changed=100%",
                 )
 
     # The load

@@ -36,6 +36,7 @@ def gather(checkpoint: Checkpoint) -> dict[str, Any]:
     settings, path = checkpoint.get("settings"), checkpoint.get("settings_path")
     names = {"settings": shlex.quote(path or "SETTINGS"), "checkpoint": shlex.quote(state["checkpoint"])}
     gone_s = sum(run[-1].elapsed_s for run in runs)
+    unchanged = state["outcomes"].get(Code.UNCHANGED, 0)  # settled before anything was sent
     return {
         "made_at": time.time(),
         "version": __version__,
@@ -45,7 +46,7 @@ def gather(checkpoint: Checkpoint) -> dict[str, Any]:
         "target": (settings or {}).get("target"),
         "runs": len(runs),
         "seconds": gone_s,
-        "rows_per_s": course[-1].rows / gone_s if course and gone_s else 0.0,
+        "rows_per_s": max(course[-1].rows - unchanged, 0) / gone_s if course and gone_s else 0.0,
         "stopping": getattr(checkpoint.now(), "stopping", ""),
         "outcomes": [
             {

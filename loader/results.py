@@ -9,6 +9,7 @@ from typing import Any, TextIO
 from loader.checkpoint import Checkpoint, runner
 from loader.outcome import GOOD, Code
 from loader.snapshot import FINDING, Found, Snapshot, duration
+from loader.words import counted
 
 COLUMNS = ("row", "user", "code", "message", "target_code", "http_status", "attempts")
 
@@ -51,14 +52,20 @@ def _harmless(cell: object) -> object:
 
 
 def status(checkpoint: Checkpoint) -> dict[str, Any]:
-    """How the load stands: rows by code, their sum, how fast, and when it will be done (None: nobody knows)."""
-    counts = {code.value: count for code, count in sorted(checkpoint.counts().items(), key=lambda item: -item[1])}
+    """How the load stands: rows by code, their sum, how fast, and when it will be done (None: nobody knows).
+
+    `users_per_s`: those sent, of late while a run is on, else over the last one. Rows that a retry has not sent again
+    yet have the outcome they had.
+    """
+    counts = {code.value: count for code, count in sorted(checkpoint.outcomes().items(), key=lambda item: -item[1])}
     finished, process, now = checkpoint.get("finished_at"), runner(checkpoint.path), checkpoint.now()
-    rows = sum(counts.values())
+    rows, good, retrying = sum(counts.values()), checkpoint.good, checkpoint.retrying()
+    rate, left = 0.0, None
     if process is not None and now is not None and is_fresh(now):
-        rate, left = now.now_per_s, now.left_s
-    else:
-        rate, left = checkpoint.rate(), None
+        rate, left = now.sent_per_s, now.left_s
+    elif now is not None and process is None:
+        rate = now.sent / max(now.elapsed_s, 1.0)
+    waiting = rows - sum(checkpoint.counts().values())
     return {
         "checkpoint": str(checkpoint.path),
         "export": checkpoint.get("path"),
@@ -66,16 +73,25 @@ def status(checkpoint: Checkpoint) -> dict[str, Any]:
         "process": process,
         "rows": rows,
         "outcomes": counts,
-        "failures": sum(count for code, count in counts.items() if code not in GOOD),
-        "rows_per_s": round(rate, 1),
+        "failures": sum(count for code, count in counts.items() if code not in good),
+        "accepted": sorted(good - GOOD),
+        "users_per_s": round(rate, 1),
         "left_s": None if left is None else round(left, 1),
         "started_at": checkpoint.get("started_at"),
         "retried_at": checkpoint.get("retried_at"),
+        "retry": retrying and {"rows": retrying.rows, "sent_again": retrying.rows - waiting},
         "finished_at": finished,
         "ended": None if finished or process is not None or now is None else ending(now),
         "settings": checkpoint.get("settings_path"),
+        "refresh": told_of(checkpoint),
         "found": checkpoint.get("found"),
     }
+
+
+def told_of(checkpoint: Checkpoint) -> dict[str, Any] | None:
+    """What the comparison of a refresh found, in figures; None: it was none."""
+    compared = checkpoint.get("refresh")
+    return compared and {name: value for name, value in compared.items() if name not in ("night", "clears")}
 
 
 def is_fresh(now: Snapshot) -> bool:
@@ -94,24 +110,27 @@ def status_lines(state: dict[str, Any]) -> Iterator[str]:
     """The same for people."""
     yield f"{state['export'] or 'no export yet'} → {state['checkpoint']}"
     yield from outcome_lines({Code(code): count for code, count in state["outcomes"].items()})
+    if compared := state["refresh"]:
+        yield f"compared {compared['rows']:,} rows: {compared['unchanged_rows']:,} unchanged, which are not sent"
+    pace = f", {state['users_per_s']:,.0f} users sent/s" if state["users_per_s"] else ""
     if state["finished_at"]:
-        yield f"finished {_time(state['finished_at'])}"
+        yield f"finished {_time(state['finished_at'])}{pace}"
     elif state["started_at"] is None:
         yield "not begun"
     else:
-        pace = f", {state['rows_per_s']:,.0f} rows/s" if state["rows_per_s"] else ""
         left = f", {duration(state['left_s'])} left" if state["left_s"] is not None else ""
         if not left and (state["found"] or {}).get("is_guess"):
             left = f", {FINDING}"
-        begun = (
-            f"retry begun {_time(state['retried_at'])}"
-            if state["retried_at"]
-            else f"begun {_time(state['started_at'])}"
-        )
+        begun = f"begun {_time(state['started_at'])}"
+        if retry := state["retry"]:
+            begun = (
+                f"retry begun {_time(state['retried_at'])}, {retry['sent_again']:,} of {counted(retry['rows'], 'row')} "
+                "sent again; the others have the outcome they had"
+            )
         if state["state"] == "running":
             yield f"running (process {state['process']}); {begun}{pace}{left}"
         else:
-            command = f"loader {'retry' if state['retried_at'] else 'run'} {state['settings'] or 'SETTINGS'}"
+            command = f"loader {'retry' if retry else 'run'} {state['settings'] or 'SETTINGS'}"
             yield f"not finished; {begun}{pace}. Go on with: {command}"
             if state["ended"]:
                 yield state["ended"]

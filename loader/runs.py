@@ -120,7 +120,7 @@ def begun(settings: Settings, flags: Flags, say: Say, watch: Callable[[int], Non
             say(f"the server of {file} takes no ranges: after a drop or a kill all of it is read again")
     if refresh := refresh_of(settings, say, watch):
         with refresh.locked(), _night(refresh, path, flags) as (checkpoint, resume):
-            yield Run(settings, checkpoint, resume)
+            yield _of(settings, checkpoint, resume)
         return
     with settings.store.locked() if settings.store else nullcontext():
         whole = _whole(settings, say, fresh=flags.fresh, allow_shrink=flags.allow_shrink)
@@ -131,7 +131,7 @@ def begun(settings: Settings, flags: Flags, say: Say, watch: Callable[[int], Non
             resume = begin(checkpoint, settings.identity(), settings.source, settings.row_mapping())
             if not is_new and not resume.is_finished:
                 say(f"going on behind {counted(len(resume.settled), 'settled row')}")
-            yield Run(settings, checkpoint, resume, whole)
+            yield _of(settings, checkpoint, resume, whole)
 
 
 @contextmanager
@@ -154,21 +154,31 @@ def reopened(settings: Settings, say: Say) -> Iterator[Run]:
         raise Refused(f"{export} can't be read again; load from what can to be able to retry")
     if refresh := refresh_of(settings, say):
         with refresh.locked(), refresh.retrying(path) as (checkpoint, resume):
-            yield _again(Run(settings, checkpoint, resume), say)
+            yield _again(_of(settings, checkpoint, resume), say)
         return
     kept = settings.store.locked() if settings.store else nullcontext()
     with kept, Checkpoint.open(path, create=False) as checkpoint:
         resume = begin(checkpoint, settings.identity(), export, settings.row_mapping())
         whole = _whole(settings, say, retry=True)
-        yield _again(Run(settings, checkpoint, reopen(checkpoint, resume), whole), say)
+        yield _again(_of(settings, checkpoint, reopen(checkpoint, resume), whole), say)
+
+
+def _of(settings: Settings, checkpoint: Checkpoint, resume: Resume, whole: Whole | None = None) -> Run:
+    """The run, with what the checkpoint is to say of how it ends."""
+    with checkpoint.refusing():
+        if (checkpoint.get("accept") or []) != settings.accepted:
+            checkpoint.put(accept=settings.accepted)
+    return Run(settings, checkpoint, resume, whole)
 
 
 def _again(run: Run, say: Say) -> Run:
-    if run.resume.is_finished:
+    retrying = run.checkpoint.retrying()
+    if retrying is None:
         say("there is nothing to retry")
-    else:
-        rows = run.checkpoint.get("rows") - len(run.resume.settled)
-        say(f"{counted(rows, 'row')} {'is' if rows == 1 else 'are'} sent again")
+        return run
+    rows = retrying.rows - (len(run.resume.settled) - sum(retrying.kept.values()))
+    rest = "" if rows == retrying.rows else f", the rest of {retrying.rows:,}"
+    say(f"{counted(rows, 'row')} {'is' if rows == 1 else 'are'} sent again{rest}")
     return run
 
 

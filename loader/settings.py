@@ -21,6 +21,7 @@ from urllib.request import getproxies_environment, proxy_bypass_environment  # t
 from pydantic import (
     AfterValidator,
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Field,
     PlainValidator,
@@ -36,6 +37,7 @@ from loader.export.address import SCHEMES, STORES, Access, scheme_of, shown, wit
 from loader.export.files import Files, Format, matching, stem
 from loader.mapping import Empty, RowMapping, Type
 from loader.network import Network, Proxy, is_loopback, tls_of
+from loader.outcome import GOOD, Code
 from loader.quota import Pace, Quota, fitting, pace_of
 from loader.refresh import Missing, Rules
 from loader.target import Target, WholeTarget
@@ -210,6 +212,13 @@ def _most(value: object) -> str | int:
     raise ValueError('a number of users, or a share of them such as "5%"')
 
 
+def _acceptable(code: str) -> Code:
+    found = {each.value: each for each in Code if each not in GOOD}.get(code.upper())
+    if found is None:
+        raise ValueError(f"an outcome that counts as a failure: {', '.join(each for each in Code if each not in GOOD)}")
+    return found
+
+
 _UNITS = {"s": 1, "min": 60, "h": 3600, "d": 86_400, "w": 604_800}
 
 
@@ -237,6 +246,9 @@ class RefreshTable(_Table):
     """send nothing if more of the users of the export before are gone: a number or a share"""
     max_changed: Annotated[str | int, PlainValidator(_most), _COUNT_OR_SHARE] | None = None
     """send nothing if more of the known users have other values: a number or a share; not set: any"""
+    accept: list[Annotated[Code, BeforeValidator(_acceptable)]] = []
+    """outcomes that count as well, for the exit status and what tells of it: `["USER_NOT_FOUND"]`, where the export has
+    people whom the target need not know. They are sent each night all the same"""
     full_every: Annotated[float, PlainValidator(_seconds), WithJsonSchema(_TIME)] | None = None
     """`"30d"`: send all users if the last time is so long ago; `s`, `min`, `h`, `d` or `w`. Not set: never"""
 
@@ -453,6 +465,11 @@ class Settings(_Table):
             self.checkpoint.keep,
             self.build_target().write == "replace",
         )
+
+    @property
+    def accepted(self) -> list[str]:
+        """Outcomes that count as well."""
+        return sorted(set(self.refresh.accept)) if self.refresh.mode == "changed" else []
 
     def _beside(self, suffix: str, what: str) -> Path:
         """A file beside the export that has its name, or the checkpoint's if the export has none of its own."""

@@ -97,6 +97,9 @@ class Snapshot(msgspec.Struct, frozen=True):
     many requests may be on the wire now. `held_s`: the target is waited for, so long. `failures`: the last of this run.
     `stopping`: why this run ends; "": it goes on, or ended well. `before`: rows that earlier runs had settled.
     `is_last`: this run has ended by itself; one without such a snapshot was killed.
+
+    `sent`: users that this run has sent, `sent_per_s` over its last seconds: other rows are settled without.
+    `accepted`: outcomes that count as well. `again`: a retry sends so many rows again; those `kept`, by code, stay.
     """
 
     at: float
@@ -115,11 +118,32 @@ class Snapshot(msgspec.Struct, frozen=True):
     found: Found = Found()
     before: int = 0
     is_last: bool = False
+    sent: int = 0
+    sent_per_s: float = 0.0
+    accepted: tuple[Code, ...] = ()
+    again: int = 0
+    kept: Mapping[Code, int] = {}
+
+    @property
+    def good(self) -> frozenset[Code]:
+        """The outcomes that make no row fail."""
+        return GOOD.union(self.accepted)
 
     @property
     def failed(self) -> int:
         """Rows whose outcome is none of the good ones."""
-        return sum(count for code, count in self.counts.items() if code not in GOOD)
+        return sum(count for code, count in self.counts.items() if code not in self.good)
+
+    @property
+    def shown(self) -> "Snapshot":
+        """What a person looks at: of a retry, the rows that it sends again alone."""
+        if not self.again:
+            return self
+        counts = {code: count - self.kept.get(code, 0) for code, count in self.counts.items()}
+        kept = sum(self.kept.values())
+        return msgspec.structs.replace(
+            self, counts=counts, rows=self.rows - kept, before=max(self.before - kept, 0), kept={}
+        )
 
 
 class Note(msgspec.Struct, frozen=True):

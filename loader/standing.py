@@ -25,7 +25,7 @@ class Report:
 
     `counts`: rows by outcome, over all runs. `finished`: every row of the export has one. `stopped`: why the last run
     ended before that, "" if it didn't, or was killed. `elapsed_s`, `found`: of the last run, how long it took, and what
-    it found of the target.
+    it found of the target. `good`: outcomes that don't fail a load (`refresh.accept` adds to them).
     """
 
     checkpoint: Path
@@ -34,6 +34,7 @@ class Report:
     stopped: str = ""
     elapsed_s: float = 0.0
     found: Found = field(default_factory=Found)
+    good: frozenset[Code] = GOOD
 
     @classmethod
     def of(cls, checkpoint: Checkpoint, stopped: str | None = None) -> "Report":
@@ -42,7 +43,8 @@ class Report:
         if stopped is None:
             stopped = now.stopping if now is not None and not finished else ""
         elapsed_s = now.elapsed_s if now is not None else 0.0
-        return cls(checkpoint.path, checkpoint.counts(), finished, stopped, elapsed_s, checkpoint.found())
+        counts, found = checkpoint.outcomes(), checkpoint.found()
+        return cls(checkpoint.path, counts, finished, stopped, elapsed_s, found, checkpoint.good)
 
     @property
     def rows(self) -> int:
@@ -51,8 +53,8 @@ class Report:
 
     @property
     def failures(self) -> int:
-        """Rows whose outcome is neither SUCCESS, UNCHANGED, SUPERSEDED nor SKIPPED."""
-        return sum(count for code, count in self.counts.items() if code not in GOOD)
+        """Rows whose outcome is not one of the `good`: SUCCESS, UNCHANGED, SUPERSEDED, SKIPPED."""
+        return sum(count for code, count in self.counts.items() if code not in self.good)
 
     @property
     def exit_status(self) -> int:

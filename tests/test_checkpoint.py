@@ -142,13 +142,20 @@ def test_a_reopened_load_lacks_what_is_worth_retrying(tmp_path: Path, made: tupl
         assert checkpoint.reopen(WORTH_RETRYING) == len(gone)
 
         left = {row: found for row, found in model.items() if row not in gone}
-        assert list(checkpoint.results()) == [left[row] for row in sorted(left)]
+        assert list(checkpoint.results()) == [model[row] for row in sorted(model)], "what was settled stands"
+        assert checkpoint.outcomes() == Counter(found.code for found in model.values())
         assert checkpoint.counts() == Counter(found.code for found in left.values())
         assert checkpoint.settled() == SpanSet((row, row) for row in left)
         assert (checkpoint.get("finished_at") is None) == bool(gone) == (checkpoint.get("retried_at") is not None)
         assert checkpoint.reopen(WORTH_RETRYING) == 0
-        checkpoint.commit([Entry(settled=[Settled(row, model[row].user, make.outcome()) for row in gone])])
-        assert sum(checkpoint.counts().values()) == len(model)
+        for at, row in enumerate(sorted(gone), 1):
+            checkpoint.commit([Entry(settled=[Settled(row, model[row].user, make.outcome())])])
+            model[row] = as_row(row, model[row].user, make.outcome())
+            assert list(checkpoint.results()) == [model[row] for row in sorted(model)], "until there is something newer"
+            retrying = checkpoint.retrying()
+            assert retrying is not None
+            assert sum(checkpoint.counts().values()) - sum(retrying.kept.values()) == at <= retrying.rows == len(gone)
+        assert checkpoint.counts() == checkpoint.outcomes()
 
 
 def test_a_user_s_rows_stand_behind_the_one_that_failed(checkpoint: Checkpoint) -> None:
@@ -162,7 +169,9 @@ def test_a_user_s_rows_stand_behind_the_one_that_failed(checkpoint: Checkpoint) 
     )
 
     assert checkpoint.reopen(WORTH_RETRYING) == 3
-    assert [(row.row, row.user) for row in checkpoint.results()] == [(1, "ann"), (3, "bob"), (5, "bob")]
+    assert checkpoint.settled() == SpanSet([(1, 1), (3, 3), (5, 5)])
+    checkpoint.commit([make.entry(Batch([6], ["ann"], [b"{}"], {6: [2, 4]}))])
+    assert checkpoint.counts() == checkpoint.outcomes() == {Code.SUCCESS: 4, Code.SUPERSEDED: 2}
 
 
 def test_a_batch_is_one_span_only_if_its_rows_are(checkpoint: Checkpoint) -> None:

@@ -1,7 +1,7 @@
 """The dashboard: live, read-only, and for nobody who was not told its address."""
 
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -9,7 +9,7 @@ import aiohttp
 import anyio
 import pytest
 
-from loader.dashboard import Live, dashboard
+from loader.dashboard import Live, dashboard, prepared
 from loader.errors import Refused
 from loader.outcome import Code
 from loader.snapshot import Failure, Snapshot
@@ -18,6 +18,13 @@ from loader.telemetry import About
 ABOUT = About("calven", "api.calven.com", "/data/<b>users</b>.csv")
 FAILURE = Failure(3, "jane", Code.INVALID, "<i>")
 NOW = Snapshot(1e9, 3, {Code.SUCCESS: 2, Code.INVALID: 1}, 0.5, 1.0, 2.0, 3.0, 4.0, failures=(FAILURE,))
+
+
+@asynccontextmanager
+async def shown(said: list[str]) -> AsyncIterator[Callable[[Snapshot], None]]:
+    with prepared(0) as at:
+        async with dashboard(at, ABOUT, said.append) as watch:
+            yield watch
 
 
 @asynccontextmanager
@@ -40,7 +47,7 @@ async def test_each_snapshot_is_told_as_it_comes_and_the_end(tmp_path: Path) -> 
                 elif line.startswith(b"data: "):
                     events.append((kind, json.loads(line[6:])))
 
-    async with anyio.create_task_group() as tasks, dashboard(0, ABOUT, said.append) as watch:
+    async with anyio.create_task_group() as tasks, shown(said) as watch:
         tasks.start_soon(listen, said[0].rpartition(" ")[2].replace("/?", "/events?"))
         await anyio.sleep(0.1)
         watch(NOW)
@@ -60,7 +67,7 @@ async def test_each_snapshot_is_told_as_it_comes_and_the_end(tmp_path: Path) -> 
 async def test_who_does_not_know_the_token_gets_nothing() -> None:
     """Nor does a page whose name leads to this machine, nor one that would change something."""
     said: list[str] = []
-    async with dashboard(0, ABOUT, said.append) as watch, asking() as session:
+    async with shown(said) as watch, asking() as session:
         watch(NOW)
         url = said[0].rpartition(" ")[2]
         bare = url.partition("?")[0]
@@ -85,7 +92,7 @@ async def test_who_does_not_know_the_token_gets_nothing() -> None:
 async def test_nonsense_is_forbidden_and_writes_nothing(caplog: pytest.LogCaptureFixture, path: str, host: str) -> None:
     """Any page in a browser may ask; a traceback would stand on the screen of the run."""
     said: list[str] = []
-    async with dashboard(0, ABOUT, said.append):
+    async with shown(said):
         port = int(said[0].rpartition(":")[2].partition("/")[0])
         async with await anyio.connect_tcp("127.0.0.1", port) as stream:
             await stream.send(f"GET {path} HTTP/1.1\r\nHost: {host}\r\n\r\n".encode())
@@ -99,7 +106,7 @@ async def test_nonsense_is_forbidden_and_writes_nothing(caplog: pytest.LogCaptur
 
 async def test_the_page_loads_nothing_and_escapes_what_it_shows() -> None:
     said: list[str] = []
-    async with dashboard(0, ABOUT, said.append), asking() as session, session.get(said[0].rpartition(" ")[2]) as answer:
+    async with shown(said), asking() as session, session.get(said[0].rpartition(" ")[2]) as answer:
         text = await answer.text()
 
     assert answer.headers["Content-Security-Policy"].startswith("default-src 'none'")
@@ -111,11 +118,13 @@ async def test_the_page_loads_nothing_and_escapes_what_it_shows() -> None:
 
 async def test_a_port_in_use_is_refused() -> None:
     said: list[str] = []
-    async with dashboard(0, ABOUT, said.append):
+    async with shown(said):
         port = int(said[0].rpartition(":")[2].partition("/")[0])
-        with pytest.raises(Refused, match="--dashboard: can't listen at "):
-            async with dashboard(port, ABOUT, said.append):
-                raise AssertionError("it is in use")
+        with (
+            pytest.raises(Refused, match=f"--dashboard: can't listen at 127.0.0.1:{port}: Address already in use"),
+            prepared(port),
+        ):
+            raise AssertionError("it is in use")
 
 
 async def test_a_long_run_is_drawn_from_fewer_moments() -> None:

@@ -5,11 +5,19 @@ import sys
 from pathlib import Path
 
 from loader.checkpoint import Checkpoint
+from loader.errors import Guarded
 from loader.notify import notify, summary, summary_line
 from loader.outcome import Code
 from tests.make import batch, entry, outcome
 
-STATE = {"exit_status": 1, "rows": 3, "outcomes": {"SUCCESS": 1, "FAILED": 2}, "seconds": 61, "message": "a\nb"}
+STATE = {
+    "exit_status": 1,
+    "rows": 3,
+    "outcomes": {"SUCCESS": 1, "FAILED": 2},
+    "accepted": [],
+    "seconds": 61,
+    "message": "a\nb",
+}
 
 
 def test_the_summary_of_a_load(tmp_path: Path) -> None:
@@ -32,6 +40,30 @@ def test_a_run_that_sent_nothing_tells_nothing_of_the_run_before(tmp_path: Path)
 
     assert summary(tmp_path / "c", 0.0, 2, "refused")["rows"] == 0
     assert summary(tmp_path / "nowhere", 0.0, 3, "")["rows"] == 0
+
+
+def test_a_guard_s_figures_and_reason_are_in_the_summary_and_no_key(tmp_path: Path) -> None:
+    error = Guarded("max_missing", {"known": 100, "missing": 7}, "7 of 100 are gone", "Say so once", ". First: 'jane'")
+
+    found = summary(tmp_path / "c", 0.0, 2, str(error), error)
+
+    assert str(error) == "7 of 100 are gone. First: 'jane'. Say so once"
+    assert found["message"] == "7 of 100 are gone. Say so once"
+    assert found["refresh"] == {"guard": "max_missing", "known": 100, "missing": 7}
+    assert "jane" not in summary_line(found)
+    assert "7 of 100 are gone" in summary_line(found)
+    assert "gone" not in summary_line(found, is_told=True)
+
+
+def test_what_is_accepted_is_no_failure_and_is_said(tmp_path: Path) -> None:
+    with Checkpoint.open(tmp_path / "c", create=True) as checkpoint:
+        checkpoint.put(accept=["USER_NOT_FOUND"])
+        checkpoint.commit([entry(batch("abc"), outcome(), outcome(Code.USER_NOT_FOUND), outcome(Code.FAILED))])
+
+    found = summary(tmp_path / "c", 0.0, 1, "")
+
+    assert (found["failures"], found["accepted"]) == (1, ["USER_NOT_FOUND"])
+    assert "; accepted: USER_NOT_FOUND" in summary_line(found)
 
 
 def test_a_checkpoint_that_is_damaged_ends_no_summary(tmp_path: Path) -> None:

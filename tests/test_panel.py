@@ -1,5 +1,6 @@
 """What a load looks like: as text, so that what is seen here is what is seen there."""
 
+import shlex
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -69,7 +70,8 @@ def test_a_panel_tells_all_at_a_glance() -> None:
         "          REJECTED              925   <0.1 %",
         "",
         "failed    former17@example.com  USER_NOT_FOUND  no such user",
-        "          zoe@example.com       REJECTED        row 12: 3 fields, and the head…",
+        "          zoe@example.com       REJECTED        row 12: 3 fields, and the",
+        "            header has 5",
         "",
         "next      see who failed: loader results users.ckpt --code USER_NOT_FOUND",
     ]
@@ -88,6 +90,77 @@ def test_where_there_is_little_room_what_matters_most_is_shown() -> None:
     ]
     assert drawn(NOW, 30, 5)[4:] == ["6,129 failed"]
     assert drawn(NOW, 10, 1) == ["━╸─ 61.7 %"]
+
+
+LONG = ABOUT._replace(checkpoint="/srv/loader/tenants/example/nightly/users.ckpt")
+
+
+@pytest.mark.parametrize("width", [39, 59, 79, 119])
+def test_a_command_is_whole_or_not_there(width: int) -> None:
+    """It is to be copied, also where a shell needs it on several lines."""
+    for height in range(1, 31):
+        for about in (ABOUT, LONG, LONG._replace(checkpoint="/srv/" + "x" * 150)):
+            text = "\n".join(each.plain.rstrip() for each in View(about).at(NOW)(width, height))
+            assert len(text.splitlines()) <= height
+            if (at := text.find("loader results ")) >= 0:
+                found = shlex.split(text[at:].split(" · ")[0].replace("\\\n", " "))
+                assert found == ["loader", "results", about.checkpoint, "--code", "USER_NOT_FOUND"]
+            elif height > 20:
+                assert text.splitlines()[-1].endswith("see who failed, with loader results")
+
+
+def test_a_long_command_stands_on_lines_of_its_own() -> None:
+    lines = [each.plain.rstrip() for each in View(LONG).at(NOW)(59, 23)]
+
+    assert lines[-4:] == [
+        "next      see who failed:",
+        "          loader results \\",
+        "          /srv/loader/tenants/example/nightly/users.ckpt \\",
+        "          --code USER_NOT_FOUND",
+    ]
+
+
+def test_why_a_run_stops_has_room() -> None:
+    """With the target's words; what is too long even so ends in an ellipsis."""
+    why = "the credentials are not accepted: " + "the API said why, at length, " * 20
+    lines = drawn(changed(stopping=why), 59)
+    (first,) = (at for at, each in enumerate(lines) if each.startswith("why"))
+
+    assert lines[first].endswith("the credentials are not accepted: the API said")
+    assert lines[first + 2].endswith(" …")
+    assert not lines[first + 3].startswith(" "), "three lines"
+
+
+def test_of_a_retry_the_rows_that_are_sent_again_are_shown() -> None:
+    """What the load had before stays as it is, and is not this run's."""
+    kept = {Code.SUCCESS: 1_228_438, Code.REJECTED: 925}
+    now = changed(
+        counts={**kept, Code.USER_NOT_FOUND: 1_000, Code.SUCCESS: 1_228_638},
+        rows=1_230_563,
+        before=1_229_363,
+        again=5_204,
+        kept=kept,
+        share=1_200 / 5_204,
+        failures=(),
+    )
+
+    lines = drawn(now)
+
+    assert lines[1] == "● many fail  users.csv.gz → calven at api.calven.com"
+    assert lines[3].startswith("16 min left, done at 08:16 · 1,200 of 5,204 rows sent again")
+    assert [each for each in lines if each.startswith(("outcomes", "          SUCC"))] == [
+        "outcomes  USER_NOT_FOUND  1,000   83.3 %",
+        "          SUCCESS           200   16.7 %",
+    ]
+    assert not any("REJECTED" in each for each in lines)
+    assert " 23% · 1,200 of 5,204 rows sent again · " in f" {line(now)}"
+
+
+def test_an_outcome_that_is_accepted_is_no_failure() -> None:
+    lines = drawn(changed(accepted=(Code.USER_NOT_FOUND,), failures=()))
+
+    assert lines[-1].endswith("--code REJECTED")
+    assert "925 failed" in line(changed(accepted=(Code.USER_NOT_FOUND,)))
 
 
 @pytest.mark.parametrize("height", range(1, 31))

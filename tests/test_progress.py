@@ -2,7 +2,7 @@
 
 import pytest
 
-from loader.outcome import Code, Outcome
+from loader.outcome import GOOD, Code, Outcome
 from loader.progress import Tally
 from loader.snapshot import Failure
 from tests import make
@@ -90,6 +90,22 @@ def test_who_runs_it_again_has_decided_to_go_on() -> None:
     again.add([Outcome(Code.USER_NOT_FOUND)] * 2_000, range(2_000), [""] * 2_000)
 
     assert again.reason_to_stop("100%") is None
+
+
+def test_what_is_accepted_fails_no_load_and_passes_no_limit() -> None:
+    """For the exit status it counts as well; but a wrong key column, which makes all users unknown, still stops."""
+    good = GOOD | {Code.USER_NOT_FOUND}
+    one = Tally({Code.SUCCESS: 90, Code.USER_NOT_FOUND: 10}, good)
+    one.add([make.outcome(Code.USER_NOT_FOUND), make.outcome(Code.FAILED)], [1, 2], ["a", "b"])
+
+    assert (one.failures, one.exit_status) == (1, 1)
+    assert [failure.user for failure in one.failed] == ["b"]
+    assert Tally({Code.USER_NOT_FOUND: 10}, good).exit_status == 0
+    assert "more than limits.max_failures = 5%" in (one.reason_to_stop("5%") or "")
+    for counts, stops in (({}, True), ({Code.UNCHANGED: 1}, False), ({Code.SUCCESS: 1}, False)):
+        quiet = Tally(counts, good)
+        quiet.add([make.outcome(Code.USER_NOT_FOUND)] * 1_500, range(1_500), [""] * 1_500)
+        assert (quiet.reason_to_stop("100%") is not None) is stops
 
 
 def test_the_failures_seen_last_are_kept() -> None:

@@ -13,7 +13,7 @@ from msgspec.structs import replace
 from loader.checkpoint import Checkpoint, Entry, lock
 from loader.outcome import Code, Outcome, Settled
 from loader.results import COLUMNS, outcome_lines, status, status_lines, write_results
-from loader.snapshot import Note, Snapshot
+from loader.snapshot import Found, Note, Snapshot
 from tests import make
 
 USERS = ["ann", 'o"hara, x', "a\nb", "a\rb", "é\0"]
@@ -130,17 +130,50 @@ def test_a_run_tells_its_pace_itself(checkpoint: Checkpoint) -> None:
     checkpoint.put(path="users.csv", started_at=0.0)
     with lock(checkpoint.path):
         for at, told in ((time.time(), (3.0, 5.0)), (time.time() - 60, (0.0, None))):
-            checkpoint.commit([], Note(snapshot=Snapshot(at, 6, checkpoint.counts(), 0.5, 2.0, 3.0, 4.0, 5.0)))
+            now = Snapshot(at, 6, checkpoint.counts(), 0.5, 2.0, 3.5, 4.0, 5.0, sent=8, sent_per_s=3.0)
+            checkpoint.commit([], Note(snapshot=now))
             state = status(checkpoint)
 
-            assert (state["rows_per_s"], state["left_s"], state["state"], state["ended"]) == (*told, "running", None)
+            assert (state["users_per_s"], state["left_s"], state["state"], state["ended"]) == (*told, "running", None)
+
+
+def test_of_a_run_that_ended_the_mean_is_told(checkpoint: Checkpoint) -> None:
+    """Of users that were sent: what is compared, or rejected, says nothing of how fast the target is."""
+    checkpoint.put(path="users.csv", started_at=0.0, finished_at=1.0, refresh={"rows": 90, "unchanged_rows": 84})
+    checkpoint.commit([], Note(snapshot=Snapshot(1e9, 6, {}, 1.0, 9.0, 9.0, 10.0, None, sent=50, is_last=True)))
+
+    lines = list(status_lines(status(checkpoint)))
+
+    assert lines[-2] == "compared 90 rows: 84 unchanged, which are not sent"
+    assert lines[-1].endswith(", 5 users sent/s")
+
+
+def test_while_the_pace_is_being_found_status_says_so(checkpoint: Checkpoint) -> None:
+    checkpoint.put(path="users.csv", started_at=0.0)
+    with lock(checkpoint.path):
+        now = Snapshot(time.time(), 6, {}, 0.5, 2.0, 3.0, 4.0, None, found=Found(3.0, is_guess=True))
+        checkpoint.commit([], Note(snapshot=now))
+        lines = list(status_lines(status(checkpoint)))
+
+    assert lines[-1].endswith(", finding the pace"), "and no pace is told as found"
 
 
 def test_a_retry_that_is_not_finished_is_told_as_one(checkpoint: Checkpoint) -> None:
-    """Its rows have no outcome meanwhile, so the load is not finished either."""
-    checkpoint.put(path="users.csv", started_at=0.0, retried_at=1.0)
+    """What its rows had stands until they have another outcome, and the sum is that of the load."""
+    checkpoint.commit(
+        [make.entry(make.batch("xyz", first=7), *map(make.outcome, (Code.FAILED, Code.FAILED, Code.SUCCESS)))]
+    )
+    checkpoint.put(path="users.csv", started_at=0.0, finished_at=1.0, rows=9)
+    checkpoint.reopen([Code.FAILED])
+    checkpoint.commit([make.entry(make.batch("x", first=7))])
 
-    assert list(status_lines(status(checkpoint)))[-1].startswith("not finished; retry begun ")
+    state = status(checkpoint)
+
+    assert (state["state"], state["rows"], state["retry"]) == ("unfinished", 9, {"rows": 2, "sent_again": 1})
+    assert state["outcomes"] == {"SUCCESS": 7, "REJECTED": 1, "FAILED": 1}
+    last = list(status_lines(state))[-1]
+    assert last.startswith("not finished; retry begun ")
+    assert "1 of 2 rows sent again; the others have the outcome they had. Go on with: loader retry" in last
 
 
 def test_a_checkpoint_of_no_load_says_so(tmp_path: Path) -> None:

@@ -24,12 +24,6 @@ ending = click.option(
     metavar="TIME",
     help="At that time, finish what is in flight and stop: 06:00 (the next) or 2026-01-31T06:00.",
 )
-quietly = click.option("--quiet", is_flag=True, help="Say nothing, unless something is wrong.")
-summarizing = click.option(
-    "--summary-json",
-    type=click.Path(path_type=Path, dir_okay=False),
-    help="At the end, write there how it went, as JSON.",
-)
 showing = click.option(
     "--dashboard",
     type=click.IntRange(0, 65_535),

@@ -29,6 +29,14 @@ if TYPE_CHECKING:
 _LOG_EVERY_S = 10.0
 
 
+class Pages(NamedTuple):
+    """Where a run is published: on a dashboard, as metrics, or nowhere (None)."""
+
+    about: "About | None" = None
+    dashboard: "Sequence[socket] | None" = None
+    metrics: "Prepared | None" = None
+
+
 def go(
     run: "Run",
     again: str,
@@ -36,8 +44,8 @@ def go(
     until: "datetime | None",
     first: int | None = None,
     *,
-    quiet: bool = False,
-    on: Pages = Pages(),  # noqa: B008  # immutable
+    quiet: bool,
+    on: Pages,
 ) -> int:
     """Run the load, and tell how it ended. `again` is the command to go on with, `retry` the one to send again with."""
     from loader.outcome import WORTH_RETRYING
@@ -47,7 +55,7 @@ def go(
     except Refused:
         raise
     except LoaderError as error:
-        if run.checkpoint.counts():
+        if run.checkpoint.outcomes():
             _tell_outcomes(run.checkpoint)
         ended = LoaderError(f"{error}\nGo on with: {' '.join([again, *error.flags])}")
         ended.exit_status = error.exit_status
@@ -55,7 +63,7 @@ def go(
     status = summarize(run.checkpoint)
     if run.checkpoint.get("finished_at") is None:
         say(f"The load is not finished: this run ended after {counted(first or 0, 'row')}. Go on with: {again}")
-    elif worth := sum(count for code, count in run.checkpoint.counts().items() if code in WORTH_RETRYING):
+    elif worth := sum(run.checkpoint.outcomes().get(code, 0) for code in WORTH_RETRYING - run.checkpoint.good):
         say(f"send {'it' if worth == 1 else f'{worth:,}'} again with: {retry}")
     return status
 
@@ -111,14 +119,6 @@ def _logged(quiet: bool) -> "Iterator[Callable[[Snapshot], None]]":
         yield show
 
 
-class Pages(NamedTuple):
-    """Where a run is published: on a dashboard, as metrics, or nowhere (None)."""
-
-    about: "About | None" = None
-    dashboard: "Sequence[socket] | None" = None
-    metrics: "Prepared | None" = None
-
-
 @contextmanager
 def pages(settings: "Settings", dashboard: int | None) -> "Iterator[Pages]":
     """What `[metrics]` and --dashboard ask for, with their ports taken. Nothing of the load is touched before.
@@ -167,9 +167,13 @@ async def _published(on: Pages) -> "AsyncIterator[Callable[[Snapshot], None]]":
 
 def summarize(checkpoint: "Checkpoint") -> int:
     """Tell the outcomes of all rows; returns the exit status that they mean."""
+    from loader.outcome import GOOD
     from loader.panel import near
 
     tally = _tell_outcomes(checkpoint)
+    if accepted := {code: tally.counts[code] for code in sorted(tally.good - GOOD) if tally.counts[code]}:
+        words = ", ".join(f"{count:,} {code}" for code, count in accepted.items())
+        say(f"accepted, as refresh.accept says: {words}")
     if tally.failures:
         command = shlex.join(["loader", "results", near(checkpoint.path)])
         say(f"{counted(tally.failures, 'row')} failed; see them with: {command}")
@@ -182,7 +186,7 @@ def _tell_outcomes(checkpoint: "Checkpoint") -> "Tally":
     from loader.results import outcome_lines
     from loader.snapshot import duration
 
-    tally = Tally(checkpoint.counts())
+    tally = Tally(checkpoint.outcomes(), checkpoint.good)
     if is_json():
         tell(log_line("outcomes", rows=tally.rows, failures=tally.failures, outcomes=dict(tally.counts)))
         return tally
@@ -190,5 +194,6 @@ def _tell_outcomes(checkpoint: "Checkpoint") -> "Tally":
         say(line)
     now = checkpoint.now()
     if now is not None and now.is_last and now.rows > now.before and now.elapsed_s >= 1:
-        say(f"{counted(now.rows - now.before, 'row')} in {duration(now.elapsed_s)}, {now.rows_per_s:,.0f} rows/s")
+        pace = now.sent / now.elapsed_s
+        say(f"{counted(now.rows - now.before, 'row')} in {duration(now.elapsed_s)}, {pace:,.0f} users sent/s")
     return tally

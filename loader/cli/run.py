@@ -1,24 +1,21 @@
 """`loader run`: load an export, or go on where the run before ended."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
-from loader.cli.arguments import (
-    ending,
-    moment_of,
-    overriding,
-    quietly,
-    settings_file,
-    settings_of,
-    showing,
-    summarizing,
-)
+from loader.cli.arguments import ending, overriding, settings_file, showing
 from loader.cli.endings import ends
 from loader.cli.importing import QuickImports
-from loader.cli.loading import go, summarize
-from loader.cli.messages import again, held_back, log_json, note
-from loader.cli.reporting import refused, reported
+from loader.cli.loading import go, pages, summarize
+from loader.cli.messages import again, log_json, note
+from loader.cli.reporting import Telling, reported, telling
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    from loader.settings import Settings
 
 
 @click.command()
@@ -37,8 +34,7 @@ from loader.cli.reporting import refused, reported
     help="A refresh: only if it sends what loader plan -o wrote there.",
 )
 @showing
-@quietly
-@summarizing
+@telling
 @log_json
 @ends
 def run(
@@ -52,8 +48,7 @@ def run(
     full: bool,
     planned: Path | None,
     dashboard: int | None,
-    quiet: bool,
-    summary_json: Path | None,
+    telling: Telling,
 ) -> int:
     """Load an export, or go on where the run before ended.
 
@@ -73,20 +68,15 @@ def run(
         from loader.checkpoint import lock
         from loader.runs import Flags, begun
 
-    def work() -> int:
+    def work(loaded: "Settings", moment: "datetime | None") -> int:
         loaded.secrets()
         flags = Flags(first, moment, fresh, yes, full, planned, allow_shrink)
         loaded.source.check(loaded.row_mapping())  # before a checkpoint is made for it
-        with lock(loaded.checkpoint_path), begun(loaded, flags, note) as load:
+        with lock(loaded.checkpoint_path), pages(loaded, dashboard) as on, begun(loaded, flags, note) as load:
             if load.resume.is_finished:
                 note("this load is finished; --fresh loads the export again")
                 return summarize(load.checkpoint)
             command = again("run", settings, overrides, ("--allow-shrink",) if allow_shrink else ())
-            retry = again("retry", settings, overrides)
-            return go(load, command, retry, moment, first, quiet=quiet, dashboard=dashboard)
+            return go(load, command, again("retry", settings, overrides), moment, first, quiet=telling.quiet, on=on)
 
-    with held_back(quiet) as held:
-        with refused(summary_json):
-            moment = moment_of(until)
-            loaded = settings_of(settings, overrides, with_secrets=False)  # if they lack, that is to be told
-        return reported(loaded, work, held, quiet=quiet, summary_json=summary_json)
+    return reported(settings, overrides, until, telling, work)
