@@ -68,7 +68,7 @@ class Live:
         """All that the page shows, as JSON on one line."""
         if self.newest is None:
             return b"null"
-        now = self.newest
+        now = self.newest.shown
         facts: dict[str, Any] = msgspec.to_builtins(now)
         facts["outcomes"] = [
             {"code": code, "rows": rows, "is_good": code in now.good, "meaning": ADVICE[code].meaning}

@@ -30,7 +30,7 @@
     say("why", now.stopping || held);
     at("why").hidden = !(now.stopping || held);
     if (now.share == null) at("done").removeAttribute("value"); else at("done").value = now.share;
-    say("share", now.share == null ? "Export settled: nobody knows how much there is" : `Export settled: ${percent(now.share)}`);
+    say("share", now.again ? `Sent again: ${count(now.rows)} of ${count(now.again)} rows` : now.share == null ? "Export settled: nobody knows how much there is" : `Export settled: ${percent(now.share)}`);
     say("rows", count(now.rows));
     say("failed", count(failed) + (failed ? ` (${percent(failed / now.rows)})` : ""));
     at("failed").className = failed ? "bad" : "good";

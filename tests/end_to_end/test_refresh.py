@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from loader.checkpoint import lock
 from tests.end_to_end import oracle
 from tests.end_to_end.command import loader
 
@@ -17,7 +18,7 @@ USERS = [f"u{number}@x.com,Sales,1,Wien,{number}\n" for number in range(30)]
 
 @pytest.fixture(scope="module")
 def url() -> Iterator[str]:
-    with oracle.sandbox() as address:
+    with oracle.sandbox("--unknown", "^former") as address:
         yield address
 
 
@@ -64,15 +65,60 @@ def test_a_night_says_in_one_line_how_it_went(settings: Path, url: str) -> None:
 
 
 def test_half_of_the_users_gone_sends_nothing_and_says_why(settings: Path) -> None:
-    loader("run", settings)
+    report = ("--set", "refresh.missing=report")
+    loader("run", settings, *report)
     write(settings.parent, USERS[15:])
-    ended = loader("run", settings, "--summary-json", settings.parent / "last.json", "--quiet")
+    ended = loader("run", settings, *report, "--summary-json", settings.parent / "last.json", "--quiet")
 
     assert ended.status == 2
     assert "15 of the 30 users of the export before are not in" in ended.err
     summary = json.loads((settings.parent / "last.json").read_text())
     assert (summary["exit_status"], summary["rows"]) == (2, 0)
     assert "15 of the 30 users" in summary["message"]
+    assert ended.err.count("15 of the 30 users") == 1, "said once"
+    assert "The first: 'u0@x.com'" in ended.err
+    assert "u0@x.com" not in str(summary), "a summary goes to places"
+    assert (summary["refresh"]["guard"], summary["refresh"]["known"], summary["refresh"]["missing"]) == (
+        "max_missing",
+        30,
+        15,
+    )
+
+
+def test_who_need_not_be_known_fails_no_night(settings: Path) -> None:
+    """Each night they are sent, and each night it is said; the exit status tells of the others."""
+    last = settings.parent / "last.json"
+    accepting = ("--set", 'refresh.accept=["user_not_found"]', "--quiet", "--summary-json", last)
+    write(settings.parent, [*USERS, "former@x.com,Sales,1,Wien,1\n"])
+    plain = loader("run", settings)
+    nights = [loader("run", settings, *accepting) for _ in range(2)]
+    summary = json.loads(last.read_text())
+    also = loader("run", settings, *accepting, "--set", "refresh.accept=['INVALID']")
+
+    assert (plain.status, nights, also.status) == (1, [(0, "", "")] * 2, 1)
+    assert (summary["failures"], summary["accepted"]) == (0, ["USER_NOT_FOUND"])
+    assert summary["outcomes"]["USER_NOT_FOUND"] == 1
+    assert "1 row failed" in also.err
+    wrong = loader("run", settings, "--set", "refresh.accept=['SUCCESS']")
+    assert (wrong.status, "refresh.accept" in wrong.err, "USER_NOT_FOUND, " in wrong.err) == (2, True, True)
+
+
+def test_a_run_that_finds_another_at_work_leaves_its_telling_to_that(settings: Path) -> None:
+    """Exit status 2, or 0 if that is asked for; no summary of the other is overwritten, and nobody is told."""
+    last, told = settings.parent / "last.json", settings.parent / "told"
+    flags = ("--quiet", "--summary-json", last, "--set", f"notify.command=['touch', '{told}']")
+    with lock(settings.parent / "users.ckpt"):
+        for command in ("run", "retry"):
+            (settings.parent / "users.ckpt").touch()
+            met = loader(command, settings, *flags)
+            spared = loader(command, settings, *flags, "--unless-running")
+            spoken = loader(command, settings, "--unless-running")
+
+            assert (met.status, spared, spoken.status) == (2, (0, "", ""), 0), command
+            assert "is in use by another run (process " in met.err
+            assert "there is nothing to do" in spoken.err
+    assert not last.exists()
+    assert not told.exists()
 
 
 def test_a_quiet_run_says_nothing_when_it_is_well_and_all_when_it_is_not(settings: Path) -> None:
@@ -85,7 +131,7 @@ def test_a_quiet_run_says_nothing_when_it_is_well_and_all_when_it_is_not(setting
     assert "REJECTED" in ended.err
     assert "loader: exit status 1; 31 rows: 30 UNCHANGED, 1 REJECTED" in ended.err
     summary = json.loads((settings.parent / "last.json").read_text())
-    assert summary["message"] == "1 rows failed"
+    assert summary["message"] == "1 row failed"
     assert summary["refresh"]["unchanged"] == 30
     assert (settings.parent / "last.json").stat().st_mode & 0o777 == 0o600
 

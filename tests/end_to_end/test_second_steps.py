@@ -210,36 +210,46 @@ def test_a_retry_needs_a_finished_load_of_the_same_export(tmp_path: Path, url: s
 
 
 def test_a_retry_that_is_killed_goes_on(tmp_path: Path) -> None:
-    """SIGKILL in its middle: the load is unfinished, not short of rows; the same command goes on, and so does run."""
+    """SIGKILL in its middle: the load is unfinished, not short of rows; the same command goes on, and so does run.
+
+    What was settled stands until it has another outcome, in status and in the results.
+    """
     with oracle.sandbox("--unknown", "^former") as address:
         path = settings(tmp_path, address, users(300) + users(900, "former"))
         assert oracle.run("run", path)[0] == 1
     port = address.rpartition(":")[2]
     slow = ("--set", "limits.concurrency=1", "--set", "limits.users_per_request=50")
-    settled = [300]
+    again = [0]
     with oracle.sandbox("--latency", "0.4", "--port", port):
         for _ in range(2):
             process = oracle.start("retry", path, *slow)
-            _wait_for(tmp_path, lambda rows: settled[-1] < rows < 1200)
+            _wait_for(tmp_path, lambda sent: again[-1] < sent < 900)
             process.kill()
             process.communicate()
             middle = state(tmp_path)
-            assert middle["state"] == "unfinished"
-            settled.append(int(str(middle["rows"])))
+            assert (middle["state"], middle["rows"]) == ("unfinished", 1200)
+            again.append(sent_again(middle))
+            assert middle["outcomes"] == {"SUCCESS": 300 + again[-1], "USER_NOT_FOUND": 900 - again[-1]}
+            assert Counter(row["code"] for row in oracle.results(tmp_path / "users.ckpt")) == middle["outcomes"]
         status, _, err = oracle.run("run", path)
         writes = [int(str(user["writes"])) for user in oracle.get(address, "users")]
 
     assert status == 0, err
-    assert settled[0] < settled[1] < settled[2] < 1200
+    assert 0 < again[1] < again[2] < 900
     assert Counter(row["code"] for row in oracle.results(tmp_path / "users.ckpt")) == {"SUCCESS": 1200}
     assert len(writes) == 900
     assert sum(writes) <= 900 + 2 * 2 * 50
 
 
+def sent_again(found: dict[str, object]) -> int:
+    retry = found["retry"]
+    return retry["sent_again"] if isinstance(retry, dict) else 0
+
+
 def _wait_for(folder: Path, is_reached: Callable[[int], bool]) -> None:
     end = time.monotonic() + 20
     while time.monotonic() < end:
-        if is_reached(int(str(state(folder)["rows"]))):
+        if is_reached(sent_again(state(folder))):
             return
     raise AssertionError("it never came to that")
 
