@@ -123,10 +123,8 @@ def status_lines(state: dict[str, Any]) -> Iterator[str]:
             left = f", {FINDING}"
         begun = f"begun {_time(state['started_at'])}"
         if retry := state["retry"]:
-            begun = (
-                f"retry begun {_time(state['retried_at'])}, {retry['sent_again']:,} of {counted(retry['rows'], 'row')} "
-                "sent again; the others have the outcome they had"
-            )
+            begun = f"retry begun {_time(state['retried_at'])}"
+            yield retry_line(retry["sent_again"], retry["rows"])
         if state["state"] == "running":
             yield f"running (process {state['process']}); {begun}{pace}{left}"
         else:
@@ -136,6 +134,11 @@ def status_lines(state: dict[str, Any]) -> Iterator[str]:
                 yield state["ended"]
     if words := ", ".join(Found(**state["found"] or {}).words()):
         yield f"found: {words}"
+
+
+def retry_line(sent_again: int, rows: int) -> str:
+    """How far a retry is, that is not finished."""
+    return f"{sent_again:,} of {counted(rows, 'row')} sent again; what the others had stands until they are"
 
 
 def outcome_lines(counts: dict[Code, int]) -> Iterator[str]:

@@ -120,6 +120,41 @@ def test_a_checkpoint_is_a_dict_of_rows(tmp_path: Path, made: tuple[list[list[En
     assert [row.row for row in shown] == sorted(model)
 
 
+@pytest.mark.parametrize("is_killed", [False, True])
+def test_who_reads_leaves_nothing_behind(tmp_path: Path, is_killed: bool) -> None:
+    """A run that is killed leaves its log, and the next who reads puts it where it belongs; unless a run is on."""
+    path = tmp_path / "there" / "users.ckpt"
+    path.parent.mkdir()
+    with Checkpoint.open(tmp_path / "users.ckpt", create=True) as writing:
+        writing.commit([make.entry(make.batch("abc"))])
+        for each in tmp_path.glob("users.ckpt*") if is_killed else ():
+            (path.parent / each.name).write_bytes(each.read_bytes())
+        with Checkpoint.read(tmp_path / "users.ckpt") as reading:
+            assert reading.counts() == {Code.SUCCESS: 3}
+        assert (tmp_path / "users.ckpt-wal").stat().st_size, "the run's own log stays"
+    if not is_killed:
+        (tmp_path / "users.ckpt").rename(path)
+
+    with Checkpoint.read(path) as reading:
+        assert reading.counts() == {Code.SUCCESS: 3}
+        with pytest.raises(sqlite3.OperationalError, match="attempt to write"):
+            reading._db.execute("DELETE FROM batch")
+
+    assert [each.name for each in path.parent.iterdir()] == ["users.ckpt"]
+
+
+def test_the_last_one_to_leave_takes_the_log_away(tmp_path: Path) -> None:
+    """A run that ends while somebody reads can't; whoever reads does, then."""
+    with Checkpoint.open(tmp_path / "users.ckpt", create=True) as writing:
+        writing.commit([make.entry(make.batch("abc"))])
+        reading = Checkpoint.read(tmp_path / "users.ckpt").__enter__()
+        assert reading.counts() == {Code.SUCCESS: 3}
+    assert (tmp_path / "users.ckpt-wal").exists()
+    reading.__exit__(None, None, None)
+
+    assert [each.name for each in tmp_path.iterdir()] == ["users.ckpt"]
+
+
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=100)
 @given(commits())
 def test_a_reopened_load_lacks_what_is_worth_retrying(tmp_path: Path, made: tuple[list[list[Entry]], Model]) -> None:

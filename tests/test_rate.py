@@ -43,6 +43,23 @@ def test_what_was_taken_until_refusals_is_the_limit() -> None:
     assert 0.88 * 50 <= (rate.pace(now + 0.2) or 0) < 50
 
 
+def test_while_little_is_known_of_a_limit_it_is_a_guess() -> None:
+    """While all is refused, and while what came of that is only tried; not of one that is known from a run before."""
+    rate = Rate()
+    now = take(rate, 50, 1)
+    seen = [rate.is_guess]
+    for _ in range(40):  # so many that they are taken for what they are
+        now += 0.3
+        rate.went(now)
+        rate.refused(now, now)
+    seen.append(rate.is_guess)
+    now = take(rate, 5, 2, now + 1)
+    seen.append(rate.is_guess)
+
+    assert (seen, rate.limit is not None) == ([False, True, True], True)
+    assert not Rate(50).is_guess
+
+
 def test_of_many_refused_together_one_counts() -> None:
     """They went before anybody knew."""
     rate = Rate(100)

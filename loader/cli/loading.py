@@ -183,7 +183,7 @@ def summarize(checkpoint: "Checkpoint") -> int:
 def _tell_outcomes(checkpoint: "Checkpoint") -> "Tally":
     """Tell how many rows have which outcome, and how fast the last run was."""
     from loader.progress import Tally
-    from loader.results import outcome_lines
+    from loader.results import outcome_lines, retry_line
     from loader.snapshot import duration
 
     tally = Tally(checkpoint.outcomes(), checkpoint.good)
@@ -192,6 +192,9 @@ def _tell_outcomes(checkpoint: "Checkpoint") -> "Tally":
         return tally
     for line in outcome_lines(dict(tally.counts)):
         say(line)
+    if (retrying := checkpoint.retrying()) is not None:
+        sent_again = sum(checkpoint.counts().values()) - sum(retrying.kept.values())
+        say(retry_line(sent_again, retrying.rows))
     now = checkpoint.now()
     if now is not None and now.is_last and now.rows > now.before and now.elapsed_s >= 1:
         pace = now.sent / now.elapsed_s

@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import socket
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -252,6 +253,40 @@ def _wait_for(folder: Path, is_reached: Callable[[int], bool]) -> None:
         if is_reached(sent_again(state(folder))):
             return
     raise AssertionError("it never came to that")
+
+
+def test_a_retry_tells_of_itself_as_a_run_does(tmp_path: Path, url: str) -> None:
+    """Silence, a summary, a command that is told; all of the whole load, of which the rest stands."""
+    path = settings(tmp_path, url, users(20) + users(3, "former"))
+    assert oracle.run("run", path)[0] == 1
+    told = tmp_path / "told"
+    flags = ("--quiet", "--summary-json", tmp_path / "last.json", "--set")
+
+    status, out, err = oracle.run("retry", path, *flags, f"notify.command=['sh', '-c', 'cat > {told}']")
+    summary = json.loads((tmp_path / "last.json").read_text())
+
+    assert (status, out) == (1, "")
+    assert "3 rows are sent again" in err, "what is held back is said where something is wrong"
+    assert summary == json.loads(told.read_text())
+    assert (summary["exit_status"], summary["message"], summary["failures"]) == (1, "3 rows failed", 3)
+    assert summary["outcomes"] == {"SUCCESS": 20, "USER_NOT_FOUND": 3}
+
+
+def test_a_port_that_is_taken_moves_no_checkpoint(tmp_path: Path, url: str) -> None:
+    """--fresh puts the old one aside: not before all that may be refused is there."""
+    path = settings(tmp_path, url, users(20))
+    assert oracle.run("run", path)[0] == 0
+    before = {each.name for each in tmp_path.iterdir()}
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        for flags in (("--dashboard", str(port)), ("--set", f"metrics.listen='127.0.0.1:{port}'")):
+            status, _, err = oracle.run("run", path, "--fresh", *flags)
+            assert (status, f"can't listen at 127.0.0.1:{port}: Address already in use" in err) == (2, True), err
+    lost, _, why = oracle.run("run", path, "--fresh", "--set", "metrics.file='no/where.prom'")
+
+    assert (lost, "can't write" in why) == (2, True)
+    assert {each.name for each in tmp_path.iterdir()} == before
+    assert state(tmp_path)["state"] == "finished"
 
 
 # results --rows
