@@ -1,5 +1,6 @@
 """One snapshot a second of a load, for whoever watches it, and what of them is kept in the checkpoint."""
 
+import math
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Sequence
@@ -73,6 +74,7 @@ class Meter:
         self._recent = deque([(self._start, tally.rows, tally.sent)], maxlen=_PACE_MOST_S + 1)
         self._told: tuple[float, float] | None = None  # the time left, and when that was told
         self._finding_at: float | None = None  # since when the pace is being found
+        self._held_at = -math.inf  # when it last was to be waited for, for long
         self._paced_at = self._start  # since when what is settled tells of the pace
         self._last: Snapshot | None = None  # not kept yet
         self._next_moment_s = 0.0
@@ -152,7 +154,10 @@ class Meter:
         return (rows - rows_then) / lasted_s, (sent - sent_then) / lasted_s
 
     def _left_s(self, share: float, now: float, wire: Wire, found: Found) -> float | None:
-        """By the pace of late, but no sooner than the quotas allow; by a quota that was just found alone."""
+        """By the pace of late, but no sooner than the quotas allow; by a quota that was just found alone.
+
+        Where the target asks for long pauses, they are a part of the pace, with what is left of the one that is on.
+        """
         rows = self._tally.rows
         left = (rows - sum(self._kept.values())) * (1 - share) / share
         if not left:
@@ -161,7 +166,12 @@ class Meter:
         paced_s = now - self._paced_at
         if paced_s < _STEADY_S and self._paced_at > self._start and found.requests_per_s:
             return left * (wire.requests - wire.on_wire - wire.refused) / done / found.requests_per_s
-        pace, _ = self._pace(min(max(paced_s / 2, _PACE_S), paced_s, _PACE_MOST_S))
+        held_s = max(self._lane.waits_s, 0.0)
+        if held_s > _STEADY_S:
+            self._held_at = now
+        is_steady = now - self._held_at > _PACE_MOST_S
+        over_s = min(max(paced_s / 2, _PACE_S) if is_steady else paced_s, paced_s, _PACE_MOST_S)
+        pace = self._pace(over_s)[0] * over_s / (over_s + held_s)
         if not pace:
             return None
         each = {
@@ -169,7 +179,7 @@ class Meter:
             "carriers": (wire.requests - wire.on_wire) / done,
             "users": (self._tally.sent - self._first_sent) / done,
         }
-        return max([left / pace, *(left * each[quota.unit] / quota.per_s for quota in self._paces)])
+        return max([held_s + left / pace, *(left * each[quota.unit] / quota.per_s for quota in self._paces)])
 
     def _steady(self, now: float, left_s: float | None) -> float | None:
         """The time left so that it doesn't jump: what was told before, less the time since, and a part of the news."""

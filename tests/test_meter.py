@@ -140,6 +140,23 @@ def test_while_a_quota_is_being_found_no_time_is_told_and_then_a_steady_one() ->
     assert all(left is not None and abs(left - true) <= 0.02 * true + 1 for left, true in told), told
 
 
+def test_a_pause_is_a_part_of_the_time_left() -> None:
+    """30,000 users in seven seconds, then nothing for 53, again and again: 0 s were left, and then nobody knew."""
+    bench = Bench(size=300_000)
+    told = []
+    for second in range(600):
+        if second % 60 < 7:
+            bench.settle(30_000 // 7)
+        elif second % 60 == 7:
+            bench.lane.hold(53)
+        bench.now += 1
+        bench.position = min(bench.tally.rows, 300_000)
+        told.append((bench.meter.snapshot().left_s, 600 - second))
+
+    late = [(left, true) for left, true in told[40:530]]
+    assert all(left is not None and abs(left - true) <= 0.15 * true + 60 for left, true in late), late
+
+
 def test_of_a_quota_in_hours_the_time_is_told_by_what_was_taken_until_then() -> None:
     """A pace that is still not found after five minutes is no reason to tell nothing all night."""
     bench = Bench(size=1_000_000)

@@ -109,7 +109,7 @@ def with_fault(plans: Iterable[Plan], name: str) -> list[Plan]:
     ("name", "plan", "status"),
     [
         ("an I/O error", Plan("sync", f"{CHECKPOINT}-wal", 2), REFUSED),
-        ("a dead disk", Plan("write", CHECKPOINT, 8), FINISHED),
+        ("a dead disk", Plan("write", CHECKPOINT, 9), FINISHED),
         ("a full disk", Plan("write", f"{CHECKPOINT}-wal", 23), STOPPED),
         ("a disk that is read-only of a sudden", Plan("write", f"{CHECKPOINT}-wal", 23), STOPPED),
     ],
