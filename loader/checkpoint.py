@@ -390,7 +390,7 @@ class Checkpoint:
         # Exclusive from its beginning: for a reader who came meanwhile, each page that no longer fits into memory would
         # wait until it had gone, and in the end the commit would fail.
         with self._without_log(), self._transaction("EXCLUSIVE"):
-            for table in ("batch", "outcome", "mark"):
+            for table in ("batch", "outcome", "former", "mark"):
                 self._db.execute(f"DELETE FROM {table}")
             self._db.executemany("INSERT INTO mark VALUES (?,?,?,?,?,?)", marks)
             self._db.executemany("INSERT INTO batch VALUES (NULL,?,?,?,?,?,?,?,?,?,?)", (span + same for span in spans))

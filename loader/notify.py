@@ -43,7 +43,7 @@ def summary(
     if path is None or status == 2 or not path.is_file():
         return found  # nothing was sent: what the checkpoint holds is of a run before
     try:
-        with Checkpoint.open(path, create=False) as checkpoint:  # to read alone would leave its log behind
+        with Checkpoint.read(path) as checkpoint:
             counts, good = checkpoint.outcomes(), checkpoint.good
             return found | {
                 "export": checkpoint.get("path"),

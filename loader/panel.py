@@ -409,8 +409,8 @@ def _advice(about: About, now: Snapshot, width: int, is_ours: bool, most: int = 
     if not now.failed or now.held_s > _WAIT_S:
         return [_joined(["nothing to do", leave], width)]
     bad = {code: count for code, count in now.counts.items() if code not in now.good}
-    words = ["loader", "results", about.checkpoint, "--code", max(bad, key=lambda code: bad[code])]
-    what, command = "see who failed:", Text(shlex.join(words), "bold")
+    words = ["loader results", shlex.quote(about.checkpoint), f"--code {max(bad, key=lambda code: bad[code])}"]
+    what, command = "see who failed:", Text(" ".join(words), "bold")
     if len(what) + 1 + command.cell_len <= width:
         return [_joined([Text.assemble(what, " ", command), leave], width)]
     lines = _continued(words, width)
@@ -420,9 +420,9 @@ def _advice(about: About, now: Snapshot, width: int, is_ours: bool, most: int = 
 
 
 def _continued(words: Sequence[str], width: int) -> list[Text]:
-    """A command over several lines as a shell takes it; [] if a word alone is too long for a line."""
+    """A command, given as what belongs together, over several lines as a shell takes it; [] if it can't be."""
     lines = [""]
-    for word in map(shlex.quote, words):
+    for word in words:
         longer = f"{lines[-1]} {word}".lstrip()
         if cell_len(f"{longer} \\") <= width:
             lines[-1] = longer

@@ -1,6 +1,7 @@
 """The refresh from the command line: nights, a plan, silence, a summary, a command that tells somebody."""
 
 import json
+import re
 import sqlite3
 import sys
 from collections.abc import Iterator
@@ -76,8 +77,8 @@ def test_half_of_the_users_gone_sends_nothing_and_says_why(settings: Path) -> No
     assert (summary["exit_status"], summary["rows"]) == (2, 0)
     assert "15 of the 30 users" in summary["message"]
     assert ended.err.count("15 of the 30 users") == 1, "said once"
-    assert "The first: 'u0@x.com'" in ended.err
-    assert "u0@x.com" not in str(summary), "a summary goes to places"
+    assert re.search(r"The first: 'u\d+@x.com'", ended.err)
+    assert "@x.com" not in str(summary), "a summary goes to places"
     assert (summary["refresh"]["guard"], summary["refresh"]["known"], summary["refresh"]["missing"]) == (
         "max_missing",
         30,
