@@ -838,10 +838,8 @@ def lock(path: Path, setting: str = "checkpoint.path") -> Iterator[None]:
         except BlockingIOError as error:
             holder = os.pread(handle, 100, 0).decode("ascii", "replace").strip()
             os.close(handle)
-            in_use = InUse if what == "checkpoint" else CheckpointError
-            raise in_use(
-                f"{path} is in use by another run{f' (process {holder})' if holder else ''}; wait for it, or end it"
-            ) from error
+            in_use = InUse(f"{path} is in use by another run{f' (process {holder})' if holder else ''}")
+            raise in_use if what == "checkpoint" else CheckpointError(str(in_use)) from error
         try:
             if os.fstat(handle).st_ino == name.stat().st_ino:
                 break

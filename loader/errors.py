@@ -47,7 +47,11 @@ class CheckpointError(Refused):
 
 
 class InUse(CheckpointError):
-    """Another run of this load is at work."""
+    """Another run of this load is at work, as `fact` says."""
+
+    def __init__(self, fact: str) -> None:
+        super().__init__(f"{fact}; wait for it, or end it")
+        self.fact = fact
 
 
 class Guarded(Refused):

@@ -8,6 +8,7 @@ from loader.checkpoint import Checkpoint
 from loader.errors import Guarded
 from loader.notify import notify, summary, summary_line
 from loader.outcome import Code
+from loader.standing import Report
 from tests.make import batch, entry, outcome
 
 STATE = {
@@ -60,8 +61,10 @@ def test_what_is_accepted_is_no_failure_and_is_said(tmp_path: Path) -> None:
         checkpoint.put(accept=["USER_NOT_FOUND"])
         checkpoint.commit([entry(batch("abc"), outcome(), outcome(Code.USER_NOT_FOUND), outcome(Code.FAILED))])
 
+        report = Report.of(checkpoint)
     found = summary(tmp_path / "c", 0.0, 1, "")
 
+    assert (report.failures, report.exit_status) == (1, 1)
     assert (found["failures"], found["accepted"]) == (1, ["USER_NOT_FOUND"])
     assert "; accepted: USER_NOT_FOUND" in summary_line(found)
 

@@ -72,7 +72,7 @@ def reported(
         except InUse as error:
             if not how.unless_running:
                 raise
-            note(f"{error}; with --unless-running there is nothing to do")
+            note(f"{error.fact}; this one leaves it alone, as --unless-running says")
             if how.quiet:
                 held.clear()
             return 0

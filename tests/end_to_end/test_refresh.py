@@ -117,7 +117,7 @@ def test_a_run_that_finds_another_at_work_leaves_its_telling_to_that(settings: P
 
             assert (met.status, spared, spoken.status) == (2, (0, "", ""), 0), command
             assert "is in use by another run (process " in met.err
-            assert "there is nothing to do" in spoken.err
+            assert "this one leaves it alone" in spoken.err
     assert not last.exists()
     assert not told.exists()
 
