@@ -104,6 +104,27 @@ MUTATIONS = (
         ("tests/test_resume.py::test_an_export_of_the_same_size_with_other_content_is_refused",),
     ),
     Mutation(
+        "what a retry takes out is lost",
+        "loader/checkpoint.py",
+        'self._db.execute("INSERT INTO former SELECT * FROM outcome WHERE row IN (SELECT row FROM again)")',
+        "pass",
+        ("tests/test_checkpoint.py::test_a_reopened_load_lacks_what_is_worth_retrying",),
+    ),
+    Mutation(
+        "what a retry has sent again has two outcomes",
+        "loader/checkpoint.py",
+        "renewed += ((row,) for row in entry.rows())",
+        "pass",
+        ("tests/test_checkpoint.py::test_a_reopened_load_lacks_what_is_worth_retrying",),
+    ),
+    Mutation(
+        "a checkpoint is put aside before its port is taken",
+        "loader/cli/run.py",
+        "with lock(loaded.checkpoint_path), pages(loaded, dashboard) as on, begun(loaded, flags, note) as load:",
+        "with lock(loaded.checkpoint_path), begun(loaded, flags, note) as load, pages(loaded, dashboard) as on:",
+        ("tests/end_to_end/test_second_steps.py::test_a_port_that_is_taken_moves_no_checkpoint",),
+    ),
+    Mutation(
         "two runs hold one checkpoint",
         "loader/checkpoint.py",
         "fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)",
