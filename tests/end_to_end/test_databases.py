@@ -153,6 +153,29 @@ def test_a_run_that_stops_says_why_and_nothing_else(tmp_path: Path) -> None:
     assert err.splitlines()[-1].startswith("Go on with: loader run"), err
 
 
+@pytest.mark.parametrize("table", [sqlite_table, duckdb_table])
+def test_a_signal_is_heeded_while_a_database_computes(
+    tmp_path: Path, table: Callable[[Path, Sequence[Row]], str]
+) -> None:
+    """Before the first row comes, and nothing is waited for but the word that it may stop."""
+    database = table(tmp_path, rows(10))
+    settings = settings_for(tmp_path, "http://127.0.0.1:1")
+    endless = "(with recursive c(i) as (select 1 union all select i + 1 from c where i < 1e12) select max(i) from c)"
+    slow = f"export.query=select email, dept, n from users where n < {endless}"
+    process = oracle.start("run", settings, "--set", slow, environment={"LOADER_TEST_DATABASE": database})
+    oracle.wait_for_file(tmp_path / "users.ckpt")
+    time.sleep(1.5)
+
+    process.terminate()
+    begun = time.monotonic()
+    _, err = process.communicate(timeout=20)
+
+    assert time.monotonic() - begun < 4
+    assert process.returncode == 143, err
+    assert "interrupted by SIGTERM; what was settled is kept" in err
+    assert err.splitlines()[-1].startswith("Go on with: loader run"), err
+
+
 # With servers --------------------------------------------------------------------------------------------------------
 
 
