@@ -339,6 +339,12 @@ class Settings(_Table):
         paths = matching(self._address or table.path, self._folder, self.access)
         return Files.of(paths, table.format, table.delimiter, table.max_row_bytes, table.encoding)
 
+    def reading(self, export: Export) -> "Settings":
+        """The same settings, but that this is the export."""
+        found = self.model_copy()
+        found._export = export
+        return found
+
     def _query(self) -> Export:
         from loader.export.query import Query  # late: files are loaded without it
         from loader.export.table import Table

@@ -57,9 +57,13 @@ def held(url: str) -> dict[str, Any]:
     return {str(user["userName"]): user["attributes"] for user in oracle.get(url, "users")}
 
 
-def killed(settings: Path, database: str, at: int) -> None:
-    """A run that is killed as soon as so many rows are settled."""
+def killed(settings: Path, database: str, at: int, *, behind: bool = False) -> None:
+    """A run that is killed as soon as so many rows are settled; `behind`: of a new load, behind a finished one."""
+    before = list(settings.parent.glob("users.ckpt.2*"))
     process = oracle.start("run", settings, environment={"LOADER_TEST_DATABASE": database})
+    while behind and list(settings.parent.glob("users.ckpt.2*")) == before:
+        assert process.poll() is None
+        time.sleep(0.02)
     oracle.wait_for_rows(settings.with_name("users.ckpt"), at, 60)
     process.kill()
     _, err = process.communicate()
@@ -132,16 +136,94 @@ def test_a_finished_load_of_a_query_is_told_from_a_table_that_has_changed(tmp_pa
         assert "--rows is for exports that are files, and this was the query" in err
         status, _, err = oracle.run("check", settings, environment=environment)
         assert status == 0, err
-        status, _, err = oracle.run("run", settings, "--set", "refresh.mode=changed", environment=environment)
-        assert status == 2
-        assert "reads the export twice" in err
-
-        sqlite_table(tmp_path, [*users, ("zoe@x.com", "new", 1)])
         for changed in ([*users, ("zoe@x.com", "new", 1)], [("zoe@x.com", "new", 1), *users[1:]], users[1:]):
             sqlite_table(tmp_path, changed)
             status, err = run(settings, database)
             assert status == 2
             assert "the query has changed since the load began" in err
+
+
+def nights_and_compare(folder: Path, database: str, table: Callable[[Sequence[Row]], object], users: list[Row]) -> None:
+    """Nightly refreshes out of a table: killed and gone on with, and killed and found changed. What is sent is exact."""
+    environment = {"LOADER_TEST_DATABASE": database}
+    table(users)
+    with oracle.sandbox("--latency", "0.05") as url:
+        settings = settings_for(folder, url)
+        settings.write_text(settings.read_text() + '[refresh]\nmode = "changed"\n')
+
+        killed(settings, database, len(users) // 4)
+        status, err = run(settings, database)
+        assert status == 0, err
+        assert "going on behind" in err, "the same rows: the same night"
+        assert wrong(url, users) == []
+        assert len(oracle.results(folder / "users.ckpt")) == len(users)
+
+        # Another night: some are changed, one is gone, one is new; the plan says so, and sends nothing.
+        writes = written(url)
+        count = len(users) // 5
+        users = [(email, f"new{n}", n) for email, _, n in users[:count]] + users[count:-1] + [("zoe@x.com", "new", 1)]
+        table(users)
+        status, out, err = oracle.run("plan", settings, "-o", folder / "plan.json", environment=environment)
+        assert status == 0, err
+        assert f"{count + 1:,}" in out
+        assert written(url) == writes
+
+        status, err = run(settings, database, "--plan", str(folder / "plan.json"))
+        assert status == 0, err
+        assert written(url) - writes == count + 1
+        assert wrong(url, users) == []
+
+        # A night that is killed, and finds another table when it is run again: what was acknowledged counts.
+        users = [(email, f"newer{n}", n) for email, _, n in users]
+        table(users)
+        writes = written(url)
+        killed(settings, database, len(users) // 4, behind=True)
+        users = [*users[:-1], ("yve@x.com", "new", 1)]
+        table(users)
+        status, err = run(settings, database)
+        assert status == 0, err
+        assert "that it had acknowledged count" in err
+        assert written(url) - writes <= len(users) + 1 + 2 * 4 * 100
+        assert wrong(url, users) == []
+
+        writes = written(url)
+        assert run(settings, database)[0] == 0
+        assert written(url) == writes, "nothing has changed"
+        left = {path.name.partition(".ckpt.")[0] for path in folder.iterdir()}
+        assert left <= {"load.toml", "plan.json", "users.ckpt", "users", "users.state", "users.db"}, left
+
+
+def wrong(url: str, users: Sequence[Row]) -> list[Row]:
+    """A few of the users of whom the target holds something else."""
+    there = held(url)
+    return [row for row in users if there.get(row[0]) != attributes(row)][:3]
+
+
+def written(url: str) -> int:
+    return sum(int(str(user["writes"])) for user in oracle.get(url, "users"))
+
+
+def test_a_query_is_refreshed_night_by_night(tmp_path: Path) -> None:
+    users = rows(_USERS // 2)
+    database = sqlite_table(tmp_path, users)
+
+    nights_and_compare(tmp_path, database, lambda now: sqlite_table(tmp_path, now), users)
+
+
+def test_a_query_that_can_not_be_refreshed_sends_nothing(tmp_path: Path) -> None:
+    """What breaks off is refused, as what is missing can't be told from what is gone; and nothing is left of it."""
+    database = sqlite_table(tmp_path, rows(30_000))
+    with oracle.sandbox() as url:
+        settings = settings_for(tmp_path, url)
+        settings.write_text(settings.read_text() + '[refresh]\nmode = "changed"\n')
+        broken = "export.query=select email, dept, case when n > 29000 then json('{') else n end as n from users"
+        status, err = run(settings, database, "--set", broken)
+
+        assert status == 2, err
+        assert "malformed JSON" in err
+        assert "nothing was sent" in err
+        assert written(url) == 0
+    assert {path.name for path in tmp_path.iterdir()} == {"load.toml", "users.db"}
 
 
 def test_a_run_that_stops_says_why_and_nothing_else(tmp_path: Path) -> None:
@@ -230,6 +312,14 @@ def test_mariadb_killed_and_gone_on_with(tmp_path: Path, mariadb: str) -> None:
         connection.commit()
 
     load_and_compare(tmp_path, mariadb, users, [5_000, 40_000, 70_000])
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(0)
+def test_postgresql_refreshed_night_by_night(tmp_path: Path, postgresql: str) -> None:
+    users = rows(_MANY)
+
+    nights_and_compare(tmp_path, postgresql, lambda now: postgresql_table(postgresql, now), users)
 
 
 def in_mariadb(pymysql: Any, url: str) -> Any:
