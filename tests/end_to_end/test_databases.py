@@ -12,6 +12,7 @@ from typing import Any
 import duckdb
 import pytest
 
+from loader.export.engines import engine, split
 from tests.end_to_end import oracle, servers
 
 _USERS = 6_000
@@ -76,16 +77,24 @@ def run(settings: Path, database: str, *more: str) -> tuple[int, str]:
     return status, err
 
 
-def load_and_compare(folder: Path, database: str, users: Sequence[Row], kills: Sequence[int]) -> None:
+def load_and_compare(
+    folder: Path,
+    database: str,
+    users: Sequence[Row],
+    kills: Sequence[int],
+    adapt: Callable[[Path], None] = lambda _settings: None,
+) -> None:
     """The whole of it: killed so often, each user is there with what the table says, and has one outcome."""
     with oracle.sandbox("--latency", "0.05") as url:
         settings = settings_for(folder, url)
+        adapt(settings)
         for at in kills:
             killed(settings, database, at)
         status, err = run(settings, database)
         assert status == 0, err
         assert "going on behind" in err
-        assert held(url) == {row[0]: attributes(row) for row in users}
+        assert wrong(url, users) == []
+        assert len(held(url)) == len(users)
         writes = sum(int(str(user["writes"])) for user in oracle.get(url, "users"))
         assert writes - len(users) <= len(kills) * 2 * 4 * 100
         found = oracle.results(folder / "users.ckpt")
@@ -144,7 +153,7 @@ def test_a_finished_load_of_a_query_is_told_from_a_table_that_has_changed(tmp_pa
 
 
 def nights_and_compare(folder: Path, database: str, table: Callable[[Sequence[Row]], object], users: list[Row]) -> None:
-    """Nightly refreshes out of a table: killed and gone on with, and killed and found changed. What is sent is exact."""
+    """Nightly refreshes out of a table: killed and gone on with, and killed and found changed."""
     environment = {"LOADER_TEST_DATABASE": database}
     table(users)
     with oracle.sandbox("--latency", "0.05") as url:
@@ -320,6 +329,79 @@ def test_postgresql_refreshed_night_by_night(tmp_path: Path, postgresql: str) ->
     users = rows(_MANY)
 
     nights_and_compare(tmp_path, postgresql, lambda now: postgresql_table(postgresql, now), users)
+
+
+@pytest.fixture
+def snowflake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """The URL of one that has users, of whom a result has 10,000 in each of its parts."""
+    folder = tmp_path / "snowflake"
+    folder.mkdir()
+    with servers.snowflake(folder) as (url, environment):
+        for name, value in environment.items():
+            monkeypatch.setenv(name, value)
+        connection = engine(split(url), folder).connect()
+        list(
+            connection.batches(
+                f"""create table users as select 'o''user\\\\' || lpad(n::text, 6, '0') || '@x.com' as "email",
+                case when n % 10 = 3 then null else 'D' || (n % 7) end as "dept", n as "n"
+                from (select seq4() as n from table(generator(rowcount => {_MANY})))"""
+            )
+        )
+        connection.close()
+        yield url
+
+
+def of_snowflake(settings: Path) -> None:
+    """Names are in upper case there, unless they are quoted."""
+    text = settings.read_text()
+    settings.write_text(
+        text.replace('"select email, dept, n from users"', """'select "email", "dept", "n" from users'""")
+    )
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(0)
+def test_snowflake_killed_and_gone_on_with(tmp_path: Path, snowflake: str) -> None:
+    load_and_compare(tmp_path, snowflake, rows(_MANY), [5_000, 40_000, 70_000], of_snowflake)
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(0)
+@pytest.mark.parametrize("part", [1, 3, 8])
+def test_a_result_of_snowflake_that_breaks_off_in_the_middle_lacks_nobody(
+    tmp_path: Path, snowflake: str, part: int
+) -> None:
+    """Asked for several parts at once, the driver goes on behind a broken one, and tells of it at the end."""
+    (tmp_path / "snowflake" / "broken").write_text(str(part))
+    with oracle.sandbox() as url:
+        settings = settings_for(tmp_path, url)
+        of_snowflake(settings)
+        status, err = run(settings, snowflake)
+
+        assert status == 0, err
+        assert wrong(url, rows(_MANY)) == []
+        assert len(held(url)) == len(oracle.results(tmp_path / "users.ckpt")) == _MANY
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(0)
+def test_a_signal_is_heeded_while_snowflake_computes(tmp_path: Path, snowflake: str) -> None:
+    settings = settings_for(tmp_path, "http://127.0.0.1:1")
+    of_snowflake(settings)
+    endless = (
+        "(with recursive c(i) as (select 1 union all select i + 1 from c where i < 100000000) select max(i) from c)"
+    )
+    settings.write_text(settings.read_text().replace("from users'", f'from users where "n" < {endless}\''))
+    process = oracle.start("run", settings, environment={"LOADER_TEST_DATABASE": snowflake})
+    oracle.wait_for_file(tmp_path / "users.ckpt")
+    time.sleep(2)
+
+    process.terminate()
+    begun = time.monotonic()
+    _, err = process.communicate(timeout=20)
+
+    assert time.monotonic() - begun < 4
+    assert process.returncode == 143, err
 
 
 def in_mariadb(pymysql: Any, url: str) -> Any:

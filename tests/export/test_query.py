@@ -5,6 +5,7 @@ import threading
 from collections.abc import Generator, Iterator
 from contextlib import closing
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import duckdb
@@ -16,7 +17,7 @@ from hypothesis import strategies as st
 
 from loader.errors import ExportError, SettingsError, Stopped
 from loader.export import Export, engines, query, table
-from loader.export.engines import Failed, place_of, split
+from loader.export.engines import Failed, engine, place_of, split
 from loader.export.query import Query
 from loader.export.table import Changed, Key, Table
 from loader.span import SpanSet
@@ -495,3 +496,93 @@ def test_a_password_in_the_file_is_warned_about(tmp_path: Path) -> None:
 def test_the_place_of_a_database() -> None:
     assert place_of(split("postgres://u:p@[::1]:5432/db?sslmode=require")) == "postgresql://[::1]:5432/db"
     assert place_of(split("sqlite:////srv/users.db")) == "sqlite:////srv/users.db"
+
+
+# Snowflake, as far as it goes without one
+
+_AT = "snowflake://ann:s3c%40ret@acme-eu/Staff%20DB/HR"
+
+
+def test_an_address_of_snowflake_becomes_what_its_driver_takes(tmp_path: Path) -> None:
+    pytest.importorskip("adbc_driver_manager")
+    made: Any = engine(split(f"{_AT}?warehouse=W&role=R&private_key=key.p8&adbc.snowflake.sql.region=eu"), tmp_path)
+
+    assert made._options == {
+        "username": "ann",
+        "password": "s3c@ret",
+        "adbc.snowflake.sql.account": "acme-eu",
+        "adbc.snowflake.sql.db": "Staff DB",
+        "adbc.snowflake.sql.schema": "HR",
+        "adbc.snowflake.sql.warehouse": "W",
+        "adbc.snowflake.sql.role": "R",
+        "adbc.snowflake.sql.region": "eu",
+        "adbc.snowflake.sql.auth_type": "auth_jwt",
+        "adbc.snowflake.sql.client_option.jwt_private_key": str(tmp_path / "key.p8"),
+        "adbc.snowflake.sql.client_option.disable_telemetry": "true",
+    }
+    assert made.literal("o'b\\n") == r"'o''b\\n'"
+    assert made.literal(7) == "7"
+    assert made.quoted('a"b') == '"a""b"'
+
+
+@pytest.mark.parametrize(
+    ("url", "words"),
+    [
+        ("snowflake:///DB", "write snowflake://user:password@account/database/schema"),
+        (f"{_AT}?warehose=W", "warehose is not an option of snowflake://; it takes warehouse, role, private_key"),
+        (f"{_AT}?adbc.snowflake.sql.client_option.tls_skip_verify=true", "tls_skip_verify is not an option"),
+        (f"{_AT}?adbc.snowflake.sql.uri.protocol=http", "plain http is for this machine alone"),
+    ],
+)
+def test_an_address_of_snowflake_that_is_none_is_refused(tmp_path: Path, url: str, words: str) -> None:
+    pytest.importorskip("adbc_driver_manager")
+    with pytest.raises(ExportError) as caught:
+        engine(split(url), tmp_path)
+
+    assert words in str(caught.value)
+    assert "s3c" not in str(caught.value)
+
+
+def test_snowflakes_driver_is_found_by_its_name_or_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("adbc_driver_manager")
+    monkeypatch.setenv("ADBC_DRIVER_PATH", str(tmp_path))
+    query = Query("select 1 as email", _AT, "email", tmp_path)
+
+    with pytest.raises(ExportError, match=r"acme-eu/.*its driver is not there.*: dbc install snowflake$"):
+        query.columns()
+
+
+def test_tokens_among_a_drivers_options_are_masked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("adbc_driver_manager")
+    query = Query("select 1", f"{_AT}?adbc.snowflake.sql.client_option.auth_token=t0ken", "email", tmp_path)
+
+    def refuse() -> None:
+        raise Failed("390303 (08001): Invalid OAuth token t0ken of s3c@ret")
+
+    monkeypatch.setattr(query._engine, "connect", refuse)
+    with pytest.raises(ExportError, match=r"Invalid OAuth token \*\*\* of \*\*\*$"):
+        query.columns()
+
+
+class _Cursor:
+    """A driver's, whose result has fewer rows than it says."""
+
+    rowcount = 3
+    adbc_statement = SimpleNamespace(set_options=lambda **_: None)
+
+    def execute(self, _query: str) -> None:
+        pass
+
+    def fetch_record_batch(self) -> list[pa.RecordBatch]:
+        return [pa.record_batch({"email": ["ann", "bob"]})]
+
+
+def test_a_result_of_snowflake_that_lacks_rows_is_not_whole() -> None:
+    pytest.importorskip("adbc_driver_manager")
+    from loader.export.engines.snowflake import _Connection
+
+    found = _Connection(SimpleNamespace(cursor=_Cursor)).batches("select email from users")
+
+    assert next(found).num_rows == 2
+    with pytest.raises(Failed, match="2 of 3 rows came"):
+        next(found)

@@ -37,7 +37,7 @@ def users(count: int) -> pa.Table:
 class Keyed:
     """A source in order of its key, as a database is."""
 
-    order_by = "email"
+    order_by: str | None = "email"
     comes_once = False
 
     def __init__(self, rows: pa.Table) -> None:
@@ -292,7 +292,7 @@ def test_what_comes_once_is_read_once() -> None:
 
 
 def test_what_is_held_stays_as_it_was_and_can_be_told(tmp_path: Path) -> None:
-    """Its order is checked all the same; and two that hold the same rows have the same fingerprint, however they came."""
+    """Its order is checked all the same; two that hold the same rows have the same fingerprint, however they came."""
     source, seen = Keyed(users(25)), list[int]()
     with Table.of(source, "query").held(tmp_path, seen.append) as export:
         before = said(Table.of(source))
@@ -342,13 +342,10 @@ def test_objects_are_not_held(tmp_path: Path) -> None:
 
 
 def test_rows_that_can_not_be_held_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with (
-        open("/dev/full", "r+b", buffering=0) as full,
-        pytest.raises(ExportError, match=r"No space left on device\); refresh\.state puts them elsewhere"),
-    ):
+    with open("/dev/full", "r+b", buffering=0) as full:
         monkeypatch.setattr(spool, "nameless", lambda _folder: full)
-        with Table.of(Keyed(users(3))).held(tmp_path, lambda _: None):
-            pass
+        with pytest.raises(ExportError, match=r"No space left on device\); refresh\.state puts them elsewhere"):
+            Table.of(Keyed(users(3))).held(tmp_path, lambda _: None).__enter__()
 
 
 def test_a_source_that_fails_in_any_way_keeps_the_rows_before() -> None:
