@@ -123,7 +123,8 @@ class ExportTable(_Table):
     query: Annotated[str, Field(min_length=1)] | None = None
     """instead of `path`: the rows of a [database query](sources.md#databases)"""
     database: Annotated[str, Field(min_length=1)] | None = Field(default=None, repr=False)  # it may hold a password
-    """its URL, `env:NAME` or `file:PATH`: `postgresql://`, `mysql://`, `sqlite:///`, `duckdb://`"""
+    """its URL, `env:NAME` or `file:PATH`: `postgresql://`, `mysql://`, `sqlite:///`, `duckdb://`,
+    `snowflake://`"""
     order_by: str | None = None
     """the column that tells the rows of a query apart:
     [they come in its order](sources.md#order-and-how-a-run-goes-on). Not set: that of `mapping.user`; `""`: none"""
