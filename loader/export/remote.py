@@ -127,6 +127,11 @@ class RemoteFile(io.RawIOBase):
         """Can it be read from anywhere? Else it comes from its beginning each time."""
         return self._seen.has_ranges
 
+    @property
+    def has_end(self) -> bool:
+        """Does a connection that breaks off look like one, and not like its end?"""
+        return self._seen.has_end
+
     def readable(self) -> bool:
         return True
 
