@@ -254,6 +254,16 @@ def test_without_ranges_it_is_read_from_the_beginning_each_time(
     assert made.fingerprint().size == (0 if is_chunked else len(FILES[name]))
 
 
+@pytest.mark.parametrize("is_chunked", [False, True])
+def test_without_ranges_all_of_it_comes_once(server: WebServer, *, is_chunked: bool) -> None:
+    server.has_ranges, server.is_chunked = False, is_chunked
+    file = Remote(f"{server.url}/users.csv", Access()).open(through=True)
+
+    assert file.read(len(CSV) + 1) == CSV
+    assert file.read(1) == b""
+    assert server.asked == [("users.csv", "bytes=0-0"), ("users.csv", "")]
+
+
 @pytest.mark.parametrize("name", TEXTS)
 def test_an_end_that_nobody_tells_is_taken_for_none(server: WebServer, name: str) -> None:
     """Whether the connection broke off can't be seen then, but by what is packed: that knows its end."""
