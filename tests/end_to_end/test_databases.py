@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import duckdb
+import pymysql
 import pytest
 
 from loader.export.engines import engine, split
@@ -313,9 +314,8 @@ def test_postgresql_killed_and_gone_on_with(tmp_path: Path, postgresql: str) -> 
 @pytest.mark.soak
 @pytest.mark.timeout(0)
 def test_mariadb_killed_and_gone_on_with(tmp_path: Path, mariadb: str) -> None:
-    pymysql = pytest.importorskip("pymysql")
     users = rows(_MANY)
-    with in_mariadb(pymysql, mariadb) as connection, connection.cursor() as cursor:
+    with in_mariadb(mariadb) as connection, connection.cursor() as cursor:
         cursor.execute("create or replace table users (email varchar(100) primary key, dept text, n int)")
         cursor.executemany("insert into users values (%s, %s, %s)", users)
         connection.commit()
@@ -404,7 +404,7 @@ def test_a_signal_is_heeded_while_snowflake_computes(tmp_path: Path, snowflake: 
     assert process.returncode == 143, err
 
 
-def in_mariadb(pymysql: Any, url: str) -> Any:
+def in_mariadb(url: str) -> Any:
     port = int(url.rpartition(":")[2].partition("/")[0])
     return pymysql.connect(host="127.0.0.1", port=port, user="loader", password="s3c@ret", database="users")
 

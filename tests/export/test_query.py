@@ -10,6 +10,7 @@ from typing import Any
 
 import duckdb
 import pyarrow as pa
+import pymysql
 import pytest
 from hypothesis import HealthCheck, given
 from hypothesis import settings as how
@@ -284,8 +285,6 @@ def test_a_database_is_only_read(tmp_path: Path) -> None:
     ],
 )
 def test_a_database_that_is_none_is_told_without_its_password(tmp_path: Path, url: str, words: str) -> None:
-    if url.startswith("mysql"):
-        pytest.importorskip("pymysql")
     with pytest.raises(ExportError) as told:
         export(tmp_path, url).check(make.mapping())
 
@@ -295,7 +294,6 @@ def test_a_database_that_is_none_is_told_without_its_password(tmp_path: Path, ur
 
 def test_a_way_to_sign_in_that_wants_another_package_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """MySQL 8's own, where the connection is not encrypted: PyMySQL raises a RuntimeError."""
-    pymysql = pytest.importorskip("pymysql")
 
     def connect(**_options: object) -> None:
         raise RuntimeError("'cryptography' package is required")
@@ -451,7 +449,6 @@ def test_who_asks_is_no_part_of_what_a_load_is(tmp_path: Path, monkeypatch: pyte
     identities = []
     for url in ("postgresql://u:s3cret@h:5/d?sslmode=require", "postgresql://v:other@h:5/d"):
         monkeypatch.setenv("LOADER_TEST_DATABASE", url)
-        pytest.importorskip("adbc_driver_postgresql")
         identities.append(make.settings(tmp_path, TOML).identity())
 
     assert identities[0] == identities[1]
@@ -504,7 +501,6 @@ _AT = "snowflake://ann:s3c%40ret@acme-eu/Staff%20DB/HR"
 
 
 def test_an_address_of_snowflake_becomes_what_its_driver_takes(tmp_path: Path) -> None:
-    pytest.importorskip("adbc_driver_manager")
     made: Any = engine(split(f"{_AT}?warehouse=W&role=R&private_key=key.p8&adbc.snowflake.sql.region=eu"), tmp_path)
 
     assert made._options == {
@@ -535,7 +531,6 @@ def test_an_address_of_snowflake_becomes_what_its_driver_takes(tmp_path: Path) -
     ],
 )
 def test_an_address_of_snowflake_that_is_none_is_refused(tmp_path: Path, url: str, words: str) -> None:
-    pytest.importorskip("adbc_driver_manager")
     with pytest.raises(ExportError) as caught:
         engine(split(url), tmp_path)
 
@@ -544,7 +539,6 @@ def test_an_address_of_snowflake_that_is_none_is_refused(tmp_path: Path, url: st
 
 
 def test_snowflakes_driver_is_found_by_its_name_or_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    pytest.importorskip("adbc_driver_manager")
     monkeypatch.setenv("ADBC_DRIVER_PATH", str(tmp_path))
     query = Query("select 1 as email", _AT, "email", tmp_path)
 
@@ -553,7 +547,6 @@ def test_snowflakes_driver_is_found_by_its_name_or_named(tmp_path: Path, monkeyp
 
 
 def test_tokens_among_a_drivers_options_are_masked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    pytest.importorskip("adbc_driver_manager")
     query = Query("select 1", f"{_AT}?adbc.snowflake.sql.client_option.auth_token=t0ken", "email", tmp_path)
 
     def refuse() -> None:
@@ -578,7 +571,6 @@ class _Cursor:
 
 
 def test_a_result_of_snowflake_that_lacks_rows_is_not_whole() -> None:
-    pytest.importorskip("adbc_driver_manager")
     from loader.export.engines.snowflake import _Connection
 
     found = _Connection(SimpleNamespace(cursor=_Cursor)).batches("select email from users")
