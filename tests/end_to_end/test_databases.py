@@ -199,6 +199,8 @@ def nights_and_compare(folder: Path, database: str, table: Callable[[Sequence[Ro
         writes = written(url)
         assert run(settings, database)[0] == 0
         assert written(url) == writes, "nothing has changed"
+        status, _, err = oracle.run("retry", settings, environment=environment)
+        assert (status, "nothing to retry" in err) == (0, True), err
         left = {path.name.partition(".ckpt.")[0] for path in folder.iterdir()}
         assert left <= {"load.toml", "plan.json", "users.ckpt", "users", "users.state", "users.db"}, left
 
