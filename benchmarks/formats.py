@@ -11,7 +11,7 @@ import gzip
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 
 import pyarrow.csv
@@ -53,8 +53,8 @@ print(rows, took, peak)
 """
 
 
-def exports(folder: Path, users: int) -> list[tuple[Path, str]]:
-    """The same users as a file of each format and compression."""
+def exports(folder: Path, users: int, names: Collection[str] = ()) -> list[tuple[Path, str]]:
+    """The same users as a file of each format and compression, or of those `names`."""
     csv = generate(folder / "users.csv", users)
     table = pyarrow.csv.read_csv(csv)
     tsv, array = folder / "users.tsv", folder / "users.json"
@@ -73,6 +73,8 @@ def exports(folder: Path, users: int) -> list[tuple[Path, str]]:
     for path, form in ((csv, "csv"), (tsv, "tsv"), (ndjson, "ndjson"), (array, "json")):
         for suffix, pack in _PACKED.items():
             packed = path.with_name(path.name + suffix)
+            if names and packed.name not in names:
+                continue
             if suffix:
                 packed.write_bytes(pack(path.read_bytes()))
             made.append((packed, form))

@@ -61,14 +61,16 @@ def insert(page: Path, part: str, text: str) -> None:
     page.write_text(marked.sub(lambda _: f"{begin}\n{text.strip()}\n{end}", found))
 
 
-def finish(name: str, found: Mapping[str, Any], text: Callable[[Mapping[str, Any]], str], *, docs: bool) -> None:
-    """Print a benchmark's part of the page; with `docs`, write it and keep the figures beside it."""
+def finish(
+    name: str, found: Mapping[str, Any], text: Callable[[Mapping[str, Any]], str], *, docs: bool, page: Path = PAGE
+) -> None:
+    """Print a benchmark's part of the page; with `docs`, write it and keep the figures."""
     print(text(found))
     if docs:
         KEPT.mkdir(exist_ok=True)
         (KEPT / f"{name}.json").write_text(json.dumps(found, indent=1) + "\n")
-        insert(PAGE, name, text(found))
-        print(f"written: {PAGE.relative_to(ROOT)}, {(KEPT / name).relative_to(ROOT)}.json", file=sys.stderr)
+        insert(page, name, text(found))
+        print(f"written: {page.relative_to(ROOT)}, {(KEPT / name).relative_to(ROOT)}.json", file=sys.stderr)
 
 
 def kept(name: str) -> dict[str, Any]:

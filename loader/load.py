@@ -22,7 +22,7 @@ from loader.concurrency import Concurrency
 from loader.dispatch import Dispatcher
 from loader.errors import Stopped
 from loader.export import Export
-from loader.lane import Lane
+from loader.lane import Abandoned, Lane
 from loader.meter import Meter
 from loader.outcome import Code
 from loader.probe import refuse_undeclared
@@ -72,7 +72,12 @@ async def load(
     rows = Head(blocks, first)
     reading = Reading(rows)
     way = await to_thread.run_sync(settings.way)
-    await reading.begin()
+    try:
+        with lane.waiting():  # a database may sort for minutes
+            await reading.begin()
+    except Abandoned:
+        assert lane.reason is not None
+        raise lane.reason from None
 
     def committed(entry: Entry) -> None:
         if aside := entry.settled:

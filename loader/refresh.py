@@ -39,7 +39,7 @@ from loader.export import Export, Fingerprint
 from loader.mapping import RowMapping
 from loader.outcome import Code
 from loader.resume import Resume, begin, differing, reopen, resumed, set_aside, standing
-from loader.scan import in_order
+from loader.scan import in_order, unbroken
 from loader.snapshot import duration
 from loader.span import SpanSet
 from loader.spill import PARTITIONS, KeyBlock, Spill, Table, nameless
@@ -126,18 +126,23 @@ class Refresh:
     watch: Callable[[int], None] = lambda _rows: None
 
     @contextmanager
-    def locked(self) -> Iterator[None]:
-        """Keep other runs off the state for as long as this lasts. Raises Refused if that can't be."""
-        if not self.export.fingerprint().tells:
-            raise Refused(
-                f'refresh.mode = "changed" reads the export twice, and nothing tells whether {self.export} is the same '
-                "then: give it as a file"
-            )
+    def locked(self) -> Iterator["Refresh"]:
+        """Keep other runs off the state for as long as this lasts, and have the export be the same at each reading.
+
+        Raises Refused if that can't be.
+        """
         folder = self.rules.state.absolute().parent
         if not os.access(folder, os.W_OK):
             raise Refused(f"refresh.state: {folder} is not there, or can't be written to")
-        with lock(self.rules.state, "refresh.state"):
-            yield
+        with lock(self.rules.state, "refresh.state"), ExitStack() as held:
+            with unbroken():
+                export = held.enter_context(self.export.held(folder, self.watch))
+            if not export.fingerprint().tells:
+                raise Refused(
+                    f'refresh.mode = "changed" reads the export twice, and nothing tells whether {export} is the same '
+                    "then: give it as a file"
+                )
+            yield replace(self, export=export)
 
     # Before a load
 

@@ -180,7 +180,7 @@ def _difference(
     marks = checkpoint.marks()
     compared = (checkpoint.get("refresh") or {}).get("rows", 0)
     if compared and (not marks or marks[-1].row <= compared):
-        return "its time is another, and that its content is the same can't be told"
+        return "its time or version is another, and that its content is the same can't be told"
     if known.size != found.size:
         return f"its size was {known.size:,} bytes and is {found.size:,}"
     return "" if export.is_same_up_to(marks, mapping, start) else "its size is the same, its content is not"

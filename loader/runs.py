@@ -119,8 +119,8 @@ def begun(settings: Settings, flags: Flags, say: Say, watch: Callable[[int], Non
         if isinstance(file, Remote) and file.comes_whole:
             say(f"the server of {file} takes no ranges: after a drop or a kill all of it is read again")
     if refresh := refresh_of(settings, say, watch):
-        with refresh.locked(), _night(refresh, path, flags) as (checkpoint, resume):
-            yield _of(settings, checkpoint, resume)
+        with refresh.locked() as held, _night(held, path, flags) as (checkpoint, resume):
+            yield _of(settings.reading(held.export), checkpoint, resume)
         return
     with settings.store.locked() if settings.store else nullcontext():
         whole = _whole(settings, say, fresh=flags.fresh, allow_shrink=flags.allow_shrink)
@@ -153,8 +153,8 @@ def reopened(settings: Settings, say: Say) -> Iterator[Run]:
     if export.comes_once:
         raise Refused(f"{export} can't be read again; load from what can to be able to retry")
     if refresh := refresh_of(settings, say):
-        with refresh.locked(), refresh.retrying(path) as (checkpoint, resume):
-            yield _again(_of(settings, checkpoint, resume), say)
+        with refresh.locked() as held, held.retrying(path) as (checkpoint, resume):
+            yield _again(_of(settings.reading(held.export), checkpoint, resume), say)
         return
     kept = settings.store.locked() if settings.store else nullcontext()
     with kept, Checkpoint.open(path, create=False) as checkpoint:

@@ -276,7 +276,7 @@ def _put_aside(
     """Put the rows of a share aside; returns what there is all together. Raises as scan() does."""
     _keep_memory()
     spill, rows, ends = files.spill, 0, hashlib.sha256()
-    with _whole():
+    with unbroken():
         for at, unit in enumerate(export.units(mapping, place)):
             rows = unit.first + unit.rows - 1
             ends.update(rows.to_bytes(8, "little"))
@@ -325,7 +325,7 @@ def scan_cells(
 
     Raises as scan() does.
     """
-    with _whole():
+    with unbroken():
         for unit in export.units(mapping, place, wanted):
             positions, values, _ = unit.read()
             keys = digester.keys(values.keys)
@@ -340,7 +340,7 @@ def scan_cells(
 
 
 @contextmanager
-def _whole() -> Iterator[None]:
+def unbroken() -> Iterator[None]:
     """Around what reads an export to its end: it may not break off, unless that is wanted."""
     try:
         yield

@@ -125,7 +125,8 @@ class ExportTable(_Table):
     query: Annotated[str, Field(min_length=1)] | None = None
     """instead of `path`: the rows of a [database query](sources.md#databases)"""
     database: Annotated[str, Field(min_length=1)] | None = Field(default=None, repr=False)  # it may hold a password
-    """its URL, `env:NAME` or `file:PATH`: `postgresql://`, `mysql://`, `sqlite:///`, `duckdb://`"""
+    """its URL, `env:NAME` or `file:PATH`: `postgresql://`, `mysql://`, `sqlite:///`, `duckdb://`,
+    `snowflake://`"""
     order_by: str | None = None
     """the column that tells the rows of a query apart:
     [they come in its order](sources.md#order-and-how-a-run-goes-on). Not set: that of `mapping.user`; `""`: none"""
@@ -350,6 +351,12 @@ class Settings(_Table):
         assert table.path is not None, "_check_export() saw to that"
         paths = matching(self._address or table.path, self._folder, self.access)
         return Files.of(paths, table.format, table.delimiter, table.max_row_bytes, table.encoding)
+
+    def reading(self, export: Export) -> "Settings":
+        """The same settings, but that this is the export."""
+        found = self.model_copy()
+        found._export = export
+        return found
 
     def _query(self) -> Export:
         from loader.export.query import Query  # late: files are loaded without it

@@ -12,7 +12,9 @@ from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from datetime import datetime, timedelta
 from functools import partial
+from importlib import import_module
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 from unittest.mock import patch
 
@@ -214,14 +216,15 @@ TABLE = pa.Table.from_pylist(USERS)
 
 
 def rows_of_duckdb() -> Any:
-    duckdb = pytest.importorskip("duckdb")
+    import duckdb
+
     return duckdb.connect().sql(
         "select format('user{:05d}@example.com', i) as email, 'd' || i as dept from range(1, 1001) t(i) order by i"
     )
 
 
 def a_frame(name: str) -> Any:
-    return pytest.importorskip(name).DataFrame(USERS)
+    return import_module(name).DataFrame(USERS)
 
 
 async def async_users(most: int = 1000) -> AsyncIterator[dict[str, str]]:
@@ -237,6 +240,7 @@ EXPORTS: dict[str, Callable[[], Any]] = {
     "a reader": lambda: TABLE.to_reader(max_chunksize=64),
     "polars": lambda: a_frame("polars"),
     "pandas": lambda: a_frame("pandas"),
+    "anything": lambda: SimpleNamespace(__arrow_c_stream__=TABLE.__arrow_c_stream__),
     "duckdb": rows_of_duckdb,
     "dicts": lambda: USERS,
     "a generator": lambda: (dict(user) for user in USERS),
@@ -244,7 +248,9 @@ EXPORTS: dict[str, Callable[[], Any]] = {
 }
 
 
-@pytest.mark.parametrize("kind", EXPORTS)
+@pytest.mark.parametrize(
+    "kind", [pytest.param(kind, marks=pytest.mark.soak) if kind == "pandas" else kind for kind in EXPORTS]
+)
 async def test_an_export_in_memory(tmp_path: Path, kind: str) -> None:
     """Interrupted, and gone on with when it is given again."""
     async with serve(options()) as sandbox:

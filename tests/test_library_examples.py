@@ -42,9 +42,6 @@ def prepare(folder: Path, url: str) -> None:
 def test_each_example_loads_every_user(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], path: Path
 ) -> None:
-    if path.stem == "tables":
-        pytest.importorskip("duckdb")
-        pytest.importorskip("polars")
     monkeypatch.setenv("CALVEN_KEY_ID", KEY_ID)
     monkeypatch.setenv("CALVEN_SECRET", SECRET)
     monkeypatch.chdir(tmp_path)

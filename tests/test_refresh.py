@@ -504,8 +504,8 @@ async def test_stdin_is_refused(tmp_path: Path) -> None:
     async with nights(tmp_path) as one:
         one.set = ['export.path="-"', 'export.format="csv"', 'checkpoint.path="x.ckpt"']
         _, refresh = await anyio.to_thread.run_sync(one.ready)
-        with pytest.raises(Refused, match="nothing tells whether stdin is the same"), refresh.locked():
-            pass
+        with pytest.raises(Refused, match="nothing tells whether stdin is the same"):
+            await anyio.to_thread.run_sync(refresh.locked().__enter__)
 
 
 async def test_a_load_that_is_no_refresh_is_not_given_up_unasked(tmp_path: Path) -> None:

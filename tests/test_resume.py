@@ -287,7 +287,7 @@ def test_what_was_compared_and_has_no_marks_is_known_by_its_time(checkpoint: Che
     checkpoint.commit(Entry(mark=mark) for mark in marks)
     begin(checkpoint, IDENTITY, export, make.mapping())
     touch(export)
-    with pytest.raises(CheckpointError, match="its time is another, and that its content is the same can't be told"):
+    with pytest.raises(CheckpointError, match="its time or version is another, and that its content"):
         begin(checkpoint, IDENTITY, export, make.mapping())
 
     checkpoint.commit([Entry(mark=last)])

@@ -45,13 +45,13 @@ def plan(settings: Path, overrides: tuple[str, ...], form: str, full: bool, outp
     refresh, path = refresh_of(loaded, note), loaded.checkpoint_path
     assert refresh is not None
     loaded.source.check(loaded.row_mapping())
-    with lock(path), refresh.locked():
-        if not refresh.is_new(path):
+    with lock(path), refresh.locked() as held:
+        if not held.is_new(path):
             raise Refused(
                 f"a load of this export has begun, and loader run goes on with it; loader status {path} tells"
             )
-        with refresh.compared(path, Options(is_full=full)) as compared:
-            made = planning.plan(loaded, refresh, compared)
+        with held.compared(path, Options(is_full=full)) as compared:
+            made = planning.plan(loaded.reading(held.export), held, compared)
     text = msgspec.json.encode(made)
     if output is not None:
         with written(output) as file:

@@ -3,7 +3,8 @@
 files.py reads files and stdin, table.py what comes as columns or objects: in memory, out of a database, of a plug-in.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Protocol
 
@@ -37,6 +38,13 @@ class Export(Protocol):
 
     def fingerprint(self) -> Fingerprint:
         """What is known of it without reading it. Raises ExportError if it isn't there."""
+        ...
+
+    def held(self, folder: Path, watch: Callable[[int], None]) -> AbstractContextManager["Export"]:
+        """What can be read again and again until this ends: itself, or its rows in a file in `folder`.
+
+        `watch` is told how many rows are there, and may raise. Raises as rows() does.
+        """
         ...
 
     def check(self, mapping: RowMapping) -> None:

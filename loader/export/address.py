@@ -26,12 +26,16 @@ Bytes = bytes | memoryview
 
 
 class Seen(NamedTuple):
-    """What is known of an object before it is read: its size (None: the server doesn't tell), and its version."""
+    """What is known of an object before it is read: its size (None: the server doesn't tell), and its version.
+
+    `has_end` False: where it ends nobody tells, so that a connection that breaks off looks like its end.
+    """
 
     size: int | None
     tag: str = ""
     mtime_ns: int = 0
     has_ranges: bool = True
+    has_end: bool = True
 
 
 class Trouble(Exception):

@@ -5,6 +5,7 @@ and the key's index, if there is one, spares it the sort.
 """
 
 import json
+import re
 import threading
 from collections.abc import Callable, Generator, Iterator
 from contextlib import suppress
@@ -27,6 +28,9 @@ _AGAIN_S = (1.0, 5.0, 15.0, 40.0)
 _LOOK_UP_S = 0.2
 #: What is asked of a database after this, when it was told to stop, isn't waited for.
 _STOP_S = 5.0
+
+#: Options of drivers that are secrets.
+_SECRET = re.compile("password|passcode|token|secret|credential|pkcs8")
 
 _T = TypeVar("_T")
 
@@ -139,9 +143,10 @@ def last_key(keys: pa.Array) -> Key:
 
 
 def _masked(text: str, parts: SplitResult) -> str:
-    options = parse_qs(parts.query)  # libpq takes them there, too
     secrets = {parts.password or "", unquote(parts.password or "")}
-    secrets.update(each for name in ("password", "sslpassword") for each in options.get(name, ()))
+    for name, values in parse_qs(parts.query).items():  # there libpq takes them, too, and other drivers
+        if _SECRET.search(name):
+            secrets.update(values)
     for secret in secrets - {""}:
         text = text.replace(secret, "***")
     return text

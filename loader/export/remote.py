@@ -120,12 +120,18 @@ class RemoteFile(io.RawIOBase):
         self._pieces: Iterator[Bytes] = iter(())
         self._piece = memoryview(b"")
         self._piece_at = self._at = 0
+        self._end = seen.size
         self._has_read = False
 
     @property
     def has_ranges(self) -> bool:
         """Can it be read from anywhere? Else it comes from its beginning each time."""
         return self._seen.has_ranges
+
+    @property
+    def has_end(self) -> bool:
+        """Does a connection that breaks off look like one, and not like its end?"""
+        return self._seen.has_end
 
     def readable(self) -> bool:
         return True
@@ -180,7 +186,7 @@ class RemoteFile(io.RawIOBase):
     def _following(self, most: int) -> Bytes:
         try:
             piece = next(self._pieces, b"")
-            if not piece:
+            if not piece and self._at != self._end:
                 self._pieces = self._from(self._at, most)
                 piece = next(self._pieces, b"")
         except Changed as error:
@@ -237,6 +243,7 @@ class RemoteFile(io.RawIOBase):
         while part := _patiently(partial(self._tries.until, following)):
             handed_on += len(part)
             yield part
+        self._end = handed_on  # to look there again would be to get all of it again
 
 
 class _Tries:

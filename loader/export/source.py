@@ -162,6 +162,12 @@ class Source:
             with self._opened() as file:
                 compression = self.compression or _sniff(file.read(4))
                 file.seek(0)
+                if compression is None and isinstance(file, RemoteFile) and not file.has_end:
+                    raise ExportError(
+                        f"export.path: {self.path}: its server tells neither how long it is nor where it ends, so that "
+                        "a connection that breaks off would look like the end, and rows be lost. Packed (.gz, .zst) it "
+                        "knows its end; or get the file, see that it is whole, and name it here"
+                    )
                 if compression is None and self._is_utf8:
                     file.seek(offset)
                     yield from self._plain(file, offset)

@@ -12,6 +12,7 @@ now, before the rows in front of it are handed out: a run goes on with the same 
 import json
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
+from contextlib import contextmanager
 from itertools import chain
 from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar
@@ -25,6 +26,7 @@ from loader.export.columnar import BLOCK_ROWS, mapped_rows, unit
 from loader.export.lines import Lines
 from loader.export.rows import Place, Reader, Unit, Wanted
 from loader.export.source import UNTOLD, Fingerprint, Source
+from loader.export.spool import Spool
 from loader.export.typed import TypedMapper, array_of, value_of
 from loader.mapping import RowMapping, others
 from loader.record import Mark, Rows
@@ -89,32 +91,59 @@ class Table:
         name: str,
         format: str,
         *,
-        is_keyed: bool = False,
+        source: TableSource | None = None,
         comes_once: bool = False,
+        fingerprint: Fingerprint = UNTOLD,
     ) -> None:
         self._read = read
         self._name = name
-        self._is_keyed = is_keyed
+        self._source = source
+        self._is_keyed = source is not None and source.order_by is not None
+        self._fingerprint = fingerprint
         self.format = format
         self.comes_once = comes_once
 
     @classmethod
-    def of(cls, source: TableSource, format: str = "table") -> "Table":
+    def of(cls, source: TableSource, format: str = "table", fingerprint: Fingerprint = UNTOLD) -> "Table":
         """The export that a source gives."""
         return cls(
             lambda mapping, ends: _Columns(source, mapping, ends),
             str(source),
             format,
-            is_keyed=source.order_by is not None,
+            source=source,
             comes_once=source.comes_once,
+            fingerprint=fingerprint,
         )
 
     def __str__(self) -> str:
         return self._name
 
     def fingerprint(self) -> Fingerprint:
-        """Nothing is known of it."""
-        return UNTOLD
+        """Nothing is known of it, but of what is held."""
+        return self._fingerprint
+
+    @contextmanager
+    def held(self, folder: Path, watch: Callable[[int], None]) -> Iterator["Table"]:
+        """It as it is now, its rows in a file in `folder` until this ends. What is objects is not held.
+
+        `watch` is told how many rows are there. Raises ExportError if it can't be read, or kept; Stopped where it
+        breaks off.
+        """
+        source = self._source
+        if source is None:
+            yield self
+            return
+
+        def blocks() -> Iterator[pa.RecordBatch]:
+            place = Place(Mark())
+            for block, _ in _in_order(source, place, ()):
+                yield block
+                place.row += block.num_rows
+                watch(place.row - 1)
+
+        with Spool(self._name, _schema(source), folder) as spool:
+            spool.fill(blocks())
+            yield Table.of(spool, self.format, spool.fingerprint)
 
     def check(self, mapping: RowMapping) -> None:
         """Raise ExportError if it can't be read, or doesn't fit the mapping."""
@@ -247,40 +276,50 @@ class _Columns:
         self._ends = ends
 
     def columns(self) -> list[str]:
-        return list(self._mapper()[0].names)
+        self._mapper()  # says it if they don't fit
+        return list(self._source.columns().names)
 
     def blocks(self, place: Place, settled: SpanSet) -> Iterator[Rows]:
-        _, mapper = self._mapper()
-        order = None if self._source.order_by is None else _Order(self._source.order_by, place)
-        after = None if order is None else order.after
-        for block in self._batches(after, place):
-            key = "" if order is None else order.check(block, place.row)
+        mapper = self._mapper()
+        for block, key in _in_order(self._source, place, self._ends):
             yield mapped_rows(block, mapper, place, settled, str(self._source), key)
 
     def units(self, place: Place, wanted: Wanted) -> Iterator[Unit]:
-        _, mapper = self._mapper()
-        for block in self._batches(None, place):
+        mapper = self._mapper()
+        for block in _read(self._source, None, place, self._ends):
             yield unit(block, mapper, place, wanted)
 
-    def _mapper(self) -> tuple[pa.Schema, TypedMapper]:
-        schema = self._source.columns()
-        order = self._source.order_by
-        if order is not None and order not in schema.names:
-            raise ExportError(
-                f"export.order_by: {self._source} has no column {order!r}; it has {', '.join(schema.names)}. Name one "
-                "that tells the rows apart, for them to come in one order and for an interrupted run to go on behind it"
-            )
-        return schema, TypedMapper(self._mapping, schema)
+    def _mapper(self) -> TypedMapper:
+        return TypedMapper(self._mapping, _schema(self._source))
 
-    def _batches(self, after: Key | None, place: Place) -> Iterator[pa.RecordBatch]:
-        try:
-            yield from _blocks(self._source.batches(after), place.row, self._ends)
-        except LoaderError:
-            raise
-        except Exception as error:  # somebody else's code: whatever it raises, the rows before are kept
-            raise Stopped(
-                f"{self._source} breaks off behind row {place.row - 1:,} ({_words(error)}); all before are kept"
-            ) from error
+
+def _schema(source: TableSource) -> pa.Schema:
+    """The columns, among which is that to order by. Raises ExportError."""
+    schema, order = source.columns(), source.order_by
+    if order is not None and order not in schema.names:
+        raise ExportError(
+            f"export.order_by: {source} has no column {order!r}; it has {', '.join(schema.names)}. Name one "
+            "that tells the rows apart, for them to come in one order and for an interrupted run to go on behind it"
+        )
+    return schema
+
+
+def _in_order(source: TableSource, place: Place, ends: Sequence[int]) -> Iterator[tuple[pa.RecordBatch, str]]:
+    """The blocks from `place` on, which whoever takes them moves, each with the key of its last row ("": none)."""
+    order = None if source.order_by is None else _Order(source.order_by, place)
+    for block in _read(source, None if order is None else order.after, place, ends):
+        yield block, "" if order is None else order.check(block, place.row)
+
+
+def _read(source: TableSource, after: Key | None, place: Place, ends: Sequence[int]) -> Iterator[pa.RecordBatch]:
+    try:
+        yield from _blocks(source.batches(after), place.row, ends)
+    except LoaderError:
+        raise
+    except Exception as error:  # somebody else's code: whatever it raises, the rows before are kept
+        raise Stopped(
+            f"{source} breaks off behind row {place.row - 1:,} ({_words(error)}); all before are kept"
+        ) from error
 
 
 def _blocks(batches: Iterable[pa.RecordBatch], first: int, ends: Sequence[int]) -> Iterator[pa.RecordBatch]:

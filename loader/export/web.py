@@ -52,7 +52,8 @@ class Page:
                     raise Denied(f"the server takes ranges, and its answer makes no sense: {_range(headers)!r}")
             elif headers.get("Content-Length", "").isdecimal() and len(headers["Content-Length"]) < 20:
                 size = int(headers["Content-Length"])
-            return Seen(size, headers.get("ETag", ""), _modified(headers), has_ranges)
+            has_end = has_ranges or size is not None or _is_chunked(headers)
+            return Seen(size, headers.get("ETag", ""), _modified(headers), has_ranges, has_end)
 
     def fetch(self, start: int, stop: int, seen: Seen) -> bytes:
         with self._answer({"Range": f"bytes={start}-{stop - 1}"} | _if_same(seen), allowed=(416,)) as answer:
@@ -74,6 +75,8 @@ class Page:
             _check(answer, seen)
             if seen.size is not None and answer.headers.get("Content-Length") != str(seen.size):
                 raise Changed
+            if seen.size is None and seen.has_end and not _is_chunked(answer.headers):
+                raise Trouble("the server told before where it ends, and doesn't now")
             with _told():
                 yield from answer.stream(_STREAMED_BYTES, decode_content=False)
 
@@ -182,6 +185,10 @@ def _check(answer: "BaseHTTPResponse", seen: Seen) -> None:
     tag = answer.headers.get("ETag", "")
     if tag != seen.tag or (not tag and _modified(answer.headers) != seen.mtime_ns):
         raise Changed
+
+
+def _is_chunked(headers: Mapping[str, str]) -> bool:
+    return "chunked" in headers.get("Transfer-Encoding", "").lower()
 
 
 def _range(headers: Mapping[str, str]) -> str:

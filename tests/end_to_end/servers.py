@@ -254,6 +254,29 @@ def postgresql() -> Iterator[str]:
             yield f"postgresql://loader:s3c%40ret@127.0.0.1:{port}/postgres"
 
 
+#: What stands for Snowflake is in an environment of its own, and beside it the driver that PyPI had last: what people
+#: get by `dbc install` comes from elsewhere.
+WAREHOUSES = Path(__file__).parents[2] / ".venv-warehouses"
+
+
+@contextmanager
+def snowflake(folder: Path) -> Iterator[tuple[str, dict[str, str]]]:
+    """fakesnow, its database DB and schema S; the URL, and the environment in which its driver is found.
+
+    It takes any name and password. `broken`, a file in `folder`: see snowflake_server.py.
+    """
+    (library,) = WAREHOUSES.glob("lib/python*/site-packages/adbc_driver_snowflake/libadbc_driver_snowflake.so")
+    (folder / "snowflake.toml").write_text(f"manifest_version = 1\n[Driver]\nshared = '{library}'\n")
+    port = free_port()
+    command = [str(WAREHOUSES / "bin" / "python"), str(Path(__file__).with_name("snowflake_server.py")), str(port)]
+    uri = "adbc.snowflake.sql.uri"
+    with running([*command, str(folder)], f"http://127.0.0.1:{port}/session", folder / "snowflake.log"):
+        yield (
+            f"snowflake://loader:s3c%40ret@test/DB/S?{uri}.host=127.0.0.1&{uri}.port={port}&{uri}.protocol=http",
+            {"ADBC_DRIVER_PATH": str(folder)},
+        )
+
+
 @contextmanager
 def mariadb() -> Iterator[str]:
     """MariaDB, its database `users` as a user who may do all with it; the URL."""

@@ -10,8 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import duckdb
+import pymysql
 import pytest
 
+from loader.export.engines import engine, split
 from tests.end_to_end import oracle, servers
 
 _USERS = 6_000
@@ -72,16 +74,24 @@ def run(settings: Path, database: str, *more: str) -> tuple[int, str]:
     return status, err
 
 
-def load_and_compare(folder: Path, database: str, users: Sequence[Row], kills: Sequence[int]) -> None:
+def load_and_compare(
+    folder: Path,
+    database: str,
+    users: Sequence[Row],
+    kills: Sequence[int],
+    adapt: Callable[[Path], None] = lambda _settings: None,
+) -> None:
     """The whole of it: killed so often, each user is there with what the table says, and has one outcome."""
     with oracle.sandbox("--latency", "0.05") as url:
         settings = settings_for(folder, url)
+        adapt(settings)
         for at in kills:
             killed(settings, database, at)
         status, err = run(settings, database)
         assert status == 0, err
         assert "going on behind" in err
-        assert held(url) == {row[0]: attributes(row) for row in users}
+        assert wrong(url, users) == []
+        assert len(held(url)) == len(users)
         writes = sum(int(str(user["writes"])) for user in oracle.get(url, "users"))
         assert writes - len(users) <= len(kills) * 2 * 4 * 100
         found = oracle.results(folder / "users.ckpt")
@@ -132,16 +142,105 @@ def test_a_finished_load_of_a_query_is_told_from_a_table_that_has_changed(tmp_pa
         assert "--rows is for exports that are files, and this was the query" in err
         status, _, err = oracle.run("check", settings, environment=environment)
         assert status == 0, err
-        status, _, err = oracle.run("run", settings, "--set", "refresh.mode=changed", environment=environment)
-        assert status == 2
-        assert "reads the export twice" in err
-
-        sqlite_table(tmp_path, [*users, ("zoe@x.com", "new", 1)])
         for changed in ([*users, ("zoe@x.com", "new", 1)], [("zoe@x.com", "new", 1), *users[1:]], users[1:]):
             sqlite_table(tmp_path, changed)
             status, err = run(settings, database)
             assert status == 2
             assert "the query has changed since the load began" in err
+
+
+Fill = Callable[[Sequence[Row]], object]
+
+
+def refresh_for(folder: Path, url: str) -> Path:
+    settings = settings_for(folder, url)
+    settings.write_text(settings.read_text() + '[refresh]\nmode = "changed"\n')
+    return settings
+
+
+def two_nights(folder: Path, database: str, fill: Fill, users: list[Row]) -> None:
+    """The first is killed and gone on with, the second is planned: what is sent is exact."""
+    fill(users)
+    with oracle.sandbox("--latency", "0.05") as url:
+        settings = refresh_for(folder, url)
+        killed(settings, database, len(users) // 4)
+        status, err = run(settings, database)
+        assert status == 0, err
+        assert "going on behind" in err, "the same rows: the same night"
+        assert wrong(url, users) == []
+        assert len(oracle.results(folder / "users.ckpt")) == len(users)
+
+        writes = written(url)
+        count = len(users) // 5
+        users = [(email, f"new{n}", n) for email, _, n in users[:count]] + users[count:-1] + [("zoe@x.com", "new", 1)]
+        fill(users)
+        environment = {"LOADER_TEST_DATABASE": database}
+        status, out, err = oracle.run("plan", settings, "-o", folder / "plan.json", environment=environment)
+        assert status == 0, err
+        assert f"{count + 1:,}" in out
+        assert written(url) == writes
+
+        status, err = run(settings, database, "--plan", str(folder / "plan.json"))
+        assert status == 0, err
+        assert written(url) - writes == count + 1
+        assert wrong(url, users) == []
+    left = {path.name.partition(".ckpt.")[0] for path in folder.iterdir()}
+    assert left <= {"load.toml", "plan.json", "users.ckpt", "users", "users.state", "users.db"}, left
+
+
+def a_night_of_two_tables(folder: Path, database: str, fill: Fill, users: list[Row]) -> None:
+    """It is killed, and finds another table when it is run again: what was acknowledged counts."""
+    fill(users)
+    with oracle.sandbox("--latency", "0.05") as url:
+        settings = refresh_for(folder, url)
+        killed(settings, database, len(users) // 4)
+        users = [*users[:-1], ("yve@x.com", "new", 1)]
+        fill(users)
+        status, err = run(settings, database)
+        assert status == 0, err
+        assert "that it had acknowledged count" in err
+        assert len(users) <= written(url) <= len(users) + 1 + 2 * 4 * 100
+        assert wrong(url, users) == []
+
+        writes = written(url)
+        assert run(settings, database)[0] == 0
+        assert written(url) == writes, "nothing has changed"
+        status, _, err = oracle.run("retry", settings, environment={"LOADER_TEST_DATABASE": database})
+        assert (status, "nothing to retry" in err) == (0, True), err
+
+
+def wrong(url: str, users: Sequence[Row]) -> list[Row]:
+    """A few of the users of whom the target holds something else."""
+    there = held(url)
+    return [row for row in users if there.get(row[0]) != attributes(row)][:3]
+
+
+def written(url: str) -> int:
+    return sum(int(str(user["writes"])) for user in oracle.get(url, "users"))
+
+
+@pytest.mark.parametrize("nights", [two_nights, a_night_of_two_tables])
+def test_a_query_is_refreshed_night_by_night(
+    tmp_path: Path, nights: Callable[[Path, str, Fill, list[Row]], None]
+) -> None:
+    users = rows(_USERS // 2)
+
+    nights(tmp_path, sqlite_table(tmp_path, users), lambda now: sqlite_table(tmp_path, now), users)
+
+
+def test_a_query_that_can_not_be_refreshed_sends_nothing(tmp_path: Path) -> None:
+    """What breaks off is refused, as what is missing can't be told from what is gone; and nothing is left of it."""
+    database = sqlite_table(tmp_path, rows(30_000))
+    with oracle.sandbox() as url:
+        settings = refresh_for(tmp_path, url)
+        broken = "export.query=select email, dept, case when n > 29000 then json('{') else n end as n from users"
+        status, err = run(settings, database, "--set", broken)
+
+        assert status == 2, err
+        assert "malformed JSON" in err
+        assert "nothing was sent" in err
+        assert written(url) == 0
+    assert {path.name for path in tmp_path.iterdir()} == {"load.toml", "users.db"}
 
 
 def test_a_run_that_stops_says_why_and_nothing_else(tmp_path: Path) -> None:
@@ -150,6 +249,29 @@ def test_a_run_that_stops_says_why_and_nothing_else(tmp_path: Path) -> None:
     status, err = run(settings_for(tmp_path, "http://127.0.0.1:9"), database, "--set", "limits.give_up_s=0.2")
 
     assert status == 3
+    assert err.splitlines()[-1].startswith("Go on with: loader run"), err
+
+
+@pytest.mark.parametrize("table", [sqlite_table, duckdb_table])
+def test_a_signal_is_heeded_while_a_database_computes(
+    tmp_path: Path, table: Callable[[Path, Sequence[Row]], str]
+) -> None:
+    """Before the first row comes, and nothing is waited for but the word that it may stop."""
+    database = table(tmp_path, rows(10))
+    settings = settings_for(tmp_path, "http://127.0.0.1:1")
+    endless = "(with recursive c(i) as (select 1 union all select i + 1 from c where i < 1e12) select max(i) from c)"
+    slow = f"export.query=select email, dept, n from users where n < {endless}"
+    process = oracle.start("run", settings, "--set", slow, environment={"LOADER_TEST_DATABASE": database})
+    oracle.wait_for_file(tmp_path / "users.ckpt")
+    time.sleep(1.5)
+
+    process.terminate()
+    begun = time.monotonic()
+    _, err = process.communicate(timeout=20)
+
+    assert time.monotonic() - begun < 4
+    assert process.returncode == 143, err
+    assert "interrupted by SIGTERM; what was settled is kept" in err
     assert err.splitlines()[-1].startswith("Go on with: loader run"), err
 
 
@@ -199,9 +321,8 @@ def test_postgresql_killed_and_gone_on_with(tmp_path: Path, postgresql: str) -> 
 @pytest.mark.soak
 @pytest.mark.timeout(0)
 def test_mariadb_killed_and_gone_on_with(tmp_path: Path, mariadb: str) -> None:
-    pymysql = pytest.importorskip("pymysql")
     users = rows(_MANY)
-    with in_mariadb(pymysql, mariadb) as connection, connection.cursor() as cursor:
+    with in_mariadb(mariadb) as connection, connection.cursor() as cursor:
         cursor.execute("create or replace table users (email varchar(100) primary key, dept text, n int)")
         cursor.executemany("insert into users values (%s, %s, %s)", users)
         connection.commit()
@@ -209,7 +330,89 @@ def test_mariadb_killed_and_gone_on_with(tmp_path: Path, mariadb: str) -> None:
     load_and_compare(tmp_path, mariadb, users, [5_000, 40_000, 70_000])
 
 
-def in_mariadb(pymysql: Any, url: str) -> Any:
+@pytest.mark.soak
+@pytest.mark.timeout(0)
+@pytest.mark.parametrize("nights", [two_nights, a_night_of_two_tables])
+def test_postgresql_refreshed_night_by_night(
+    tmp_path: Path, postgresql: str, nights: Callable[[Path, str, Fill, list[Row]], None]
+) -> None:
+    nights(tmp_path, postgresql, lambda now: postgresql_table(postgresql, now), rows(_MANY))
+
+
+@pytest.fixture
+def snowflake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """The URL of one that has users, of whom a result has 10,000 in each of its parts."""
+    folder = tmp_path / "snowflake"
+    folder.mkdir()
+    with servers.snowflake(folder) as (url, environment):
+        for name, value in environment.items():
+            monkeypatch.setenv(name, value)
+        connection = engine(split(url), folder).connect()
+        list(
+            connection.batches(
+                f"""create table users as select 'o''user\\\\' || lpad(n::text, 6, '0') || '@x.com' as "email",
+                case when n % 10 = 3 then null else 'D' || (n % 7) end as "dept", n as "n"
+                from (select seq4() as n from table(generator(rowcount => {_MANY})))"""
+            )
+        )
+        connection.close()
+        yield url
+
+
+def of_snowflake(settings: Path) -> None:
+    """Names are in upper case there, unless they are quoted."""
+    text = settings.read_text()
+    settings.write_text(
+        text.replace('"select email, dept, n from users"', """'select "email", "dept", "n" from users'""")
+    )
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(0)
+def test_snowflake_killed_and_gone_on_with(tmp_path: Path, snowflake: str) -> None:
+    load_and_compare(tmp_path, snowflake, rows(_MANY), [5_000, 40_000, 70_000], of_snowflake)
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(0)
+@pytest.mark.parametrize("part", [1, 3, 8])
+def test_a_result_of_snowflake_that_breaks_off_in_the_middle_lacks_nobody(
+    tmp_path: Path, snowflake: str, part: int
+) -> None:
+    """Asked for several parts at once, the driver goes on behind a broken one, and tells of it at the end."""
+    (tmp_path / "snowflake" / "broken").write_text(str(part))
+    with oracle.sandbox() as url:
+        settings = settings_for(tmp_path, url)
+        of_snowflake(settings)
+        status, err = run(settings, snowflake)
+
+        assert status == 0, err
+        assert wrong(url, rows(_MANY)) == []
+        assert len(held(url)) == len(oracle.results(tmp_path / "users.ckpt")) == _MANY
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(0)
+def test_a_signal_is_heeded_while_snowflake_computes(tmp_path: Path, snowflake: str) -> None:
+    settings = settings_for(tmp_path, "http://127.0.0.1:1")
+    of_snowflake(settings)
+    endless = (
+        "(with recursive c(i) as (select 1 union all select i + 1 from c where i < 100000000) select max(i) from c)"
+    )
+    settings.write_text(settings.read_text().replace("from users'", f'from users where "n" < {endless}\''))
+    process = oracle.start("run", settings, environment={"LOADER_TEST_DATABASE": snowflake})
+    oracle.wait_for_file(tmp_path / "users.ckpt")
+    time.sleep(2)
+
+    process.terminate()
+    begun = time.monotonic()
+    _, err = process.communicate(timeout=20)
+
+    assert time.monotonic() - begun < 4
+    assert process.returncode == 143, err
+
+
+def in_mariadb(url: str) -> Any:
     port = int(url.rpartition(":")[2].partition("/")[0])
     return pymysql.connect(host="127.0.0.1", port=port, user="loader", password="s3c@ret", database="users")
 

@@ -5,10 +5,12 @@ import threading
 from collections.abc import Generator, Iterator
 from contextlib import closing
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import duckdb
 import pyarrow as pa
+import pymysql
 import pytest
 from hypothesis import HealthCheck, given
 from hypothesis import settings as how
@@ -16,7 +18,7 @@ from hypothesis import strategies as st
 
 from loader.errors import ExportError, SettingsError, Stopped
 from loader.export import Export, engines, query, table
-from loader.export.engines import Failed, place_of, split
+from loader.export.engines import Failed, engine, place_of, split
 from loader.export.query import Query
 from loader.export.table import Changed, Key, Table
 from loader.span import SpanSet
@@ -283,8 +285,6 @@ def test_a_database_is_only_read(tmp_path: Path) -> None:
     ],
 )
 def test_a_database_that_is_none_is_told_without_its_password(tmp_path: Path, url: str, words: str) -> None:
-    if url.startswith("mysql"):
-        pytest.importorskip("pymysql")
     with pytest.raises(ExportError) as told:
         export(tmp_path, url).check(make.mapping())
 
@@ -294,7 +294,6 @@ def test_a_database_that_is_none_is_told_without_its_password(tmp_path: Path, ur
 
 def test_a_way_to_sign_in_that_wants_another_package_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """MySQL 8's own, where the connection is not encrypted: PyMySQL raises a RuntimeError."""
-    pymysql = pytest.importorskip("pymysql")
 
     def connect(**_options: object) -> None:
         raise RuntimeError("'cryptography' package is required")
@@ -450,7 +449,6 @@ def test_who_asks_is_no_part_of_what_a_load_is(tmp_path: Path, monkeypatch: pyte
     identities = []
     for url in ("postgresql://u:s3cret@h:5/d?sslmode=require", "postgresql://v:other@h:5/d"):
         monkeypatch.setenv("LOADER_TEST_DATABASE", url)
-        pytest.importorskip("adbc_driver_postgresql")
         identities.append(make.settings(tmp_path, TOML).identity())
 
     assert identities[0] == identities[1]
@@ -495,3 +493,88 @@ def test_a_password_in_the_file_is_warned_about(tmp_path: Path) -> None:
 def test_the_place_of_a_database() -> None:
     assert place_of(split("postgres://u:p@[::1]:5432/db?sslmode=require")) == "postgresql://[::1]:5432/db"
     assert place_of(split("sqlite:////srv/users.db")) == "sqlite:////srv/users.db"
+
+
+# Snowflake, as far as it goes without one
+
+_AT = "snowflake://ann:s3c%40ret@acme-eu/Staff%20DB/HR"
+
+
+def test_an_address_of_snowflake_becomes_what_its_driver_takes(tmp_path: Path) -> None:
+    made: Any = engine(split(f"{_AT}?warehouse=W&role=R&private_key=key.p8&adbc.snowflake.sql.region=eu"), tmp_path)
+
+    assert made._options == {
+        "username": "ann",
+        "password": "s3c@ret",
+        "adbc.snowflake.sql.account": "acme-eu",
+        "adbc.snowflake.sql.db": "Staff DB",
+        "adbc.snowflake.sql.schema": "HR",
+        "adbc.snowflake.sql.warehouse": "W",
+        "adbc.snowflake.sql.role": "R",
+        "adbc.snowflake.sql.region": "eu",
+        "adbc.snowflake.sql.auth_type": "auth_jwt",
+        "adbc.snowflake.sql.client_option.jwt_private_key": str(tmp_path / "key.p8"),
+        "adbc.snowflake.sql.client_option.disable_telemetry": "true",
+    }
+    assert made.literal("o'b\\n") == r"'o''b\\n'"
+    assert made.literal(7) == "7"
+    assert made.quoted('a"b') == '"a""b"'
+
+
+@pytest.mark.parametrize(
+    ("url", "words"),
+    [
+        ("snowflake:///DB", "write snowflake://user:password@account/database/schema"),
+        (f"{_AT}?warehose=W", "warehose is not an option of snowflake://; it takes warehouse, role, private_key"),
+        (f"{_AT}?adbc.snowflake.sql.client_option.tls_skip_verify=true", "tls_skip_verify is not an option"),
+        (f"{_AT}?adbc.snowflake.sql.uri.protocol=http", "plain http is for this machine alone"),
+    ],
+)
+def test_an_address_of_snowflake_that_is_none_is_refused(tmp_path: Path, url: str, words: str) -> None:
+    with pytest.raises(ExportError) as caught:
+        engine(split(url), tmp_path)
+
+    assert words in str(caught.value)
+    assert "s3c" not in str(caught.value)
+
+
+def test_snowflakes_driver_is_found_by_its_name_or_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ADBC_DRIVER_PATH", str(tmp_path))
+    query = Query("select 1 as email", _AT, "email", tmp_path)
+
+    with pytest.raises(ExportError, match=r"acme-eu/.*its driver is not there.*: dbc install snowflake$"):
+        query.columns()
+
+
+def test_tokens_among_a_drivers_options_are_masked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    query = Query("select 1", f"{_AT}?adbc.snowflake.sql.client_option.auth_token=t0ken", "email", tmp_path)
+
+    def refuse() -> None:
+        raise Failed("390303 (08001): Invalid OAuth token t0ken of s3c@ret")
+
+    monkeypatch.setattr(query._engine, "connect", refuse)
+    with pytest.raises(ExportError, match=r"Invalid OAuth token \*\*\* of \*\*\*$"):
+        query.columns()
+
+
+class _Cursor:
+    """A driver's, whose result has fewer rows than it says."""
+
+    rowcount = 3
+    adbc_statement = SimpleNamespace(set_options=lambda **_: None)
+
+    def execute(self, _query: str) -> None:
+        pass
+
+    def fetch_record_batch(self) -> list[pa.RecordBatch]:
+        return [pa.record_batch({"email": ["ann", "bob"]})]
+
+
+def test_a_result_of_snowflake_that_lacks_rows_is_not_whole() -> None:
+    from loader.export.engines.snowflake import _Connection
+
+    found = _Connection(SimpleNamespace(cursor=_Cursor)).batches("select email from users")
+
+    assert next(found).num_rows == 2
+    with pytest.raises(Failed, match="2 of 3 rows came"):
+        next(found)

@@ -254,6 +254,42 @@ def test_without_ranges_it_is_read_from_the_beginning_each_time(
     assert made.fingerprint().size == (0 if is_chunked else len(FILES[name]))
 
 
+@pytest.mark.parametrize("is_chunked", [False, True])
+def test_without_ranges_all_of_it_comes_once(server: WebServer, *, is_chunked: bool) -> None:
+    server.has_ranges, server.is_chunked = False, is_chunked
+    file = Remote(f"{server.url}/users.csv", Access()).open(through=True)
+
+    assert file.read(len(CSV) + 1) == CSV
+    assert file.read(1) == b""
+    assert server.asked == [("users.csv", "bytes=0-0"), ("users.csv", "")]
+
+
+@pytest.mark.parametrize("name", TEXTS)
+def test_an_end_that_nobody_tells_is_taken_for_none(server: WebServer, name: str) -> None:
+    """Whether the connection broke off can't be seen then, but by what is packed: that knows its end."""
+    server.has_ranges, server.is_endless = False, True
+    made = export(server, name)
+    if not name.endswith((".gz", ".bz2", ".zst")):
+        with pytest.raises(ExportError, match=r"tells neither how long it is nor where it ends.*\.gz, \.zst"):
+            made.check(make.mapping())
+        return
+
+    assert sent(made.rows(make.mapping())) == expected(name)
+    server.drops = 9
+    blocks, message = make.until_stopped(made.rows(make.mapping()))
+    assert len(make.sent(blocks)) < len(ROWS)
+    assert "breaks off" in message
+
+
+def test_a_server_that_tells_its_end_no_more_is_trouble(server: WebServer) -> None:
+    server.has_ranges, server.is_chunked = False, True
+    made = Remote(f"{server.url}/users.csv", Access(give_up_s=0.05)).open(through=True)
+    server.is_chunked, server.is_endless = False, True
+
+    with pytest.raises(ExportError, match="the server told before where it ends, and doesn't now"):
+        made.read()
+
+
 def test_without_ranges_a_change_stops_the_run_too(server: WebServer, monkeypatch: pytest.MonkeyPatch) -> None:
     server.has_ranges = False
     server.files["users.csv"] = CSV * 40  # more than what may be under way when it changes

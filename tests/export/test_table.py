@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from decimal import Decimal
+from pathlib import Path
 from typing import Any
 
 import polars as pl
@@ -12,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from loader.errors import ExportError, Stopped
-from loader.export import Place, columnar, table
+from loader.export import Place, columnar, spool, table
 from loader.export.table import Changed, Key, Table, of
 from loader.record import Mark
 from loader.span import SpanSet
@@ -36,7 +37,7 @@ def users(count: int) -> pa.Table:
 class Keyed:
     """A source in order of its key, as a database is."""
 
-    order_by = "email"
+    order_by: str | None = "email"
     comes_once = False
 
     def __init__(self, rows: pa.Table) -> None:
@@ -288,6 +289,63 @@ def test_what_comes_once_is_read_once() -> None:
         assert len(said(export)) == 9_000
         with pytest.raises(ExportError, match="comes only once, and was read"):
             list(export.rows(make.mapping()))
+
+
+def test_what_is_held_stays_as_it_was_and_can_be_told(tmp_path: Path) -> None:
+    """Its order is checked all the same; two that hold the same rows have the same fingerprint, however they came."""
+    source, seen = Keyed(users(25)), list[int]()
+    with Table.of(source, "query").held(tmp_path, seen.append) as export:
+        before = said(Table.of(source))
+        source.rows = users(40)
+        for _ in range(2):
+            assert said(export) == before
+        marks = [block.end for block in export.rows(make.mapping()) if block.end]
+        assert said(export, start=marks[0]) == {row: user for row, user in before.items() if row > 10}
+        assert (str(export), export.format, export.names(make.mapping())) == ("the query", "query", ["d"])
+        assert export.fingerprint().tells
+        assert list(tmp_path.iterdir()) == []
+
+        with of(users(25).to_reader(max_chunksize=3)).held(tmp_path, seen.append) as same:
+            assert same.fingerprint() == export.fingerprint()
+            assert not same.comes_once
+        with Table.of(source).held(tmp_path, seen.append) as other:
+            assert other.fingerprint() != export.fingerprint()
+    assert seen[:3] == [10, 20, 25]
+    with (
+        pytest.raises(ExportError, match='of row 2 is "u0000", as that of the row before'),
+        Table.of(Keyed(pa.concat_tables([users(1), users(1)]))).held(tmp_path, seen.append),
+    ):
+        pass
+
+
+def test_a_table_whose_types_differ_from_row_to_row_is_held_as_it_is(tmp_path: Path) -> None:
+    class Loose(Keyed):
+        order_by = None
+
+        def columns(self) -> pa.Schema:
+            return pa.schema([("email", pa.null()), ("d", pa.null())])
+
+        def batches(self, after: Key | None) -> Iterator[pa.RecordBatch]:
+            for at, value in enumerate([1, "x", None, 1.5, b"b"] * 5):
+                yield pa.RecordBatch.from_pylist([{"email": f"u{at:03}", "d": value}])
+
+    source = Loose(users(0))
+    with Table.of(source).held(tmp_path, lambda _: None) as export:
+        assert said(export) == said(Table.of(source))
+
+
+def test_objects_are_not_held(tmp_path: Path) -> None:
+    export = of(users(3).to_pylist())
+    with export.held(tmp_path, lambda _: None) as held:
+        assert held is export
+        assert not held.fingerprint().tells
+
+
+def test_rows_that_can_not_be_held_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with open("/dev/full", "r+b", buffering=0) as full:
+        monkeypatch.setattr(spool, "nameless", lambda _folder: full)
+        with pytest.raises(ExportError, match=r"No space left on device\); refresh\.state puts them elsewhere"):
+            Table.of(Keyed(users(3))).held(tmp_path, lambda _: None).__enter__()
 
 
 def test_a_source_that_fails_in_any_way_keeps_the_rows_before() -> None:

@@ -20,7 +20,8 @@ class WebServer:
     """What it serves, and how. Each answer looks at this as it is then.
 
     `drops`: so many answers break off in their middle; `fails`: so many say `status`; `latency_s`: of each.
-    `is_chunked`: without a length. `asked`: each request's range, `seen`: its headers.
+    `is_chunked`: without a length; `is_endless`: without an end, too. `asked`: each request's range, `seen`: its
+    headers.
     """
 
     files: dict[str, bytes] = field(default_factory=dict)
@@ -28,6 +29,7 @@ class WebServer:
     has_tags: bool = True
     has_times: bool = True
     is_chunked: bool = False
+    is_endless: bool = False
     drops: int = 0
     fails: int = 0
     status: int = 503
@@ -97,6 +99,8 @@ def handler_of(server: WebServer) -> type[BaseHTTPRequestHandler]:
             self._is_chunked = server.is_chunked and status == 200
             if self._is_chunked:
                 self.send_header("Transfer-Encoding", "chunked")
+            elif server.is_endless and status == 200:
+                self.send_header("Connection", "close")
             else:
                 self.send_header("Content-Length", str(len(data)))
             self.end_headers()

@@ -21,6 +21,7 @@ _KNOWN = {
     "mysql": ("mysql", "PyMySQL", "mysql"),
     "sqlite": ("sqlite", "", ""),
     "duckdb": ("duckdb", "duckdb", "duckdb"),
+    "snowflake": ("snowflake", "adbc-driver-manager", "snowflake"),
 }
 _ALIASES = {"postgres": "postgresql", "mariadb": "mysql", "sqlite3": "sqlite"}
 
