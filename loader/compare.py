@@ -113,7 +113,8 @@ class Comparison:
     """One comparison, with its files: use as a context manager.
 
     `before` None: nothing is known, and all users are new. `is_full`: all are sent, whatever they were. `is_named`:
-    keys are kept, so that those who are gone can be told. `clears`: what is gone is to be removed at the target.
+    keys are kept, so that those who are gone can be told. `are_values_known` False: those before were mapped in another
+    way, and only who was there is known. `clears`: what is gone is to be removed at the target.
     """
 
     def __init__(
@@ -124,6 +125,7 @@ class Comparison:
         *,
         is_full: bool = False,
         is_named: bool = False,
+        are_values_known: bool = True,
         clears: bool = False,
         is_replaced: bool = False,
         key_path: Path | None = None,
@@ -133,6 +135,7 @@ class Comparison:
         self._before = before
         self._is_full = is_full
         self._is_named = is_named
+        self._are_values_known = are_values_known
         self._clears = clears
         self._is_replaced = is_replaced
         self._digester = Digester(secret)
@@ -305,6 +308,8 @@ class Comparison:
         counts, last, names = part.counts, users.last, self._names(users)
         known = old.take(at, axis=0) if len(old) else np.zeros((len(at), 5), np.uint64)
         marks = np.where(is_known, known[:, MARKS], np.uint64(0))
+        if not self._are_values_known:
+            marks &= TAKEN | MISSING | CLEARED
         is_acked = (marks & ACKED) > 0
         is_same = is_acked & (known[:, VALUES] == values[:, 0]) & (known[:, VALUES_2] == values[:, 1])
         is_sent = ~is_same | self._is_full
