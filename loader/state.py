@@ -204,7 +204,7 @@ def told(path: Path) -> Iterator[None]:
         ) from error
 
 
-# One path, several targets ---------------------------------------------------------------------------------------------
+# One path, several targets -------------------------------------------------------------------------------------------
 
 
 def aside_of(path: Path, identity: Mapping[str, Any]) -> Path:
@@ -244,14 +244,14 @@ def take_place(path: Path, identity: Mapping[str, Any]) -> list[str]:
 
 def kept_keys(path: Path) -> set[Path]:
     """The files with users' keys that belong to the state at `path`, or to one that is kept aside for it."""
-    found = set()
+    found: set[Path] = set()
     for each in (path, *path.parent.glob(f"{path.name.replace('[', '[[]')}.of-*")):
         with suppress(CheckpointError):  # who needs it is told
             state = State.open(each)
             if state is not None:
                 with state:
-                    found.add(state.key_path)
-    return found - {None}
+                    found |= {state.key_path} if state.key_path is not None else set()
+    return found
 
 
 class Draft:
