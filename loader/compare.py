@@ -21,7 +21,7 @@ from loader.export import Export, Place
 from loader.mapping import RowMapping
 from loader.record import Mark
 from loader.scan import EMPTY, INVALID, ROW, SET_AT, Lines, Sets, in_order, scan, scan_cells
-from loader.spill import PARTITIONS, KeyFile, Spill, Table, key_at, nameless, private
+from loader.spill import PARTITIONS, KeyBlock, Spill, Table, key_at, nameless, private
 from loader.state import (
     ACKED,
     CLEARED,
@@ -164,10 +164,9 @@ class Comparison:
         if self.key_path is not None and not self.draft.is_in_place:
             self.key_path.unlink(missing_ok=True)
 
-    @property
-    def keys(self) -> KeyFile:
-        """The users' keys, by row."""
-        return self._lines.keys
+    def key_blocks(self) -> list[Callable[[], KeyBlock]]:
+        """The users' keys, in order of row, a block at a time."""
+        return self._lines.key_blocks()
 
     def run(self, export: Export, mapping: RowMapping, watch: Callable[[int], None]) -> Found:
         """Read the export and compare; the new state is drafted. Raises ExportError, CheckpointError."""
@@ -182,7 +181,7 @@ class Comparison:
                 self._gone.seek(0)
                 found = self._all(rows, marks, cells)
             if self.key_path is not None:
-                self.keys.sync()
+                self._lines.keys.sync()
         except OSError as error:
             raise self._told(error) from error
         return found
@@ -327,7 +326,7 @@ class Comparison:
             had = held if self._clears else np.where(marks & TAKEN > 0, names_of(marks), names)
             for who in np.flatnonzero(is_sent & (had != names)).tolist():
                 if lost := self.sets.without(int(had[who]), int(names[who])):
-                    part.gone.append(Gone(int(last[who, 4] & ROW), self.keys.key(int(last[who, 5])), lost))
+                    part.gone.append(Gone(int(last[who, 4] & ROW), self._lines.keys.key(int(last[who, 5])), lost))
                     counts.removed += 1
         for who in np.flatnonzero(is_sent & (held != names)).tolist():
             held[who] = self.sets.union(int(held[who]), int(names[who]))
@@ -389,7 +388,7 @@ class Comparison:
             part.counts.unnamed += is_gone
             return
         with self._lock:
-            entry[PLACE] = self.keys.append(user.encode())
+            entry[PLACE] = self._lines.keys.append(user.encode())
         had = self.sets.without(int(held_of(entry[MARKS]) if self._clears else names_of(entry[MARKS])), EMPTY)
         if is_gone and (is_new or self._clears):
             part.gone.append(Gone(0, user, had))

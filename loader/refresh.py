@@ -478,9 +478,8 @@ def _hash_users(checkpoint: Checkpoint, codes: Iterable[Code], digester: Digeste
 
 def _spans(found: Found, comparison: Comparison) -> Iterator[Span]:
     """The unchanged rows with their users, as the checkpoint keeps them, made while others are written."""
-    keys = comparison.keys
-    stored = sorted(keys.stored)
-    return filter(None, in_order(lambda at: _span(keys.block(stored[at]), found.unchanged), len(stored)))
+    blocks = comparison.key_blocks()
+    return filter(None, in_order(lambda at: _span(blocks[at](), found.unchanged), len(blocks)))
 
 
 def _span(block: KeyBlock, unchanged: "np.ndarray[Any, np.dtype[np.bool_]]") -> Span | None:

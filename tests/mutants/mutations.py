@@ -404,7 +404,7 @@ MUTATIONS = (
     Mutation(
         "nobody does what a killed worker had to do",
         "loader/scan.py",
-        "other = _put_aside(export, mapping, digester, sets, own, _unmarked(), _unwatched, Share(1, 2))",
+        "other, _ = _put_aside(export, mapping, digester, sets, own, _unmarked(), _unwatched, left)",
         "other = seen",
         ("tests/test_compare.py::test_two_processes_find_what_one_finds",),
     ),
