@@ -14,13 +14,19 @@ from pathlib import Path
 from threading import Event, Thread
 
 import anyio
+import pyarrow as pa
+import pyarrow.feather
+import pyarrow.parquet
 import pytest
 from anyio import to_thread
 
 from loader import scan
 from loader.checkpoint import Checkpoint
 from loader.errors import CheckpointError, Refused, Stopped
+from loader.export import columnar
 from loader.export.files import Files
+from loader.export.typed import TypedMapper
+from loader.mapping import Mapped
 from loader.outcome import Code
 from loader.plan import Plan, plan
 from loader.refresh import Options, set_state_aside
@@ -590,6 +596,44 @@ async def test_whoever_reads_the_checkpoint_meanwhile_ends_no_night(tmp_path: Pa
             await to_thread.run_sync(thread.join)
         assert one.written == 1
         assert seen <= {100, 99}, "the last night's, or tonight's with what was settled when it began"
+
+
+@pytest.mark.parametrize("form", ["parquet", "arrow"])
+async def test_of_columns_only_what_changed_is_mapped_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, form: str
+) -> None:
+    mapped: list[int] = []
+
+    class Counted(TypedMapper):
+        def map(self, block: pa.RecordBatch) -> Mapped:
+            mapped.append(block.num_rows)
+            return super().map(block)
+
+    def write(users: Mapping[str, Values]) -> None:
+        rows = [{"email": user, **values} for user, values in users.items()]
+        table = pa.Table.from_pylist(rows, pa.schema([(name, pa.string()) for name in ("email", "dept", "site")]))
+        path = tmp_path / f"users.{form}"
+        if form == "parquet":
+            pyarrow.parquet.write_table(table, path, row_group_size=30)
+        else:
+            pyarrow.feather.write_feather(table, path, chunksize=30)
+
+    monkeypatch.setattr(columnar, "BLOCK_ROWS", 10)
+    async with nights(tmp_path) as one:
+        one.set = [f'export.path="users.{form}"']
+        await to_thread.run_sync(write, USERS)
+        assert await one.run() is None
+        tonight = changed(user37={"dept": "x", "site": "Wien"}, user61={"dept": "x", "site": "Wien"})
+        await to_thread.run_sync(write, tonight)
+        monkeypatch.setattr(columnar, "TypedMapper", Counted)
+        assert await one.run(first=1) is None
+        assert await one.run() is None
+
+        assert one.written == 1
+        assert sum(mapped) <= 3
+        assert await one.codes() == {"UNCHANGED": 98, "SUCCESS": 2}
+        assert [(row.row, row.user) for row in await one.results()] == list(enumerate(tonight, 1))
+        assert one.held() == tonight
 
 
 async def test_a_checkpoint_of_each_of_the_last_nights_is_kept(tmp_path: Path) -> None:
