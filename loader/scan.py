@@ -97,11 +97,14 @@ class Sets:
                 word |= bit
             else:
                 word |= bit * values.is_sent.astype(np.uint64)
-        if words == 1 and bool((masks == masks[0]).all()):
-            return np.full(rows, self.number(_places(masks[0])), np.uint64)
-        found, which = np.unique(masks, axis=0, return_inverse=True)
-        numbers = np.array([self.number(_places(mask)) for mask in found], np.uint64)
-        return numbers[which.reshape(-1)]
+        if words == 1:
+            found, which = masks[:1, 0], None
+            if not bool((masks[:, 0] == found).all()):
+                found, which = np.unique(masks[:, 0], return_inverse=True)
+        else:
+            found, which = np.unique(masks, axis=0, return_inverse=True)
+        numbers = np.array([self.number(_places(mask)) for mask in found.reshape(-1, words)], np.uint64)
+        return np.full(rows, numbers[0]) if which is None else numbers[which.reshape(-1)]
 
     def numbers_of(self, names: Iterable[str], sets: Iterable[Iterable[int]]) -> NDArray[np.uint64] | None:
         """The numbers here of the sets that another has, by their numbers there; None: they are the same."""
