@@ -17,6 +17,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from fractions import Fraction
@@ -328,26 +329,26 @@ class Refresh:
             self._report(path, found)
         draft: Draft = comparison.draft
         keys = comparison.key_path
-        draft.finish(
-            comparison.sets.names,
-            [sorted(each) for each in comparison.sets.sets],
-            {
-                "night": compared.night,
-                "begun_at": time.time(),
-                "full_at": compared.full_at,
-                "identity": self.identity,
-                "secret": compared.secret,
-                "keys": None if keys is None else keys.name,
-            },
-        )
+        about = {
+            "night": compared.night,
+            "begun_at": time.time(),
+            "full_at": compared.full_at,
+            "identity": self.identity,
+            "secret": compared.secret,
+            "keys": None if keys is None else keys.name,
+        }
         try:
-            with Checkpoint.draft(path) as checkpoint, checkpoint.refusing():
-                begin(checkpoint, self.identity, self.export, self.mapping)
-                rows = found.counts.rows
-                gone = _numbered(found.gone(), rows) if clears else ()
-                facts = {"night": compared.night, "clears": clears, "full": compared.full, **vars(found.counts)}
-                checkpoint.begin_with(Code.UNCHANGED, _spans(found, comparison), found.marks, gone, refresh=facts)
-                resume = resumed(checkpoint, _settled(found.unchanged))
+            with ThreadPoolExecutor(1, "state") as beside:  # both are synced, which takes its time
+                sets = [sorted(each) for each in comparison.sets.sets]
+                state = beside.submit(draft.finish, comparison.sets.names, sets, about)
+                with Checkpoint.draft(path) as checkpoint, checkpoint.refusing():
+                    begin(checkpoint, self.identity, self.export, self.mapping)
+                    rows = found.counts.rows
+                    gone = _numbered(found.gone(), rows) if clears else ()
+                    facts = {"night": compared.night, "clears": clears, "full": compared.full, **vars(found.counts)}
+                    checkpoint.begin_with(Code.UNCHANGED, _spans(found, comparison), found.marks, gone, refresh=facts)
+                    resume = resumed(checkpoint, _settled(found.unchanged))
+                state.result()
             self._clear_the_way(path, options)
             draft.replace()
             publish(path)
