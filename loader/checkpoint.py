@@ -17,7 +17,7 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from operator import itemgetter
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import msgspec
 import orjson
@@ -272,9 +272,8 @@ class Checkpoint:
                 f"there is no checkpoint {path}; loader run makes it, beside the export or where checkpoint.path says"
             )
         try:
-            if os.path.exists(f"{path}-journal") and runner(path) is None:
-                _roll_back(path)
-            with _closed_on_error(_connected(path, "ro")) as db:
+            uri = f"{path.absolute().as_uri()}?mode=ro"
+            with _closed_on_error(sqlite3.connect(uri, uri=True, isolation_level=None, check_same_thread=False)) as db:
                 db.execute("BEGIN")
                 _check(path, db)
                 return cls(path, db, is_read_only=True)
@@ -611,20 +610,6 @@ def _closed_on_error(db: sqlite3.Connection) -> Iterator[sqlite3.Connection]:
     except BaseException:
         db.close()
         raise
-
-
-def _connected(path: Path, mode: Literal["ro", "rw"]) -> sqlite3.Connection:
-    uri = f"{path.absolute().as_uri()}?mode={mode}"
-    return sqlite3.connect(uri, uri=True, isolation_level=None, check_same_thread=False)
-
-
-def _roll_back(path: Path) -> None:
-    """Have SQLite take back what a run that was killed had half written: who only reads can't. Not a run's that lives.
-
-    Whatever goes wrong, reading tells.
-    """
-    with contextlib.suppress(sqlite3.Error), contextlib.closing(_connected(path, "rw")) as db:
-        db.execute("SELECT count(*) FROM sqlite_schema").fetchone()
 
 
 def _check(path: Path, db: sqlite3.Connection) -> None:
