@@ -14,6 +14,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
+from urllib.parse import urlsplit
 
 import msgspec
 import numpy as np
@@ -210,7 +211,7 @@ def told(path: Path) -> Iterator[None]:
 def aside_of(path: Path, identity: Mapping[str, Any]) -> Path:
     """Where the state of a load's target is kept while that of another target stands at `path`."""
     api, address = (str(identity.get(name)) for name in _TARGET)
-    host = re.sub(r"[^A-Za-z0-9.]+", "-", address.partition("://")[2])[:60]
+    host = re.sub(r"[^A-Za-z0-9.]+", "-", urlsplit(address).netloc)[:60]
     code = hashlib.sha256(f"{api} {address}".encode()).hexdigest()[:8]
     return path.with_name(f"{path.name}.of-{api}-{host}-{code}")
 
