@@ -3,6 +3,7 @@
     python -m benchmarks.refresh                    # 10 million users, of whom 1 % change
     python -m benchmarks.refresh --turns 3          # medians of three full loads and the nights behind them
     python -m benchmarks.refresh --keys 100000000   # so many keys compared, too, and nothing sent
+    python -m benchmarks.refresh 0 --keys 100000000 # these alone: 150 bytes of disk a key, some 3 minutes on two cores
 
 Each run is a fresh process, its memory that of all it starts. Full loads and nights go into two servers: the sandbox,
 and the counting server in C, which leaves the loader nearly the whole machine.
@@ -12,6 +13,7 @@ import argparse
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -46,8 +48,11 @@ missing = "{missing}"
 #: Users a request, as the target has it where nobody sets it, and requests at once.
 _USERS, _AT_ONCE = 100, 16
 
-#: No run takes so long.
-_MOST_S = 3_600.0
+#: A run that takes longer is killed.
+_MOST_S = 600.0
+
+#: What the comparison of keys needs on the disk, for each: export, two states, and what is put aside.
+_KEY_BYTES = 150
 
 
 def change(export: Path, into: Path, share: float) -> int:
@@ -171,7 +176,8 @@ def alone(folder: Path, turns: int) -> dict[str, Any]:
 
 def table(found: dict[str, Any]) -> str:
     """What was found, for people."""
-    lines = ["| | full load | night | full ÷ night | night's CPU | night's peak |", "|---|---|---|---|---|---|"]
+    head = ["| | full load | night | full ÷ night | night's CPU | night's peak |", "|---|---|---|---|---|---|"]
+    lines = head if found["users"] else []
     for name, turns in found["loads"].items():
         full, night = ([each[kind] for each in turns] for kind in ("full", "night"))
         lines.append(
@@ -186,10 +192,26 @@ def table(found: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def measure(folder: Path, chosen: argparse.Namespace, found: dict[str, Any]) -> None:
+    """Full loads and the nights behind them, and the comparison alone."""
+    exports = (folder / "full.csv", folder / "night.csv")
+    generate(exports[0], chosen.users)
+    found["changed"] = change(*exports, chosen.changed)
+    for _ in range(chosen.turns):
+        for kind, server in (("`loader sandbox`", sandbox()), ("counting server", counting(chosen.users))):
+            with server as url:
+                one = turn(folder, exports, url, chosen.missing)
+            assert one["SUCCESS"] == found["changed"], "exactly those who changed were sent"
+            found["loads"].setdefault(kind, []).append(one)
+    found["compared"].append(alone(folder, chosen.turns))
+    for each in (*exports, folder / "users.csv"):
+        each.unlink()
+
+
 def main() -> None:
     """What the arguments ask for."""
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    options.add_argument("users", type=int, nargs="?", default=10_000_000)
+    options.add_argument("users", type=int, nargs="?", default=10_000_000, help="0: nothing is loaded")
     options.add_argument("--turns", type=int, default=1)
     options.add_argument("--changed", type=float, default=0.01, help="the share of users who change")
     options.add_argument("--missing", default="ignore", choices=["ignore", "report"])
@@ -200,27 +222,14 @@ def main() -> None:
     if chosen.compare is not None:
         compare(chosen.compare)
         return
+    found: dict[str, Any] = {"machine": described(), "users": chosen.users, "loads": {}, "compared": []}
     with tempfile.TemporaryDirectory(dir=chosen.folder) as name:
         folder = Path(name)
-        exports = (folder / "full.csv", folder / "night.csv")
-        generate(exports[0], chosen.users)
-        found: dict[str, Any] = {
-            "machine": described(),
-            "users": chosen.users,
-            "changed": change(*exports, chosen.changed),
-            "loads": {"`loader sandbox`": [], "counting server": []},
-            "compared": [],
-        }
-        for _ in range(chosen.turns):
-            for kind, server in zip(found["loads"], (sandbox(), counting(chosen.users)), strict=True):
-                with server as url:
-                    one = turn(folder, exports, url, chosen.missing)
-                assert one["SUCCESS"] == found["changed"], "exactly those who changed were sent"
-                found["loads"][kind].append(one)
-        found["compared"].append(alone(folder, chosen.turns))
+        if chosen.users:
+            measure(folder, chosen, found)
         if chosen.keys:
-            for each in (*exports, folder / "users.csv"):
-                each.unlink()
+            if (free := shutil.disk_usage(folder).free) < chosen.keys * _KEY_BYTES:
+                raise SystemExit(f"{folder} has {free:,} bytes left, and {chosen.keys * _KEY_BYTES:,} are needed")
             make_keys(folder / "users.csv", chosen.keys)
             found["compared"].append(alone(folder, 1))
     print(json.dumps(found, indent=1), table(found), sep="\n\n")

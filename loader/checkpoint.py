@@ -120,9 +120,6 @@ _JOINED_USERS = 5_000
 #: A batch's span may hold this many rows that aren't its own for each that is; rows farther off stand alone.
 _SPREAD = 2
 
-#: Who reads waits so long for a run that lets nobody in.
-_READ_S = 20.0
-
 #: What is ours to mend, and not the disk's.
 _OURS = (sqlite3.IntegrityError, sqlite3.ProgrammingError)
 
@@ -267,6 +264,35 @@ class Checkpoint:
             raise CheckpointError(f"checkpoint {path}: {error.strerror}") from error
 
     @classmethod
+    @contextlib.contextmanager
+    def draft(cls, path: Path) -> Iterator["Checkpoint"]:
+        """A new checkpoint that nobody sees: durable behind the block, it waits to be published, or discarded.
+
+        So most of the file can be written once, without a log, and whoever reads what stands at `path` now is not in
+        the way. Raises CheckpointError.
+        """
+        part = _part_of(path)
+        discard(path)
+        try:
+            os.close(os.open(part, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
+            with contextlib.closing(sqlite3.connect(part, isolation_level=None, check_same_thread=False)) as db:
+                for pragma in (
+                    "locking_mode=EXCLUSIVE",
+                    "journal_mode=MEMORY",
+                    "synchronous=FULL",
+                    f"page_size={_PAGE_BYTES}",
+                    "fullfsync=ON",
+                ):
+                    db.execute(f"PRAGMA {pragma}").fetchone()
+                db.executescript(f"BEGIN; PRAGMA user_version={VERSION}; {_SCHEMA} COMMIT;")
+                yield cls(path, db)
+                db.execute("PRAGMA journal_mode=WAL").fetchone()  # whoever opens it need not wait for others to switch
+        except sqlite3.Error as error:
+            raise CheckpointError(_unusable(path, error)) from error
+        except OSError as error:
+            raise CheckpointError(f"checkpoint {path}: {error.strerror}") from error
+
+    @classmethod
     def read(cls, path: Path) -> "Checkpoint":
         """Open to read, also while a run writes: all that is read is of one moment. Raises CheckpointError."""
         if not os.path.isfile(path):  # Path.is_file() raises for a name that is too long
@@ -274,8 +300,6 @@ class Checkpoint:
                 f"there is no checkpoint {path}; loader run makes it, beside the export or where checkpoint.path says"
             )
         try:
-            if os.path.exists(f"{path}-journal") and runner(path) is None:
-                _roll_back(path)
             with _closed_on_error(_reading(path)) as db:
                 db.execute("BEGIN")
                 _check(path, db)
@@ -387,15 +411,10 @@ class Checkpoint:
         """
         now = time.time()
         same = (*_columns(Outcome(code)), now)
-        # Exclusive from its beginning: for a reader who came meanwhile, each page that no longer fits into memory would
-        # wait until it had gone, and in the end the commit would fail.
-        with self._without_log(), self._transaction("EXCLUSIVE"):
-            for table in ("batch", "outcome", "former", "mark"):
-                self._db.execute(f"DELETE FROM {table}")
+        with self._transaction():
             self._db.executemany("INSERT INTO mark VALUES (?,?,?,?,?,?)", marks)
             self._db.executemany("INSERT INTO batch VALUES (NULL,?,?,?,?,?,?,?,?,?,?)", (span + same for span in spans))
-            self._db.execute("CREATE TABLE IF NOT EXISTS cleared (row INTEGER PRIMARY KEY, user TEXT, names TEXT)")
-            self._db.execute("DELETE FROM cleared")
+            self._db.execute("CREATE TABLE cleared (row INTEGER PRIMARY KEY, user TEXT, names TEXT)")
             self._db.executemany(
                 "INSERT INTO cleared VALUES (?, ?, ?)", ((row, user, json.dumps(names)) for row, user, names in cleared)
             )
@@ -585,20 +604,6 @@ class Checkpoint:
         ).fetchone()
         return [ResultRow(row, user, *same) for row, user in enumerate(orjson.loads(users), first) if user is not None]
 
-    @contextlib.contextmanager
-    def _without_log(self) -> Iterator[None]:
-        """Around the transaction that writes most of the file: the log would be all of it once more, and be merged.
-
-        A commit without a log ends with the removal of the journal, which EXTRA syncs.
-        """
-        with contextlib.suppress(sqlite3.OperationalError):  # somebody reads it: then the log is as good
-            self._db.execute("PRAGMA journal_mode=DELETE").fetchone()
-        try:
-            self._db.execute("PRAGMA synchronous=EXTRA")
-            yield
-        finally:
-            self._with_log()
-
     def _with_log(self) -> None:
         # Fetched, as only that tells of an I/O error; after it, and without a log, a commit would end with the
         # removal of a file, which is not synced.
@@ -608,10 +613,10 @@ class Checkpoint:
         self._db.execute("ROLLBACK")
 
     @contextlib.contextmanager
-    def _transaction(self, kind: Literal["IMMEDIATE", "EXCLUSIVE"] = "IMMEDIATE") -> Iterator[None]:
+    def _transaction(self) -> Iterator[None]:
         """All or nothing, and durable. Raises Stopped if the disk doesn't take it."""
         with self._writing():
-            self._db.execute(f"BEGIN {kind}")
+            self._db.execute("BEGIN IMMEDIATE")
             try:
                 yield
                 self._db.execute("COMMIT")
@@ -638,6 +643,34 @@ def _where(codes: Collection[str]) -> str:
     return f"WHERE code IN ({', '.join('?' * len(codes))})" if codes else ""
 
 
+def _part_of(path: Path) -> Path:
+    return path.with_name(f"{path.name}.part")
+
+
+def publish(path: Path) -> None:
+    """Put a draft where there is no checkpoint. Raises CheckpointError."""
+    try:
+        _part_of(path).rename(path)
+        handle = os.open(path.absolute().parent, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+    except OSError as error:
+        raise CheckpointError(f"checkpoint {path}: {error.strerror}") from error
+
+
+def discard(path: Path) -> None:
+    """Remove a draft, if there is one."""
+    remove(_part_of(path))
+
+
+def remove(path: Path) -> None:
+    """Remove a checkpoint, if it is there, with what SQLite puts beside it."""
+    for suffix in ("", "-wal", "-shm", "-journal"):
+        path.with_name(path.name + suffix).unlink(missing_ok=True)
+
+
 @contextlib.contextmanager
 def _closed_on_error(db: sqlite3.Connection) -> Iterator[sqlite3.Connection]:
     try:
@@ -648,9 +681,8 @@ def _closed_on_error(db: sqlite3.Connection) -> Iterator[sqlite3.Connection]:
 
 
 def _connected(path: Path, mode: Literal["ro", "rw"]) -> sqlite3.Connection:
-    """To read: a run that writes most of the file at once lets nobody in meanwhile, which may take seconds."""
     uri = f"{path.absolute().as_uri()}?mode={mode}"
-    return sqlite3.connect(uri, _READ_S, uri=True, isolation_level=None, check_same_thread=False)
+    return sqlite3.connect(uri, uri=True, isolation_level=None, check_same_thread=False)
 
 
 def _reading(path: Path) -> sqlite3.Connection:
@@ -660,15 +692,6 @@ def _reading(path: Path) -> sqlite3.Connection:
     db = _connected(path, "rw")
     db.execute("PRAGMA query_only=ON")
     return db
-
-
-def _roll_back(path: Path) -> None:
-    """Have SQLite take back what a run that was killed had half written: who only reads can't. Not a run's that lives.
-
-    Whatever goes wrong, reading tells.
-    """
-    with contextlib.suppress(sqlite3.Error), contextlib.closing(_connected(path, "rw")) as db:
-        db.execute("SELECT count(*) FROM sqlite_schema").fetchone()
 
 
 def _check(path: Path, db: sqlite3.Connection) -> None:

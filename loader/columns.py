@@ -187,7 +187,7 @@ class ColumnMapper:
             if self._mapping.empty == "omit" and not texts.lengths.all():
                 texts = replace(texts, is_sent=texts.lengths > 0)
             columns[name] = Column(None, texts)
-        return Values(keys, columns, np.array(sorted(problems), np.int64))
+        return Values(keys, columns, np.array(sorted(problems), np.int64), cells[self._user])
 
     def _texts(self, block: pa.Table | pa.RecordBatch, problems: dict[int, Problem]) -> dict[str, pa.StringArray]:
         """The columns that are read, as text."""

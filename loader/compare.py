@@ -21,7 +21,7 @@ from loader.export import Export, Place
 from loader.mapping import RowMapping
 from loader.record import Mark
 from loader.scan import EMPTY, INVALID, ROW, SET_AT, Lines, Sets, in_order, scan, scan_cells
-from loader.spill import PARTITIONS, KeyFile, Spill, Table, key_at, nameless, private
+from loader.spill import PARTITIONS, KeyBlock, Spill, Table, key_at, nameless, private
 from loader.state import (
     ACKED,
     CLEARED,
@@ -113,7 +113,8 @@ class Comparison:
     """One comparison, with its files: use as a context manager.
 
     `before` None: nothing is known, and all users are new. `is_full`: all are sent, whatever they were. `is_named`:
-    keys are kept, so that those who are gone can be told. `clears`: what is gone is to be removed at the target.
+    keys are kept, so that those who are gone can be told. `are_values_known` False: those before were mapped in another
+    way, and only who was there is known. `clears`: what is gone is to be removed at the target.
     """
 
     def __init__(
@@ -124,6 +125,7 @@ class Comparison:
         *,
         is_full: bool = False,
         is_named: bool = False,
+        are_values_known: bool = True,
         clears: bool = False,
         is_replaced: bool = False,
         key_path: Path | None = None,
@@ -133,6 +135,7 @@ class Comparison:
         self._before = before
         self._is_full = is_full
         self._is_named = is_named
+        self._are_values_known = are_values_known
         self._clears = clears
         self._is_replaced = is_replaced
         self._digester = Digester(secret)
@@ -161,10 +164,9 @@ class Comparison:
         if self.key_path is not None and not self.draft.is_in_place:
             self.key_path.unlink(missing_ok=True)
 
-    @property
-    def keys(self) -> KeyFile:
-        """The users' keys, by row."""
-        return self._lines.keys
+    def key_blocks(self) -> list[Callable[[], KeyBlock]]:
+        """The users' keys, in order of row, a block at a time."""
+        return self._lines.key_blocks()
 
     def run(self, export: Export, mapping: RowMapping, watch: Callable[[int], None]) -> Found:
         """Read the export and compare; the new state is drafted. Raises ExportError, CheckpointError."""
@@ -179,7 +181,7 @@ class Comparison:
                 self._gone.seek(0)
                 found = self._all(rows, marks, cells)
             if self.key_path is not None:
-                self.keys.sync()
+                self._lines.keys.sync()
         except OSError as error:
             raise self._told(error) from error
         return found
@@ -305,6 +307,8 @@ class Comparison:
         counts, last, names = part.counts, users.last, self._names(users)
         known = old.take(at, axis=0) if len(old) else np.zeros((len(at), 5), np.uint64)
         marks = np.where(is_known, known[:, MARKS], np.uint64(0))
+        if not self._are_values_known:
+            marks &= TAKEN | MISSING | CLEARED
         is_acked = (marks & ACKED) > 0
         is_same = is_acked & (known[:, VALUES] == values[:, 0]) & (known[:, VALUES_2] == values[:, 1])
         is_sent = ~is_same | self._is_full
@@ -322,7 +326,7 @@ class Comparison:
             had = held if self._clears else np.where(marks & TAKEN > 0, names_of(marks), names)
             for who in np.flatnonzero(is_sent & (had != names)).tolist():
                 if lost := self.sets.without(int(had[who]), int(names[who])):
-                    part.gone.append(Gone(int(last[who, 4] & ROW), self.keys.key(int(last[who, 5])), lost))
+                    part.gone.append(Gone(int(last[who, 4] & ROW), self._lines.keys.key(int(last[who, 5])), lost))
                     counts.removed += 1
         for who in np.flatnonzero(is_sent & (held != names)).tolist():
             held[who] = self.sets.union(int(held[who]), int(names[who]))
@@ -384,7 +388,7 @@ class Comparison:
             part.counts.unnamed += is_gone
             return
         with self._lock:
-            entry[PLACE] = self.keys.append(user.encode())
+            entry[PLACE] = self._lines.keys.append(user.encode())
         had = self.sets.without(int(held_of(entry[MARKS]) if self._clears else names_of(entry[MARKS])), EMPTY)
         if is_gone and (is_new or self._clears):
             part.gone.append(Gone(0, user, had))

@@ -44,7 +44,7 @@ class Digester:
         self._secret = secret
         self._numbers: dict[str, NDArray[np.uint64]] = {}
 
-    def keys(self, users: pa.StringArray) -> Digests:
+    def keys(self, users: "pa.StringArray | Texts") -> Digests:
         """The digests of users' keys."""
         return finish(self.sums("", Texts.of(users)))  # no attribute's: those have a prefix
 

@@ -68,11 +68,13 @@ class Values(NamedTuple):
     """A block's rows as keys and values that are not put together yet: what is compared with the night before.
 
     Two rows with equal values give equal records. `invalid`: by position, rows that are never sent as they stand.
+    `texts`: the keys where they were read, if they stand there.
     """
 
     keys: pa.StringArray
     columns: Mapping[str, Column]
     invalid: NDArray[np.int64]
+    texts: Texts | None = None
 
 
 NO_VALUES = Values(pa.array([], pa.string()), {}, np.empty(0, np.int64))

@@ -128,8 +128,8 @@ class Mark(NamedTuple):
 
     `row`: the number of the first row behind it; `file`: which of the export's files it stands in, from 0; `offset`:
     decompressed bytes of that file before it (Parquet and Arrow: rows); `line`: the physical line it stands on;
-    `digest`: the hash of all that was read before, chained block by block; `after`: the key of the last row before it,
-    where reading goes on behind a key, as its source writes it.
+    `digest`: the hash of all that was read before, chained block by block ("": not known); `after`: the key of the last
+    row before it, where reading goes on behind a key, as its source writes it.
     """
 
     row: int = 1

@@ -17,10 +17,11 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import ExitStack, contextmanager
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from fractions import Fraction
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -29,7 +30,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from loader import digest
-from loader.checkpoint import Checkpoint, Span, lock
+from loader.checkpoint import Checkpoint, Span, discard, lock, publish, remove
 from loader.clearing import amended
 from loader.columns import escaped
 from loader.compare import Comparison, Counts, Found, Gone, match
@@ -51,14 +52,23 @@ from loader.state import (
     TAKEN,
     Draft,
     State,
+    aside_of,
     held_at,
+    kept_keys,
     names_of,
     rows_of,
     sync_folder,
+    take_place,
     told,
 )
 
 Missing = Literal["ignore", "report", "clear"]
+
+#: Of what a state tells: of users and their values, of users alone, of nobody.
+_Of = Literal["values", "keys", "nothing"]
+
+#: The setting that says what a user's key is.
+_KEY = "mapping.user"
 
 #: Users' keys are hashed so many at a time.
 _KEYS = 20_000
@@ -142,6 +152,8 @@ class Refresh:
                     f'refresh.mode = "changed" reads the export twice, and nothing tells whether {export} is the same '
                     "then: give it as a file"
                 )
+            for line in take_place(self.rules.state, self.identity):
+                self.say(line)
             yield replace(self, export=export)
 
     # Before a load
@@ -170,12 +182,11 @@ class Refresh:
         fingerprint = self.export.fingerprint()
         _remove_leftovers(state)
         with State.open(state) or _none() as before:
-            full, is_known = self._full(before, now, is_full=options.is_full)
+            full, of = self._full(before, now, is_full=options.is_full)
             if full:
-                is_blind = not is_known and before is not None
-                self.say(f"all users are sent: {full}" + ("; the guards of refresh can't be held tonight" * is_blind))
+                self.say(f"all users are sent: {full}{self._unguarded(before, of)}")
             is_named = self.rules.missing != "ignore"
-            known = before if is_known else None
+            known = None if of == "nothing" else before
             secret = secrets.token_bytes(digest.SECRET_BYTES) if known is None else known.about.secret
             with Comparison(
                 state,
@@ -183,6 +194,7 @@ class Refresh:
                 secret,
                 is_full=bool(full),
                 is_named=is_named,
+                are_values_known=of == "values",
                 clears=self.rules.missing == "clear",
                 is_replaced=self.rules.is_replaced,
                 key_path=state.with_name(f"{state.name}.keys-{night}") if is_named else None,
@@ -191,21 +203,31 @@ class Refresh:
                 full_at = now if full or before is None else before.about.full_at
                 yield Compared(night, found, before, full, full_at, secret, fingerprint, comparison)
 
-    def _full(self, before: State | None, now: float, *, is_full: bool) -> tuple[str, bool]:
-        """Why all users are sent, "" if they aren't; and whether the state's entries are of the same users."""
+    def _full(self, before: State | None, now: float, *, is_full: bool) -> tuple[str, _Of]:
+        """Why all users are sent, "" if they aren't; and of what the state tells."""
         if before is None:
-            return f"there is no state {self.rules.state.name} yet", False
+            return f"there is no state {self.rules.state.name} yet", "nothing"
         about = before.about
         if about.digests != digest.VERSION:
-            return f"{self.rules.state.name} is of a loader that made digests in another way", False
+            return f"{self.rules.state.name} is of a loader that made digests in another way", "nothing"
         if lines := differing(about.identity, self.identity):
-            return "\n".join([f"{self.rules.state.name} is of a load with other settings:", *lines]), False
+            has_same_keys = about.identity.get(_KEY) == self.identity.get(_KEY)
+            why = "\n".join([f"{self.rules.state.name} is of a load with other settings:", *lines])
+            return why, "keys" if has_same_keys else "nothing"
         if is_full:
-            return "--full", True
+            return "--full", "values"
         every = self.rules.full_every_s
         if every is not None and now - about.full_at >= every:
-            return f"the last time was {duration(now - about.full_at)} ago, and refresh.full_every is over", True
-        return "", True
+            return f"the last time was {duration(now - about.full_at)} ago, and refresh.full_every is over", "values"
+        return "", "values"
+
+    def _unguarded(self, before: State | None, of: _Of) -> str:
+        """Which guards there are no more."""
+        if before is None or of == "values":
+            return ""
+        if of == "nothing":
+            return "\nrefresh.max_missing can't be held tonight: who is gone can't be told"
+        return "\nrefresh.max_changed can't be held tonight" if self.rules.max_changed is not None else ""
 
     def refuse(self, compared: Compared) -> None:
         """Raise Guarded if so much is gone, or other, that the export can't be right; Refused if it is another now."""
@@ -262,12 +284,7 @@ class Refresh:
             with self.compared(path, options) as compared:
                 self.refuse(compared)
                 judge(compared)
-                if not _holds_something(path):
-                    _remove(path)
-                elif aside := set_aside(path, even_unfinished=options.even_unfinished or not options.fresh):
-                    self.say(f"a new load begins; the checkpoint of the one before is kept as {aside.name}")
-                    _prune(path, self.rules.keep)
-                resume = self._begin(path, compared)
+                resume = self._begin(path, compared, options)
         elif options.is_full:
             raise Refused("--full: a load of this export has begun; finish it, or give it up: --fresh --yes --full")
         with Checkpoint.open(path, create=resume is None) as checkpoint:
@@ -313,36 +330,53 @@ class Refresh:
             raise CheckpointError(f"{checkpoint.path} holds a load that was no refresh; finish it, or --fresh --yes")
         return replace(resume, amend=self._amending(checkpoint, resume.settled))
 
-    def _begin(self, path: Path, compared: Compared) -> Resume:
-        """First the state, in which nobody who is sent has a mark; then the checkpoint, with the unchanged rows."""
+    def _begin(self, path: Path, compared: Compared, options: Options) -> Resume:
+        """First the state, in which nobody who is sent has a mark; then the checkpoint, with the unchanged rows.
+
+        Both are made aside and take their places when they are whole.
+        """
         comparison, found, old = compared.comparison, compared.found, compared.before
         clears = self.rules.missing == "clear"
         if self.rules.missing != "ignore":
             self._report(path, found)
         draft: Draft = comparison.draft
         keys = comparison.key_path
-        draft.finish(
-            comparison.sets.names,
-            [sorted(each) for each in comparison.sets.sets],
-            {
-                "night": compared.night,
-                "begun_at": time.time(),
-                "full_at": compared.full_at,
-                "identity": self.identity,
-                "secret": compared.secret,
-                "keys": None if keys is None else keys.name,
-            },
-        )
-        draft.replace()
+        about = {
+            "night": compared.night,
+            "begun_at": time.time(),
+            "full_at": compared.full_at,
+            "identity": self.identity,
+            "secret": compared.secret,
+            "keys": None if keys is None else keys.name,
+        }
+        try:
+            with ThreadPoolExecutor(1, "state") as beside:  # both are synced, which takes its time
+                sets = [sorted(each) for each in comparison.sets.sets]
+                state = beside.submit(draft.finish, comparison.sets.names, sets, about)
+                with Checkpoint.draft(path) as checkpoint, checkpoint.refusing():
+                    begin(checkpoint, self.identity, self.export, self.mapping)
+                    rows = found.counts.rows
+                    gone = _numbered(found.gone(), rows) if clears else ()
+                    facts = {"night": compared.night, "clears": clears, "full": compared.full, **vars(found.counts)}
+                    checkpoint.begin_with(Code.UNCHANGED, _spans(found, comparison), found.marks, gone, refresh=facts)
+                    resume = resumed(checkpoint, _settled(found.unchanged))
+                state.result()
+            self._clear_the_way(path, options)
+            draft.replace()
+            publish(path)
+        finally:
+            discard(path)
         if old is not None and old.key_path is not None:
             old.key_path.unlink(missing_ok=True)
-        with Checkpoint.open(path, create=True) as checkpoint, checkpoint.refusing():
-            begin(checkpoint, self.identity, self.export, self.mapping)
-            rows = found.counts.rows
-            gone = _numbered(found.gone(), rows) if clears else ()
-            facts = {"night": compared.night, "clears": clears, "full": compared.full, **vars(found.counts)}
-            checkpoint.begin_with(Code.UNCHANGED, _spans(found, comparison), found.marks, gone, refresh=facts)
-            return resumed(checkpoint, _settled(found.unchanged))
+        return resume
+
+    def _clear_the_way(self, path: Path, options: Options) -> None:
+        """Keep the checkpoint before as another file. Raises CheckpointError if its load is not to be given up."""
+        if not _holds_something(path):
+            remove(path)
+        elif aside := set_aside(path, even_unfinished=options.even_unfinished or not options.fresh):
+            self.say(f"a new load begins; the checkpoint of the one before is kept as {aside.name}")
+            _prune(path, self.rules.keep)
 
     def _report(self, path: Path, found: Found) -> None:
         """Who and what is gone, as a file beside the checkpoint."""
@@ -457,9 +491,8 @@ def _hash_users(checkpoint: Checkpoint, codes: Iterable[Code], digester: Digeste
 
 def _spans(found: Found, comparison: Comparison) -> Iterator[Span]:
     """The unchanged rows with their users, as the checkpoint keeps them, made while others are written."""
-    keys = comparison.keys
-    stored = sorted(keys.stored)
-    return filter(None, in_order(lambda at: _span(keys.block(stored[at]), found.unchanged), len(stored)))
+    blocks = comparison.key_blocks()
+    return filter(None, in_order(lambda at: _span(blocks[at](), found.unchanged), len(blocks)))
 
 
 def _span(block: KeyBlock, unchanged: "np.ndarray[Any, np.dtype[np.bool_]]") -> Span | None:
@@ -468,15 +501,14 @@ def _span(block: KeyBlock, unchanged: "np.ndarray[Any, np.dtype[np.bool_]]") -> 
     if not len(own):
         return None
     rows = block.numbers[own]
-    quoted = pc.binary_join_element_wise('"', escaped(block.users), '",', "")
-    _, ends, data = quoted.buffers()
-    text, at = memoryview(data), np.frombuffer(ends, np.int32)
     begins = np.flatnonzero(np.diff(rows, prepend=-1) > 1)  # of rows that stand side by side
     stops = np.append(begins[1:], len(own)) - 1
-    gaps = np.append(rows[begins[1:]] - rows[stops[:-1]] - 1, 0)
-    parts = zip(at[own[begins]].tolist(), at[own[stops] + 1].tolist(), gaps.tolist(), strict=True)
-    users = b"".join(piece for first, last, gap in parts for piece in (text[first:last], b"null," * gap))
-    return Span(int(rows[0]), int(rows[-1]), len(own), f"[{users[:-1].decode()}]")
+    edges = np.column_stack([own[begins], own[stops] + 1]).ravel()  # every other list is of rows in between
+    lists = pa.ListArray.from_arrays(pa.array(edges, pa.int32()), escaped(block.users))
+    runs = pc.binary_join(lists, '","').to_pylist()[::2]
+    gaps = ['",' + "null," * gap + '"' for gap in (rows[begins[1:]] - rows[stops[:-1]] - 1).tolist()]
+    users = "".join(chain.from_iterable(zip(runs, [*gaps, ""], strict=True)))
+    return Span(int(rows[0]), int(rows[-1]), len(own), f'["{users}"]')
 
 
 def _settled(unchanged: "np.ndarray[Any, np.dtype[np.bool_]]") -> SpanSet:
@@ -516,11 +548,9 @@ def _first_gone(found: Found) -> list[str]:
 
 def _remove_leftovers(state: Path) -> None:
     """Files of a comparison that was killed."""
-    known = None
-    with State.open(state) or _none() as opened:
-        known = opened.key_path if opened is not None else None
+    known = kept_keys(state)
     for path in state.parent.glob(f"{state.name.replace('[', '[[]')}.keys-*"):
-        if path != known:
+        if path not in known:
             path.unlink(missing_ok=True)
 
 
@@ -529,13 +559,7 @@ def _prune(path: Path, keep: int) -> None:
     found = [each for each in path.parent.iterdir() if each.name.startswith(path.name)]
     aside = sorted(each.name for each in found if _ASIDE.fullmatch(each.name[len(path.name) :]))
     for name in aside[: max(len(aside) - keep, 0)]:
-        _remove(path.with_name(name))
-
-
-def _remove(path: Path) -> None:
-    """Remove a checkpoint, if it is there."""
-    for suffix in ("", "-wal", "-shm"):
-        path.with_name(path.name + suffix).unlink(missing_ok=True)
+        remove(path.with_name(name))
 
 
 def _holds_something(path: Path) -> bool:
@@ -547,23 +571,17 @@ def _holds_something(path: Path) -> bool:
 
 
 def set_state_aside(path: Path | None, identity: dict[str, Any]) -> Path | None:
-    """Move a state of this target out of the way of a load that doesn't keep it. None: there is none."""
-    try:
-        with (None if path is None else State.open(path)) or _none() as state:
-            if state is None or path is None:
-                return None
-            same = ("target.api", "target.base_url")
-            if any(state.about.identity.get(name) != identity.get(name) for name in same):
-                return None
-            keys = state.key_path
-    except CheckpointError:
-        return None  # another's file
-    aside = path.with_name(f"{path.name}.old")
-    path.rename(aside)
-    if keys is not None:
-        keys.unlink(missing_ok=True)
-    sync_folder(path.absolute().parent)
-    return aside
+    """Move the state of this target out of the way of a load that doesn't keep it. None: there is none."""
+    for each in () if path is None else (path, aside_of(path, identity)):
+        with suppress(CheckpointError), State.open(each) or _none() as state:  # else it is another's file
+            if state is not None and state.about.is_of(identity):
+                aside = each.with_name(f"{each.name}.old")
+                each.rename(aside)
+                if state.key_path is not None:
+                    state.key_path.unlink(missing_ok=True)
+                sync_folder(each.absolute().parent)
+                return aside
+    return None
 
 
 __all__ = ["Compared", "Counts", "Missing", "Options", "Refresh", "Rules", "set_state_aside"]

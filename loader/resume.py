@@ -179,7 +179,7 @@ def _difference(
         return ""
     marks = checkpoint.marks()
     compared = (checkpoint.get("refresh") or {}).get("rows", 0)
-    if compared and (not marks or marks[-1].row <= compared):
+    if compared and (not marks or marks[-1].row <= compared or not marks[-1].digest):
         return "its time or version is another, and that its content is the same can't be told"
     if known.size != found.size:
         return f"its size was {known.size:,} bytes and is {found.size:,}"

@@ -1,16 +1,20 @@
 """An export into digests: its rows, read by two processes and put aside by their users' digests.
 
 Both read the export from end to end, as where a row begins can't be told without what stands before it. That is a tenth
-of the work: of the units that are cut off each parses and hashes every other one. So nothing has to go from one to the
-other but, at the end, what is where in the files.
+of the work: of the units that are cut off each parses and hashes the next that nobody has taken. So nothing has to go
+from one to the other but these turns and, at the end, what is where in the files.
 """
 
+import fcntl
 import hashlib
 import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import partial
+from itertools import count
+from operator import itemgetter
 from pathlib import Path
 from threading import Lock
 from typing import BinaryIO, NamedTuple, TypeVar
@@ -25,7 +29,7 @@ from loader.export import Export, Place
 from loader.export.rows import Wanted
 from loader.mapping import RowMapping, Values
 from loader.record import Mark
-from loader.spill import KeyFile, Run, Spill, Stored, Table, nameless
+from loader.spill import KeyBlock, KeyFile, Run, Spill, Stored, Table, nameless
 from loader.texts import Texts
 from loader.worker import Worker
 
@@ -93,11 +97,14 @@ class Sets:
                 word |= bit
             else:
                 word |= bit * values.is_sent.astype(np.uint64)
-        if words == 1 and bool((masks == masks[0]).all()):
-            return np.full(rows, self.number(_places(masks[0])), np.uint64)
-        found, which = np.unique(masks, axis=0, return_inverse=True)
-        numbers = np.array([self.number(_places(mask)) for mask in found], np.uint64)
-        return numbers[which.reshape(-1)]
+        if words == 1:
+            found, which = masks[:1, 0], None
+            if not bool((masks[:, 0] == found).all()):
+                found, which = np.unique(masks[:, 0], return_inverse=True)
+        else:
+            found, which = np.unique(masks, axis=0, return_inverse=True)
+        numbers = np.array([self.number(_places(mask)) for mask in found.reshape(-1, words)], np.uint64)
+        return np.full(rows, numbers[0]) if which is None else numbers[which.reshape(-1)]
 
     def numbers_of(self, names: Iterable[str], sets: Iterable[Iterable[int]]) -> NDArray[np.uint64] | None:
         """The numbers here of the sets that another has, by their numbers there; None: they are the same."""
@@ -124,11 +131,24 @@ def _places(mask: NDArray[np.uint64]) -> frozenset[int]:
     return frozenset(at + 64 * word for word, bits in enumerate(mask.tolist()) for at in range(64) if bits >> at & 1)
 
 
-class Share(NamedTuple):
-    """The units that one process takes: of every `of` the one with this number."""
+class Turns:
+    """The numbers of units, from 0 on: each is given to one of the processes that have the file."""
 
-    number: int = 0
-    of: int = 1
+    def __init__(self, file: BinaryIO) -> None:
+        self.file = file
+
+    def __iter__(self) -> Iterator[int]:
+        return self
+
+    def __next__(self) -> int:
+        handle = self.file.fileno()
+        fcntl.lockf(handle, fcntl.LOCK_EX)  # of this process: it goes with it, should it be killed
+        try:
+            number = int.from_bytes(os.pread(handle, 8, 0), "little")
+            os.pwrite(handle, (number + 1).to_bytes(8, "little"), 0)
+        finally:
+            fcntl.lockf(handle, fcntl.LOCK_UN)
+        return number
 
 
 class _Files(NamedTuple):
@@ -146,9 +166,16 @@ class _Seen(NamedTuple):
 
 
 class _Done(NamedTuple):
-    """What another process has put aside: what it saw, what is in its files, and its sets."""
+    """What a process has put aside: what it saw, which units it took."""
 
     seen: _Seen
+    units: frozenset[int]
+
+
+class _Handed(NamedTuple):
+    """What another process tells of it: what is in its files, and its sets."""
+
+    done: _Done
     runs: list[Run]
     stored: list[Stored]
     names: list[str]
@@ -160,6 +187,7 @@ class Lines:
 
     def __init__(self, folder: Path, keys: BinaryIO, *, is_placed: bool) -> None:
         self.columns = 6 if is_placed else 5
+        self.turns = Turns(nameless(folder))
         self.own = _Files(Spill(nameless(folder), self.columns), KeyFile(keys, nameless(folder)))
         self.other = _Files(Spill(nameless(folder), self.columns), KeyFile(nameless(folder), nameless(folder)))
         self._numbers: NDArray[np.uint64] | None = None
@@ -172,13 +200,21 @@ class Lines:
     @property
     def handles(self) -> list[int]:
         """The files of the other process."""
-        return [file.fileno() for file in (self.other.spill.file, *self.other.keys.files)]
+        return [file.fileno() for file in (self.turns.file, self.other.spill.file, *self.other.keys.files)]
 
-    def take(self, done: _Done, sets: Sets) -> None:
+    def take(self, found: _Handed, sets: Sets) -> None:
         """Take what the other process put into its files. Raises OSError."""
-        self.other.spill.runs = done.runs
-        self._numbers = sets.numbers_of(done.names, done.sets)
-        self._moved = self.keys.take(self.other.keys, done.stored)
+        self.other.spill.runs = found.runs
+        self._numbers = sets.numbers_of(found.names, found.sets)
+        if self.columns == 6:  # they are to be kept, in one file
+            self._moved = self.keys.take(self.other.keys, found.stored)
+        else:
+            self.other.keys.stored = found.stored
+
+    def key_blocks(self) -> list[Callable[[], KeyBlock]]:
+        """The keys of all rows, in order of row, a block at a time. Raise OSError."""
+        found = [(stored, keys) for _, keys in (self.own, self.other) for stored in keys.stored]
+        return [partial(keys.block, stored) for stored, keys in sorted(found, key=itemgetter(0))]
 
     def partition(self, number: int) -> Table:
         """The lines of one partition, in no order. Raises OSError."""
@@ -196,6 +232,7 @@ class Lines:
 
     def close(self) -> None:
         """Give the room on the disk back."""
+        self.turns.file.close()
         for spill, keys in (self.own, self.other):
             spill.close()
             keys.close()
@@ -211,17 +248,18 @@ def scan(
     """
     place, own = Place(Mark()), lines.own
     if not _is_shared(export):
-        seen = _put_aside(export, mapping, digester, sets, own, place, watch)
+        seen, _ = _put_aside(export, mapping, digester, sets, own, place, watch, count())
     else:
         task = (export, mapping, digester, sets.names, [sorted(each) for each in sets.sets], lines.handles)
         with Worker(_second, (*task, lines.columns), lines.handles) as worker:
-            seen = _put_aside(export, mapping, digester, sets, own, place, watch, Share(0, 2))
-            done = worker.answer()
-        if done is None:  # it was killed, or had no room: then the same is done here, and who can't do it says why
-            other = _put_aside(export, mapping, digester, sets, own, _unmarked(), _unwatched, Share(1, 2))
+            seen, units = _put_aside(export, mapping, digester, sets, own, place, watch, lines.turns)
+            found = worker.answer()
+        if found is None:  # it was killed, or had no room: then all is done here, and who can't do it says why
+            left = (number for number in count() if number not in units)
+            other, _ = _put_aside(export, mapping, digester, sets, own, _unmarked(), _unwatched, left)
         else:
-            other = done.seen
-            lines.take(done, sets)
+            other = found.done.seen
+            lines.take(found, sets)
         if other != seen:
             raise ExportError(f"{export} changed while it was read; nothing was sent")
     own.spill.finish()
@@ -246,13 +284,13 @@ def _second(
     known: list[list[int]],
     handles: Sequence[int],
     columns: int,
-) -> _Done:
+) -> _Handed:
     """The other process's share, into files that it was given."""
-    spilled, *keys = (open(handle, "r+b", buffering=0, closefd=False) for handle in handles)  # noqa: SIM115
+    turns, spilled, *keys = (open(handle, "r+b", buffering=0, closefd=False) for handle in handles)  # noqa: SIM115
     sets, files = Sets(names, known), _Files(Spill(spilled, columns), KeyFile(*keys))
-    seen = _put_aside(export, mapping, digester, sets, files, _unmarked(), _unwatched, Share(1, 2))
+    done = _put_aside(export, mapping, digester, sets, files, _unmarked(), _unwatched, Turns(turns))
     files.spill.finish()
-    return _Done(seen, files.spill.runs, files.keys.stored, sets.names, [sorted(each) for each in sets.sets])
+    return _Handed(done, files.spill.runs, files.keys.stored, sets.names, [sorted(each) for each in sets.sets])
 
 
 def _unmarked() -> Place:
@@ -271,21 +309,24 @@ def _put_aside(
     files: _Files,
     place: Place,
     watch: Callable[[int], None],
-    share: Share = Share(),  # noqa: B008  # it can't be changed
-) -> _Seen:
-    """Put the rows of a share aside; returns what there is all together. Raises as scan() does."""
+    turns: Iterator[int],
+) -> _Done:
+    """Put the rows of the units aside whose `turns` it is. Raises as scan() does."""
     _keep_memory()
     spill, rows, ends = files.spill, 0, hashlib.sha256()
+    own, turn = set(), next(turns)
     with unbroken():
         for at, unit in enumerate(export.units(mapping, place)):
             rows = unit.first + unit.rows - 1
             ends.update(rows.to_bytes(8, "little"))
-            if at % share.of != share.number:
+            if at != turn:
                 continue
+            own.add(at)
+            turn = next(turns)
             positions, values, strangers = unit.read()
             numbers = unit.first + positions
             found = np.empty((len(numbers), spill.columns), np.uint64)
-            found[:, :2] = digester.keys(values.keys)
+            found[:, :2] = digester.keys(values.keys if values.texts is None else values.texts)
             found[:, 2:4], of_rows = _digested(values, digester, sets)
             of_rows[values.invalid] = INVALID
             found[:, 4] = numbers.astype(np.uint64) | (of_rows << SET_AT)
@@ -299,7 +340,7 @@ def _put_aside(
                 odd[:, 4] = np.uint64(INVALID) << SET_AT
                 spill.add(odd)
             watch(rows)
-    return _Seen(rows, ends.digest())
+    return _Done(_Seen(rows, ends.digest()), frozenset(own))
 
 
 def _digested(values: Values, digester: Digester, sets: Sets) -> tuple[Digests, NDArray[np.uint64]]:

@@ -153,20 +153,21 @@ class KeyBlock(NamedTuple):
 
 
 class Stored(NamedTuple):
-    """Where a block of keys is: its first row, its keys' and its index's offsets in their files, how many they are."""
+    """Where a block of keys is: its first row, its keys' and its index's offsets in their files, how many they are.
+
+    `is_whole`: the rows stand side by side, and their numbers need not be kept.
+    """
 
     row: int
     keys_at: int
     index_at: int
     rows: int
+    is_whole: bool
 
 
 #: Where a key stands: its offset, and in the lowest bits its length. 0: nobody knows.
 _LENGTH_BITS = np.uint64(20)
 _LONGEST = (1 << 20) - 1
-
-#: Of each row: its number, and its key's length.
-_INDEX_BYTES = 8 + 4
 
 
 class KeyFile:
@@ -186,11 +187,14 @@ class KeyFile:
         ends = np.frombuffer(offsets, np.int32)[users.offset : users.offset + len(users) + 1]
         if data is not None:
             write_all(self._keys, bytes(memoryview(data)[int(ends[0]) : int(ends[-1])]))
-        starts, lengths = ends[:-1].astype(np.int64) - int(ends[0]) + self._size, np.diff(ends)
-        write_all(self._index, np.ascontiguousarray(numbers, np.int64).tobytes() + lengths.tobytes())
-        self.stored.append(Stored(int(numbers[0]), self._size, self._index_size, len(users)))
-        self._size += int(ends[-1]) - int(ends[0])
-        self._index_size += _INDEX_BYTES * len(users)
+        ends = ends - ends[0]
+        starts, lengths = ends[:-1].astype(np.int64) + self._size, np.diff(ends)
+        is_whole = int(numbers[-1] - numbers[0]) == len(numbers) - 1
+        index = ends.tobytes() + (b"" if is_whole else np.ascontiguousarray(numbers, np.int64).tobytes())
+        write_all(self._index, index)
+        self.stored.append(Stored(int(numbers[0]), self._size, self._index_size, len(users), is_whole))
+        self._size += int(ends[-1])
+        self._index_size += len(index)
         places = (starts.astype(np.uint64) << _LENGTH_BITS) | lengths.astype(np.uint64)
         # Nothing stands at place 0 with length 0, so that this is free to mean "not known".
         return np.where(lengths > _LONGEST, np.uint64(0), places)
@@ -222,16 +226,15 @@ class KeyFile:
 
     def block(self, stored: Stored) -> KeyBlock:
         """Keys that are stored. Raises OSError."""
-        _, first, at, count = stored
-        index = bytearray(_INDEX_BYTES * count)
+        row, first, at, count, is_whole = stored
+        index = bytearray(4 * (count + 1) + (0 if is_whole else 8 * count))
         read_into(self._index.fileno(), memoryview(index), at)
-        lengths = np.frombuffer(index, np.int32, count, 8 * count)
-        ends = np.zeros(count + 1, np.int32)
-        np.cumsum(lengths, out=ends[1:])
+        ends = np.frombuffer(index, np.int32, count + 1)
         keys = bytearray(int(ends[-1]))
         read_into(self._keys.fileno(), memoryview(keys), first)
         users = pa.StringArray.from_buffers(count, pa.py_buffer(ends), pa.py_buffer(keys))
-        return KeyBlock(np.frombuffer(index, np.int64, count), users)
+        numbers = np.arange(row, row + count) if is_whole else np.frombuffer(index, np.int64, count, 4 * (count + 1))
+        return KeyBlock(numbers, users)
 
     def sync(self) -> None:
         """Make it durable. Raises OSError."""

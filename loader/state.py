@@ -7,11 +7,14 @@ back by itself, in its place, when a success is known. So each entry is right at
 others. Behind the entries stands what the file is about, as JSON.
 """
 
+import hashlib
 import os
+import re
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
+from urllib.parse import urlsplit
 
 import msgspec
 import numpy as np
@@ -71,6 +74,10 @@ def marks_of(flags: _Marks, rows: _Marks, names: _Marks, held: _Marks) -> _Marks
     return found
 
 
+#: Which facts of a load name the target that its state is of.
+_TARGET = ("target.api", "target.base_url")
+
+
 class About(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What a state file is about.
 
@@ -95,6 +102,10 @@ class About(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     def columns(self) -> int:
         """Numbers of an entry."""
         return 5 if self.keys is None else 6
+
+    def is_of(self, identity: Mapping[str, Any]) -> bool:
+        """Is it of the target that a load with this identity has?"""
+        return all(self.identity.get(name) == identity.get(name) for name in _TARGET)
 
 
 class _Version(msgspec.Struct):
@@ -192,6 +203,56 @@ def told(path: Path) -> Iterator[None]:
         raise CheckpointError(
             f"can't use the state {path}: {error.strerror or error}; see to its disk, or set refresh.state"
         ) from error
+
+
+# One path, several targets -------------------------------------------------------------------------------------------
+
+
+def aside_of(path: Path, identity: Mapping[str, Any]) -> Path:
+    """Where the state of a load's target is kept while that of another target stands at `path`."""
+    api, address = (str(identity.get(name)) for name in _TARGET)
+    host = re.sub(r"[^A-Za-z0-9.]+", "-", urlsplit(address).netloc)[:60]
+    code = hashlib.sha256(f"{api} {address}".encode()).hexdigest()[:8]
+    return path.with_name(f"{path.name}.of-{api}-{host}-{code}")
+
+
+def take_place(path: Path, identity: Mapping[str, Any]) -> list[str]:
+    """Have the state at `path`, if there is any, be that of the load's own target: another's is kept aside.
+
+    Returns what was done, for people. Raises CheckpointError.
+    """
+    other = None
+    found = State.open(path)
+    if found is not None:
+        with found:
+            if found.about.is_of(identity):
+                return []
+            other = found.about.identity
+    own, said = aside_of(path, identity), []
+    with told(path):
+        if other is not None:
+            aside = aside_of(path, other)
+            path.replace(aside)
+            api, address = (other.get(name) for name in _TARGET)
+            said.append(f"{path.name} was of another target, {api} at {address}, and is kept as {aside.name}")
+        if own.exists():
+            own.replace(path)
+            said.append(f"{own.name} is this target's, and is {path.name} again")
+        if said:
+            sync_folder(path.absolute().parent)
+    return said
+
+
+def kept_keys(path: Path) -> set[Path]:
+    """The files with users' keys that belong to the state at `path`, or to one that is kept aside for it."""
+    found: set[Path] = set()
+    for each in (path, *path.parent.glob(f"{path.name.replace('[', '[[]')}.of-*")):
+        with suppress(CheckpointError):  # who needs it is told
+            state = State.open(each)
+            if state is not None:
+                with state:
+                    found |= {state.key_path} if state.key_path is not None else set()
+    return found
 
 
 class Draft:

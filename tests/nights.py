@@ -3,8 +3,8 @@
 import csv
 import io
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, asynccontextmanager, contextmanager
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, TypeVar
@@ -44,6 +44,12 @@ def text_of(rows: Sequence[tuple[str, Mapping[str, str]]], names: Sequence[str])
     lines.writerow(("email", *names))
     lines.writerows((user, *(values.get(name, "") for name in names)) for user, values in rows)
     return out.getvalue()
+
+
+@contextmanager
+def _locked(refresh: Refresh, night: AbstractContextManager[T]) -> Iterator[T]:
+    with refresh.locked(), night as begun:
+        yield begun
 
 
 @dataclass
@@ -107,9 +113,9 @@ class Nights:
         before = self.sandbox.ledger.writes
         try:
             if is_retry:
-                opened: Any = refresh.retrying(self.checkpoint)
+                opened = _locked(refresh, refresh.retrying(settings.checkpoint_path))
             else:
-                opened = refresh.night(self.checkpoint, options or Options(), judge)
+                opened = _locked(refresh, refresh.night(settings.checkpoint_path, options or Options(), judge))
             checkpoint, resume = await _threaded(opened.__enter__)
             try:
                 await load(
@@ -131,7 +137,7 @@ class Nights:
         """
         settings, refresh = await _threaded(self.ready)
         dying = _Dying(**{each.name: getattr(refresh, each.name) for each in fields(Refresh)})
-        opened = dying.night(self.checkpoint)
+        opened = _locked(dying, dying.night(settings.checkpoint_path))
         before = self.sandbox.ledger.writes
         checkpoint, resume = await _threaded(opened.__enter__)
         dying.is_dead.append(True)

@@ -8,10 +8,9 @@ import subprocess
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, closing
+from contextlib import closing, suppress
 from functools import partial
 from pathlib import Path
-from threading import Thread
 from typing import Any
 
 import msgspec
@@ -20,10 +19,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from loader.batch import Batch
-from loader.checkpoint import VERSION, Checkpoint, Entry, Moment, ResultRow, Span, lock
+from loader.checkpoint import VERSION, Checkpoint, Entry, Moment, ResultRow, Span, discard, lock, publish
 from loader.errors import CheckpointError
 from loader.outcome import WORTH_RETRYING, Code, Outcome, Settled
 from loader.record import Mark
+from loader.resume import set_aside
 from loader.snapshot import Found, Note, Snapshot, Wire
 from loader.span import SpanSet
 from tests import make
@@ -393,9 +393,8 @@ def test_a_lock_keeps_others_out_until_its_holder_is_gone(tmp_path: Path) -> Non
 
 
 def test_what_a_load_begins_with_is_settled_a_span_at_a_time(tmp_path: Path) -> None:
-    """Rows in between that are not its own are left to be sent; whatever was there before is not."""
-    with Checkpoint.open(tmp_path / "c", create=True) as checkpoint:
-        checkpoint.commit([make.entry(make.batch("xyz"))])
+    """Rows in between that are not its own are left to be sent."""
+    with Checkpoint.draft(tmp_path / "c") as checkpoint:
         spans = [Span(1, 4, 3, '["a",null,"c","d"]'), Span(6, 6, 1, '["f"]')]
         marks = [Mark(5, 50, 5, "a"), Mark(9, 90, 9, "b")]
         checkpoint.begin_with(
@@ -416,73 +415,51 @@ def test_what_a_load_begins_with_is_settled_a_span_at_a_time(tmp_path: Path) -> 
         assert checkpoint.get("refresh") == {"rows": 8}
 
 
-@pytest.mark.parametrize("is_read", [True, False])
-def test_what_a_load_begins_with_is_written_once_and_then_there_is_a_log(tmp_path: Path, is_read: bool) -> None:
-    """Who reads at that time is not in the way: then it goes through the log."""
+def test_a_draft_takes_its_place_whole_and_whoever_reads_what_stood_there_is_not_in_the_way(tmp_path: Path) -> None:
     path = tmp_path / "c"
-    with Checkpoint.open(path, create=True) as checkpoint, ExitStack() as files:
-        if is_read:
-            files.enter_context(Checkpoint.read(path))
-        users = f'["{"u" * 1_000_000}"]'
-        checkpoint.begin_with(Code.UNCHANGED, [Span(1, 1, 1, users)], (), ())
+    with Checkpoint.open(path, create=True) as checkpoint:
+        checkpoint.put(identity={"a": 1})
+    with Checkpoint.read(path) as other:
+        with Checkpoint.draft(path) as draft:
+            assert stat.S_IMODE((tmp_path / "c.part").stat().st_mode) == 0o600
+            draft.put(identity={"a": 2})
+            draft.begin_with(Code.UNCHANGED, [Span(1, 1, 1, '["u"]')], (), (), rows=1)
+        assert other.get("identity") == {"a": 1}
+        aside = set_aside(path, even_unfinished=True)
+        publish(path)
 
-        assert ((tmp_path / "c-wal").stat().st_size > 1_000_000) == is_read
-        with Checkpoint.read(path) as other:
-            assert other.counts() == {Code.UNCHANGED: 1}
-    with sqlite3.connect(path) as db:
+        assert (other.get("identity"), other.counts()) == ({"a": 1}, {})
+        with Checkpoint.open(path, create=False) as checkpoint, Checkpoint.read(path) as third:
+            checkpoint.put(rows=2)
+            assert (third.get("identity"), third.counts(), third.get("rows")) == ({"a": 2}, {Code.UNCHANGED: 1}, 1)
+    assert aside is not None
+    assert {each.name for each in tmp_path.iterdir()} >= {path.name, aside.name}
+
+
+def test_a_draft_is_written_once_without_a_log(tmp_path: Path) -> None:
+    path = tmp_path / "c"
+    with Checkpoint.draft(path) as draft:
+        draft.begin_with(Code.UNCHANGED, [Span(1, 1, 1, f'["{"u" * 1_000_000}"]')], (), ())
+
+        assert [each.name for each in tmp_path.iterdir()] == ["c.part"]
+    publish(path)
+
+    with closing(sqlite3.connect(path)) as db:
         assert db.execute("PRAGMA journal_mode").fetchone() == ("wal",)
-    db.close()
 
 
-def test_who_reads_waits_for_what_a_load_begins_with_and_stops_nothing(tmp_path: Path) -> None:
-    """More than fits into memory: a page that is written early must not wait for who came to read."""
+def test_a_draft_that_is_not_finished_leaves_nothing_behind(tmp_path: Path) -> None:
     path = tmp_path / "c"
-    found: list[dict[Code, int]] = []
-
-    def read() -> None:
-        with Checkpoint.read(path) as other:
-            found.append(other.counts())
-
-    reader = Thread(target=read)
 
     def spans() -> Iterator[Span]:
-        for row in range(1, 9):
-            if row == 2:
-                reader.start()
-                reader.join(0.2)
-                assert not found
-            yield Span(row, row, 1, f'["{"u" * 1_000_000}"]')
+        yield Span(1, 1, 1, f'["{"u" * 10_000_000}"]')
+        raise OSError
 
-    with Checkpoint.open(path, create=True) as checkpoint:
-        checkpoint.begin_with(Code.UNCHANGED, spans(), (), ())
-        reader.join()
+    with suppress(CheckpointError), Checkpoint.draft(path) as draft:
+        draft.begin_with(Code.UNCHANGED, spans(), (), ())
+    discard(path)
 
-    assert found == [{Code.UNCHANGED: 8}]
-
-
-def test_what_a_killed_run_had_half_written_is_taken_back_by_who_reads(tmp_path: Path) -> None:
-    path = tmp_path / "c"
-    code = """
-import os, sys
-from pathlib import Path
-from loader.checkpoint import Checkpoint, Span
-from loader.outcome import Code
-
-def spans():
-    for row in range(1, 9):
-        yield Span(row, row, 1, '["' + "u" * 1_000_000 + '"]')
-    os.kill(os.getpid(), 9)
-
-with Checkpoint.open(Path(sys.argv[1]), create=True) as checkpoint:
-    checkpoint.put(identity={"a": 1})
-    checkpoint.begin_with(Code.UNCHANGED, spans(), (), ())
-"""
-    ended = subprocess.run([sys.executable, "-c", code, path], check=False)
-    assert ended.returncode == -signal.SIGKILL
-    assert (tmp_path / "c-journal").exists()
-
-    with Checkpoint.read(path) as checkpoint:
-        assert (checkpoint.get("identity"), checkpoint.counts()) == ({"a": 1}, {})
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_retry_leaves_unchanged_rows_alone(tmp_path: Path) -> None:

@@ -7,18 +7,29 @@ import re
 import sqlite3
 import stat
 from collections.abc import Mapping
+from concurrent.futures import Future
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
+from threading import Event, Thread
 
 import anyio
+import pyarrow as pa
+import pyarrow.feather
+import pyarrow.parquet
 import pytest
 from anyio import to_thread
 
 from loader import scan
+from loader.checkpoint import Checkpoint
 from loader.errors import CheckpointError, Refused, Stopped
+from loader.export import columnar
 from loader.export.files import Files
+from loader.export.typed import TypedMapper
+from loader.mapping import Mapped
+from loader.outcome import Code
 from loader.plan import Plan, plan
-from loader.refresh import Options
+from loader.refresh import Options, set_state_aside
 from loader.sandbox import FaultOptions, RosterOptions
 from tests.nights import Nights, nights
 
@@ -306,6 +317,77 @@ async def test_other_settings_are_a_full_load_and_back_again_another(tmp_path: P
         assert one.written == 100
 
 
+@pytest.mark.parametrize("missing", ["ignore", "report"])
+async def test_with_another_mapping_it_is_still_known_who_is_gone(tmp_path: Path, missing: str) -> None:
+    async with nights(tmp_path, refresh=f'missing = "{missing}"\nmax_changed = 3') as one:
+        one.write(USERS)
+        await one.run()
+        one.set = ['mapping.attributes={department="dept"}']
+        one.write(changed(*list(USERS)[:50]))
+        error = await one.run()
+        assert isinstance(error, Refused)
+        assert "50 of the 100 users of the export before are not in" in str(error)
+        assert one.written == 0
+
+        one.write(changed("user7"))
+        assert await one.run() is None
+        assert "refresh.max_changed can't be held tonight" in "\n".join(one.said)
+        assert one.written == 99
+        assert (one.folder / "users.missing.csv").exists() == (missing == "report")
+        one.write(USERS)
+        assert await one.run() is None
+        assert one.written == 1  # with what it had before, of which the target may have lost the rest
+
+
+async def test_with_another_key_nobody_can_tell_who_is_gone(tmp_path: Path) -> None:
+    async with nights(tmp_path, names=("dept", "site", "mail")) as one:
+        both = {user: {**values, "mail": f"{user}@x"} for user, values in USERS.items()}
+        one.write(both)
+        await one.run()
+        one.set = ['mapping.user="mail"']
+        assert await one.run() is None
+        assert "refresh.max_missing can't be held tonight: who is gone can't be told" in "\n".join(one.said)
+        assert one.written == 100
+
+
+async def test_each_target_has_a_state_of_its_own(tmp_path: Path) -> None:
+    """A trial against the sandbox takes nothing from what the real target is known to have, nor do its nights."""
+    refresh = 'missing = "report"'
+    async with nights(tmp_path, refresh=refresh) as one, nights(tmp_path, refresh=refresh) as trial:
+        one.write(USERS)
+        await one.run()
+        trial.set = ['checkpoint.path="trial.ckpt"']
+        assert await trial.run() is None
+        assert trial.written == 100
+        assert f"users.state was of another target, calven at {one.sandbox.url}, and is kept as" in trial.said[0]
+        one.write(changed("user7"))
+        await trial.run()
+        assert trial.written == 0
+
+        assert await one.run() is None
+        assert one.written == 0
+        assert one.said[1].endswith("is this target's, and is users.state again")
+        assert (one.folder / "users.missing.csv").read_text() == "user,row,attributes\nuser7,,dept site\n"
+        assert len(one.files("users.state")) == 4, "two states, and the keys of each"
+
+
+async def test_a_load_of_all_leaves_no_state_of_its_target_wherever_it_is_kept(tmp_path: Path) -> None:
+    async with nights(tmp_path) as one, nights(tmp_path) as trial:
+        one.write(USERS)
+        await one.run()
+        trial.set = ['checkpoint.path="trial.ckpt"']
+        await trial.run()
+        identity = (await to_thread.run_sync(one.ready))[0].identity()
+
+        kept = await to_thread.run_sync(set_state_aside, one.state, identity)
+        assert kept is not None
+        assert kept.name.startswith("users.state.of-calven-127.0.0.1-")
+        assert await to_thread.run_sync(set_state_aside, one.state, identity) is None
+        await one.run()
+        assert "all users are sent: there is no state users.state yet" in one.said
+        assert one.written == 100
+
+
 async def test_another_way_of_making_digests_is_a_full_load(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     async with nights(tmp_path) as one:
         one.write(USERS)
@@ -474,6 +556,84 @@ async def test_what_could_not_be_cleared_is_cleared_the_next_night(tmp_path: Pat
         one.write(changed("user1", user2={"dept": "d2"}, user3={"dept": "now"}))
         assert await one.run() is None
         assert one.held() == {**changed(user2={"dept": "d2"}, user3={"dept": "now"}), "user1": {}}
+
+
+async def test_whoever_reads_the_checkpoint_meanwhile_ends_no_night(tmp_path: Path) -> None:
+    """One has the last night's open from before, and others come and go."""
+    async with nights(tmp_path) as one:
+        one.write(USERS)
+        await one.run()
+        one.write(changed(user7={"dept": "x", "site": "Wien"}))
+        is_over = Event()
+        seen: set[int] = set()
+
+        def look() -> None:
+            while not is_over.is_set():
+                with (
+                    suppress(CheckpointError),
+                    Checkpoint.read(one.checkpoint) as checkpoint,
+                ):  # for a moment there is none
+                    seen.add(sum(checkpoint.counts().values()))
+
+        def hold() -> int:
+            with Checkpoint.read(one.checkpoint) as checkpoint:
+                held = checkpoint.counts()
+                Event().wait(0.01)
+                for thread in threads:
+                    thread.start()
+                run.result()
+                assert checkpoint.counts() == held
+                return held[Code.SUCCESS]
+
+        threads = [Thread(target=look) for _ in range(2)]
+        run: Future[None] = Future()
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(to_thread.run_sync, hold)
+            assert await one.run() is None
+            run.set_result(None)
+        is_over.set()
+        for thread in threads:
+            await to_thread.run_sync(thread.join)
+        assert one.written == 1
+        assert seen <= {100, 99}, "the last night's, or tonight's with what was settled when it began"
+
+
+@pytest.mark.parametrize("form", ["parquet", "arrow"])
+async def test_of_columns_only_what_changed_is_mapped_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, form: str
+) -> None:
+    mapped: list[int] = []
+
+    class Counted(TypedMapper):
+        def map(self, block: pa.RecordBatch) -> Mapped:
+            mapped.append(block.num_rows)
+            return super().map(block)
+
+    def write(users: Mapping[str, Values]) -> None:
+        rows = [{"email": user, **values} for user, values in users.items()]
+        table = pa.Table.from_pylist(rows, pa.schema([(name, pa.string()) for name in ("email", "dept", "site")]))
+        path = tmp_path / f"users.{form}"
+        if form == "parquet":
+            pyarrow.parquet.write_table(table, path, row_group_size=30)
+        else:
+            pyarrow.feather.write_feather(table, path, chunksize=30)
+
+    monkeypatch.setattr(columnar, "BLOCK_ROWS", 10)
+    async with nights(tmp_path) as one:
+        one.set = [f'export.path="users.{form}"']
+        await to_thread.run_sync(write, USERS)
+        assert await one.run() is None
+        tonight = changed(user37={"dept": "x", "site": "Wien"}, user61={"dept": "x", "site": "Wien"})
+        await to_thread.run_sync(write, tonight)
+        monkeypatch.setattr(columnar, "TypedMapper", Counted)
+        assert await one.run(first=1) is None
+        assert await one.run() is None
+
+        assert one.written == 1
+        assert sum(mapped) <= 3
+        assert await one.codes() == {"UNCHANGED": 98, "SUCCESS": 2}
+        assert [(row.row, row.user) for row in await one.results()] == list(enumerate(tonight, 1))
+        assert one.held() == tonight
 
 
 async def test_a_checkpoint_of_each_of_the_last_nights_is_kept(tmp_path: Path) -> None:

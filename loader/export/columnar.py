@@ -1,6 +1,6 @@
 """Parquet and Arrow IPC files: typed columns, read a batch of rows at a time, from any batch on."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -15,9 +15,9 @@ from loader.export.remote import RemoteFile
 from loader.export.rows import Place, Read, Unit, Wanted, rows_without
 from loader.export.source import Source
 from loader.export.typed import TypedMapper
-from loader.mapping import RowMapping
+from loader.mapping import Mapped, RowMapping
 from loader.outcome import Outcome, Settled
-from loader.record import Rows
+from loader.record import Records, Rows
 from loader.span import SpanSet
 
 #: Rows of a block. Parquet's own row groups may hold a million.
@@ -161,25 +161,32 @@ def mapped_rows(
 
     `after`: the key of its last row, where reading goes on behind a key.
     """
-    mapped = mapper.map(block)
-    first, offset = place.row, place.offset
-    end = place.move_rows(block.num_rows, mapped.records.inside, after)
+    first, offset, count = place.row, place.offset, block.num_rows
+    numbers: Sequence[int] = range(first, first + count)
+    left = settled.rest(first, first + count - 1) if settled.overlaps(first, first + count - 1) else numbers
+    if not place.is_hashing and len(left) < count:  # then nobody needs what is settled
+        numbers, block = left, block.take(pa.array([number - first for number in left], pa.int64()))
+    mapped = mapper.map(block) if block.num_rows else Mapped([], Records.of([]), {})
+    end = place.move_rows(count, mapped.records.inside, after)
     drop = set(mapped.problems)
     aside = [
-        Settled(first + at, problem.user, Outcome(problem.code, f"{name} row {offset + at + 1}: {problem.reason}"))
+        Settled(
+            numbers[at],
+            problem.user,
+            Outcome(problem.code, f"{name} row {offset + numbers[at] - first + 1}: {problem.reason}"),
+        )
         for at, problem in sorted(mapped.problems.items())
     ]
-    if settled.overlaps(first, place.row - 1):
-        drop |= {at for at in range(block.num_rows) if first + at in settled}
+    if len(left) < len(numbers):
+        drop |= {at for at, number in enumerate(numbers) if number in settled}
         aside = [item for item in aside if item.row not in settled]
-    return rows_without(drop, range(first, first + block.num_rows), mapped, aside, end)
+    return rows_without(drop, numbers, mapped, aside, end)
 
 
 def unit(block: pa.RecordBatch, mapper: TypedMapper, place: Place, wanted: Wanted) -> Unit:
-    """A block to be read elsewhere, and `place` moves behind it, without a mark: that would need the records."""
+    """A block to be read elsewhere, and `place` moves behind it. Its content would be known by its records alone."""
     first = place.row
-    place.row += block.num_rows
-    place.offset += block.num_rows
+    place.move_rows(block.num_rows, None)
     return Unit(first, block.num_rows, partial(_read, block, wanted(first, block.num_rows), mapper))
 
 

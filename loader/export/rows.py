@@ -66,7 +66,8 @@ class Place:
     """Where reading stands, from a mark on: the next row's number, the bytes and lines before it.
 
     `known`: marks of this very export by row; what stands before one of them is not hashed again.
-    `marks`: those that are behind it. `is_marking` False: none are made, and nothing is hashed.
+    `marks`: those that are behind it. `is_marking` False: none are made. `is_hashing` False: there are none, or they
+    don't tell of what was read.
     """
 
     def __init__(self, start: Mark, known: Mapping[int, Mark] | None = None, *, is_marking: bool = True) -> None:
@@ -74,6 +75,7 @@ class Place:
         self.marks: list[Mark] = []
         self._known = known or {}
         self._is_marking = is_marking
+        self.is_hashing = is_marking and all(mark.digest for mark in self._known.values())
         self._hash = hash_from(digest)
         self._marked = start.row
 
@@ -86,12 +88,18 @@ class Place:
         """Go to the beginning of another file; rows and hash go on."""
         self.file, self.offset, self.line = file, 0, 1
 
-    def move_rows(self, rows: int, data: bytes | memoryview, after: str = "") -> Mark | None:
-        """Go behind so many rows without lines, whose content is `data`. `after`: the key of the last of them."""
+    def move_rows(self, rows: int, data: bytes | memoryview | None, after: str = "") -> Mark | None:
+        """Go behind so many rows without lines, whose content is `data`. `after`: the key of the last of them.
+
+        None: nobody has looked yet, and marks from here on tell where reading can go on, but not of what.
+        """
         self.row += rows
         self.offset += rows
         self.after = after
-        self._add(data)
+        if data is None:
+            self.is_hashing = False
+        else:
+            self._add(data)
         return self._mark()
 
     def move(self, data: bytes, rows: int = 0, *, is_open: bool = False) -> Mark | None:
@@ -103,7 +111,7 @@ class Place:
         return None if is_open else self._mark()
 
     def _add(self, data: bytes | memoryview) -> None:
-        if self._is_marking and (self.row == self._marked or self.row not in self._known):
+        if self.is_hashing and (self.row == self._marked or self.row not in self._known):
             self._hash.update(data)
 
     def _mark(self) -> Mark | None:
@@ -111,7 +119,8 @@ class Place:
             return None
         mark = self._known.get(self.row)
         if mark is None:
-            mark = Mark(self.row, self.offset, self.line, self._hash.hexdigest(), self.file, self.after)
+            digest = self._hash.hexdigest() if self.is_hashing else ""
+            mark = Mark(self.row, self.offset, self.line, digest, self.file, self.after)
         self._hash, self._marked = hash_from(mark.digest), mark.row
         self.marks.append(mark)
         return mark

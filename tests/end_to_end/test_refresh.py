@@ -172,6 +172,38 @@ def test_a_plan_is_kept_and_run(settings: Path) -> None:
     assert loader("run", settings, "--plan", settings.parent / "plan.json").status == 0
 
 
+def test_a_trial_against_the_sandbox_takes_nothing_from_the_real_target(settings: Path) -> None:
+    """As README has it."""
+    assert loader("run", settings).status == 0
+    with oracle.sandbox() as other:
+        trial = loader(
+            "run",
+            settings,
+            "--set",
+            f"target.base_url={other}",
+            "--set",
+            f"checkpoint.path={settings.parent}/trial.ckpt",
+        )
+    assert trial.status == 0, trial.err
+    assert "users.state was of another target, calven at http://127.0.0.1:" in trial.err
+    assert "30 SUCCESS" in trial.err.splitlines()[-1]
+
+    night = loader("run", settings)
+    assert night.status == 0, night.err
+    assert "is this target's, and is users.state again" in night.err
+    assert "30 UNCHANGED" in night.err.splitlines()[-1]
+
+
+def test_half_of_the_users_gone_stops_whatever_else_has_changed(settings: Path) -> None:
+    loader("run", settings)
+    write(settings.parent, USERS[15:])
+    ended = loader("run", settings, "--set", "mapping.empty=keep")
+
+    assert ended.status == 2
+    assert "mapping.empty: was 'omit', is 'keep'" in ended.err
+    assert "15 of the 30 users of the export before are not in" in ended.err
+
+
 def test_a_load_of_all_leaves_no_state_that_it_does_not_keep(settings: Path) -> None:
     """What it sends is not marked: the next refresh must not believe the state of before."""
     loader("run", settings)

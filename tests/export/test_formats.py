@@ -101,7 +101,8 @@ def test_each_format_gives_the_same_rows_and_resumes_anywhere(
     assert export.is_same_up_to(marks, make.mapping())
     place = Place(Mark())
     assert sum(unit.rows for unit in export.units(make.mapping(), place)) == len(ROWS)
-    assert place.marks == ([] if export.format in ("parquet", "arrow") else marks)
+    is_told = export.format not in ("parquet", "arrow")
+    assert place.marks == [mark if is_told else mark._replace(digest="") for mark in marks]
     known = {mark.row: mark._replace(digest=f"known {mark.row}") for mark in marks[::2]}
     again = [rows.end for rows in export.rows(make.mapping(), known=known) if rows.end]
     assert [mark._replace(digest="") for mark in again] == [mark._replace(digest="") for mark in marks]

@@ -425,9 +425,30 @@ MUTATIONS = (
     Mutation(
         "nobody does what a killed worker had to do",
         "loader/scan.py",
-        "other = _put_aside(export, mapping, digester, sets, own, _unmarked(), _unwatched, Share(1, 2))",
+        "other, _ = _put_aside(export, mapping, digester, sets, own, _unmarked(), _unwatched, left)",
         "other = seen",
         ("tests/test_compare.py::test_two_processes_find_what_one_finds",),
+    ),
+    Mutation(
+        "a trial's state takes the place of the real target's",
+        "loader/state.py",
+        "            if found.about.is_of(identity):",
+        "            if found.about:",
+        ("tests/test_refresh.py::test_each_target_has_a_state_of_its_own",),
+    ),
+    Mutation(
+        "behind another mapping half an export is sent",
+        "loader/refresh.py",
+        'return why, "keys" if has_same_keys else "nothing"',
+        'return why, "nothing"',
+        ("tests/test_refresh.py::test_with_another_mapping_it_is_still_known_who_is_gone",),
+    ),
+    Mutation(
+        "some units are nobody's",
+        "loader/scan.py",
+        'os.pwrite(handle, (number + 1).to_bytes(8, "little"), 0)',
+        'os.pwrite(handle, (number + 2).to_bytes(8, "little"), 0)',
+        ("tests/test_compare.py::test_a_turn_is_one_process_s_alone",),
     ),
     # Speed -------------------------------------------------------------------------------------------------------------
     Mutation(
