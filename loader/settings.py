@@ -478,6 +478,11 @@ class Settings(_Table):
         return str(self.target.get("base_url") or self.build_target().home(self.secrets)).rstrip("/")
 
     @property
+    def address(self) -> str:
+        """The same as far as it is known without credentials: the API may have another in each region."""
+        return str(self.target.get("base_url") or self.api.address).rstrip("/")
+
+    @property
     def is_local(self) -> bool:
         """Is the API on this machine?"""
         return is_loopback(urlsplit(self.base_url).hostname or "")
@@ -547,8 +552,8 @@ class Settings(_Table):
             return RowMapping(frame, room, key, named, empty="null", fields=target.columns)
         return RowMapping(frame, room, table.user, table.attributes, table.types, table.empty, target.names)
 
-    def way(self) -> Network:
-        """How the target is reached. Raises SettingsError if proxy or certificates can't be used."""
+    def way(self, address: str | None = None) -> Network:
+        """How the target is reached, or one at `address`. Raises SettingsError if proxy or certificates can't be used."""
         table = self.network
         if table.client_key is not None and table.client_cert is None:
             raise SettingsError("network.client_key: the key needs its certificate, network.client_cert")
@@ -556,7 +561,7 @@ class Settings(_Table):
         paths = [_from(self._folder, f"network.{key}", name) if name else None for key, name in named.items()]
         elsewhere = self.build_target().scheme.elsewhere
         return Network(
-            _proxy(table, self._folder, self.base_url),
+            _proxy(table, self._folder, address or self.base_url),
             tls_of(*paths) if any(paths) else None,
             {elsewhere: _proxy(table, self._folder, elsewhere)} if elsewhere else {},
             table.compress,
@@ -709,7 +714,7 @@ def settings_from(
         settings._folder, settings._path, settings._export = folder, path, export
         _check_export(settings.export)
         _check_target(settings)
-        settings.way()
+        settings.way(settings.address)  # credentials need not be there yet
         if export is not None and settings.checkpoint.path is None:
             raise SettingsError("checkpoint.path is missing: an export in memory has no name that it could take")
     except (ValidationError, SettingsError) as error:

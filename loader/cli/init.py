@@ -236,9 +236,7 @@ def _try(proposal: "Proposal", output: Path) -> str:
     from loader.outcome import Code
     from loader.settings import load_settings
 
-    # An address that depends on the credentials, which need not be there yet, is no matter here.
-    has_address = "base_url" in proposal.options or not proposal.target.address
-    loaded = load_settings(output, [] if has_address else [f"target.base_url={proposal.target.address}"])
+    loaded = load_settings(output)
     mapping = loaded.row_mapping()
     loaded.source.check(mapping)
     sent = skipped = rejected = 0
