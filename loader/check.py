@@ -275,7 +275,7 @@ def _seconds(found: Findings, quota: Quota) -> float:
 
 
 def exit_status(found: Findings, probed: Probed | None, refused: LoaderError | None) -> int:
-    """2 a run would be refused (credentials that lack refuse it, too), 3 the credentials are, 1 rows would be rejected, 0 all is well."""
+    """2 a run would be refused, also for want of credentials; 3 they are refused; 1 rows would be; 0 all is well."""
     if found.broke_off or found.faults or (found.compares and found.compares.refusal):
         return 2
     if refused is not None:

@@ -15,7 +15,7 @@ from loader.errors import LoaderError
 @overriding
 @text_or_json
 @click.option("--show", is_flag=True, help="Print the first request, secrets masked.")
-@click.option("--offline", is_flag=True, help="Ask nobody: without the credentials, and without a network to the target.")
+@click.option("--offline", is_flag=True, help="Ask nobody: no credentials are needed, and no network to the target.")
 @ends
 def check(settings: Path, overrides: tuple[str, ...], form: str, show: bool, offline: bool) -> int:
     """Read the whole export and tell what a load would do. No user is sent.
