@@ -29,6 +29,7 @@ from loader.snapshot import duration
 from loader.target import Fault, Target
 from loader.transport import Transport
 from loader.whole import Comparison, Whole, compare, fault_lines, faults, gather
+from loader.words import counted
 
 #: What an answer may take, where nobody knows: an estimate says so.
 ASSUMED_LATENCY_S = 0.2
@@ -372,7 +373,8 @@ def _repeat_lines(state: dict[str, Any]) -> Iterator[str]:
     again, alike = state["rows_of_users_again"], state["keys_that_look_alike"]
     at_least = "at least " if state["repeats_are_at_least"] else ""
     if again:
-        yield f"repeated: {at_least}{again:,} rows are of users that came before; the last value of each attribute wins"
+        rows = counted(again, "row")
+        yield f"repeated: {at_least}{rows} of users that came before; the last value of each attribute wins"
     if alike:
         yield f"look alike: {at_least}{alike:,} keys are another's but for case or space, and are sent as they are:"
         yield from (f"  row {item['row']:,}: {item['user']!r}" for item in state["look_alike_rows"])

@@ -52,7 +52,7 @@ class Delimited:
             part, numbers = unsettled(cut, place, settled)
             bad, table = self._parse(part, header, mapper)
             mapped = mapper.map(table) if table.num_rows else Mapped([], Records.of([]), {})
-            rows = assemble(cut, part, numbers, bad, mapped, place, self._source.name)
+            rows = assemble(cut, part, numbers, bad, mapped, place, self._source.line)
             rows.position = self._source.position
             yield rows
 

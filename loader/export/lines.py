@@ -45,7 +45,7 @@ class Lines:
             part, numbers = unsettled(cut, place, settled)
             bad = {at: Problem(Code.REJECTED, reason) for at, reason in part.bad.items()}
             block = _block(part, is_whole=part is cut, is_array=self._is_array)
-            rows = assemble(cut, part, numbers, bad, mapper.map(block), place, self._source.name)
+            rows = assemble(cut, part, numbers, bad, mapper.map(block), place, self._source.line)
             rows.position = self._source.position
             if place.row > first:  # not before the first row: a file of blank lines is refused before any block
                 yield rows

@@ -137,6 +137,10 @@ class Source:
         """What messages call it."""
         return "stdin" if self.is_stdin else self.path.name
 
+    def line(self, number: int) -> str:
+        """What messages call a line of it."""
+        return f"{self.name} line {number}"
+
     def fingerprint(self) -> Fingerprint:
         """Raises ExportError if there is no such file."""
         if self.is_stdin:

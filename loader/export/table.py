@@ -26,7 +26,7 @@ from loader.export.lines import Lines
 from loader.export.rows import Place, Reader, Unit, Wanted
 from loader.export.source import UNTOLD, Fingerprint, Source
 from loader.export.typed import TypedMapper, array_of, value_of
-from loader.mapping import RowMapping, others
+from loader.mapping import RowMapping, listed, others
 from loader.record import Mark, Rows
 from loader.span import SpanSet
 
@@ -255,7 +255,7 @@ class _Columns:
         after = None if order is None else order.after
         for block in self._batches(after, place):
             key = "" if order is None else order.check(block, place.row)
-            yield mapped_rows(block, mapper, place, settled, str(self._source), key)
+            yield mapped_rows(block, mapper, place, settled, str(self._source).removeprefix("the "), key)
 
     def units(self, place: Place, wanted: Wanted) -> Iterator[Unit]:
         _, mapper = self._mapper()
@@ -265,9 +265,9 @@ class _Columns:
     def _mapper(self) -> tuple[pa.Schema, TypedMapper]:
         schema = self._source.columns()
         order = self._source.order_by
-        if order is not None and order not in schema.names:
+        if order is not None and order not in (*schema.names, self._mapping.user):
             raise ExportError(
-                f"export.order_by: {self._source} has no column {order!r}; it has {', '.join(schema.names)}. Name one "
+                f"export.order_by: {self._source} has no column {order!r}; it has {listed(schema.names)}. Name one "
                 "that tells the rows apart, for them to come in one order and for an interrupted run to go on behind it"
             )
         return schema, TypedMapper(self._mapping, schema)
@@ -359,9 +359,9 @@ class _Order:
 
     def _wrong(self, row: int, what: str, why: str) -> ExportError:
         return ExportError(
-            f"export.order_by: column {self._column!r} of row {row:,} {what}, {why}. A run goes on behind a row's "
-            'key, so each needs one of its own: name a column that is unique and never null, or none ("") to have an '
-            "interrupted run read all again up to where it was"
+            f"export.order_by (if it is not set, mapping.user): column {self._column!r} of row {row:,} {what}, {why}. "
+            "A run goes on behind a row's key, so each needs one of its own: name a column that is unique and never "
+            'null, or none ("") to have an interrupted run read all again up to where it was'
         )
 
 
@@ -423,7 +423,10 @@ class _Objects(Source):
 
     @property
     def name(self) -> str:
-        return "the objects"
+        return "the export"
+
+    def line(self, number: int) -> str:
+        return f"object {number}"
 
     def byte_order_mark(self) -> bytes:
         return b""
@@ -485,4 +488,4 @@ def _line(item: Any, row: int) -> bytes:
     except (OverflowError, UnicodeEncodeError):
         return json.dumps(item, default=str).encode()  # a whole number of any size; a surrogate, which is seen later
     except TypeError as error:
-        raise ExportError(f"row {row:,} of the objects has no form in JSON: {error}") from error
+        raise ExportError(f"object {row} has no form in JSON: {error}") from error
