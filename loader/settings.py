@@ -323,6 +323,7 @@ class Settings(_Table):
     """how the target is reached"""
     _folder: Path = PrivateAttr(default=Path())
     _path: Path | None = PrivateAttr(default=None)
+    _overrides: tuple[str, ...] = PrivateAttr(default=())
     _export: Export | None = PrivateAttr(default=None)
 
     @property
@@ -513,6 +514,13 @@ class Settings(_Table):
         return self._path
 
     @property
+    def arguments(self) -> list[str]:
+        """What stands behind `loader run` for these settings, without secrets; nothing, if they are in no file."""
+        if self._path is None:
+            return []
+        return [str(self._path), *(part for each in self._overrides for part in ("--set", _without_secret(each)))]
+
+    @property
     def folder(self) -> Path:
         """Where relative paths begin."""
         return self._folder
@@ -684,7 +692,9 @@ def load_settings(path: Path, overrides: Sequence[str] = ()) -> Settings:
     data = read_tables(path)
     for override in overrides:
         _override(data, override)
-    return settings_from(data, path.absolute().parent, path)
+    settings = settings_from(data, path.absolute().parent, path)
+    settings._overrides = tuple(overrides)
+    return settings
 
 
 def read_tables(path: Path) -> dict[str, Any]:
@@ -734,11 +744,32 @@ def _override(data: dict[str, Any], override: str) -> None:
     key, equals, text = override.partition("=")  # the text may be a secret: no message shows it
     if not equals or not all(key.strip().split(".")):
         raise SettingsError("--set: write it as key=value, such as limits.concurrency=4")
+    put(data, key.strip(), _value(text), "--set")
+
+
+def _value(text: str) -> Any:
+    """What an override sets: a TOML value, or else the text."""
     try:
-        value = tomllib.loads(f"v = {text}")["v"]
+        return tomllib.loads(f"v = {text}")["v"]
     except tomllib.TOMLDecodeError:
-        value = text
-    put(data, key.strip(), value, "--set")
+        return text
+
+
+#: What may hold a secret, as tables and keys.
+_SECRETS = re.compile(
+    r"(target|export|network)"
+    r"|(target\.auth|network\.proxy|export\.(database|query|storage|options)|notify)(\..*)?"
+)
+
+
+def _without_secret(override: str) -> str:
+    """An override as messages, logs and checkpoints may hold it."""
+    key, _, text = override.partition("=")
+    key, value = key.strip(), _value(text)
+    if key == "export.path" and isinstance(value, str) and shown(value) != value:
+        return f"{key}={shown(value)}"
+    is_secret = _SECRETS.fullmatch(key) is not None and key != "target.auth.scheme"
+    return f"{key}=…" if is_secret and not (isinstance(value, str) and _is_pointer(value)) else override
 
 
 def put(data: dict[str, Any], key: str, value: Any, whence: str) -> None:

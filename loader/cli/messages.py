@@ -8,10 +8,12 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import click
+
+if TYPE_CHECKING:
+    from loader.settings import Settings
 
 Level = Literal["info", "warning", "error"]
 
@@ -85,14 +87,6 @@ def held_back(is_held: bool) -> Iterator[list[str]]:
             tell(line)
 
 
-def again(command: str, settings: Path, overrides: tuple[str, ...], flags: tuple[str, ...] = ()) -> str:
+def again(command: str, settings: "Settings", *flags: str) -> str:
     """The command to go on with, as a shell takes it."""
-    sets = [part for override in overrides for part in ("--set", _without_secret(override))]
-    return shlex.join(["loader", command, str(settings), *sets, *flags])
-
-
-def _without_secret(override: str) -> str:
-    """An override as a message may show it: messages are kept in logs."""
-    key, _, value = override.partition("=")
-    is_secret = key.strip().startswith(("target.auth", "network.proxy")) and not value.startswith(("env:", "file:"))
-    return f"{key}=…" if is_secret and "scheme" not in key else override
+    return shlex.join(["loader", command, *settings.arguments, *flags])

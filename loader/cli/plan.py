@@ -63,9 +63,9 @@ def plan(settings: Path, overrides: tuple[str, ...], form: str, full: bool, outp
             click.echo(line)
     if made.refusal:
         return 2
-    flags = ("--full",) if full else ()
+    flags = ["--full"] if full else []
     if output is not None:
-        say(f"loader: the plan is in {output}; send it, or nothing, with:")
-        flags += ("--plan", str(output))
-    say(("  " if output else "send it with: ") + again("run", settings, overrides, flags))
+        flags += ["--plan", str(output)]
+        note(f"the plan is in {output}; a run that does just this, or nothing:")
+    say(f"{'  ' if output else 'send it with: '}{again('run', loaded, *flags)}")
     return 0

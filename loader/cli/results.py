@@ -94,6 +94,7 @@ def _write_results(
 
 
 def _write_rows(checkpoint: "Checkpoint", codes: tuple[str, ...], output: Path | None, path: str | None) -> None:
+    from loader.commands import can_be_corrected, loading
     from loader.corrections import export_of, write_rows
 
     export = export_of(checkpoint, path)
@@ -101,5 +102,7 @@ def _write_rows(checkpoint: "Checkpoint", codes: tuple[str, ...], output: Path |
         written = write_rows(checkpoint, export, file, codes)
     if output is not None:
         say(f"loader: {counted(written.rows, 'row')} in {output}; correct them, and load that file as it is")
+        if can_be_corrected(checkpoint):
+            say(f"  {loading(checkpoint, output)}")
     if written.too_long:
         say(f"loader: left out, as too long (export.max_row_bytes): {counted(written.too_long, 'row')}")

@@ -144,7 +144,7 @@ def test_a_load_of_all_leaves_no_state_that_it_does_not_keep(settings: Path) -> 
         (("run", "--full", "--set", "refresh.mode=all"), "are for a refresh"),
         (("plan", "--set", "refresh.mode=all"), 'refresh.mode is not "changed"'),
         (("run", "--set", "refresh.missing=clear"), "nothing says that null removes an attribute at calven"),
-        (("run", "--set", "refresh.max_missing=many"), 'a number of users, or a share of them such as "5%"'),
+        (("run", "--set", "refresh.max_missing=many"), 'is not a count such as 100, or share such as "5%"'),
         (("run", "--set", "refresh.full_every=30"), 'a time such as "30d"'),
         (("run", "--set", "refresh.state=users.ckpt"), "the checkpoint has that name"),
         (("run", "--set", "refresh.state=no/where"), "is not there, or can't be written to"),

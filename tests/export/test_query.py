@@ -201,9 +201,7 @@ def test_a_key_that_is_not_there_is_said_of_the_mapping_and_a_bad_row_of_the_que
 
 
 def test_the_column_to_order_by_must_be_there(tmp_path: Path) -> None:
-    with pytest.raises(
-        ExportError, match=r"export\.order_by: the query has no column 'id'; it has 'email', "
-    ):
+    with pytest.raises(ExportError, match=r"export\.order_by: the query has no column 'id'; it has 'email', "):
         export(tmp_path, fill(tmp_path, users(3)), order_by="id").check(make.mapping())
 
 
