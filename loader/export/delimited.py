@@ -4,6 +4,7 @@ import csv
 import io
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -16,7 +17,7 @@ from loader.errors import ExportError
 from loader.export.rows import Place, Read, Unit, Wanted, assemble, unsettled
 from loader.export.source import BOM, Source
 from loader.export.split import Cut, Splitter
-from loader.mapping import NO_VALUES, Mapped, Problem, RowMapping
+from loader.mapping import NO_VALUES, Mapped, Problem, RowMapping, misfit
 from loader.outcome import Code
 from loader.record import Mark, Records, Rows
 from loader.span import SpanSet
@@ -46,7 +47,7 @@ class Delimited:
     def blocks(self, place: Place, settled: SpanSet) -> Iterator[Rows]:
         header = self._header(place if place.is_at_start else Place(Mark()))
         self._check_delimiter(header)
-        mapper = ColumnMapper(self._mapping, header)
+        mapper = ColumnMapper(replace(self._mapping, encoding=self._source.encoding_in_force), header)
         self._check_names(header, mapper.columns)
         for cut in Splitter(self._delimiter, self._max).cuts(self._source.chunks(place.offset)):
             part, numbers = unsettled(cut, place, settled)
@@ -111,10 +112,10 @@ class Delimited:
                 text = cut.text(0).decode()
             except UnicodeDecodeError as error:
                 is_utf16 = cut.data[:2] in (b"\xff\xfe", b"\xfe\xff")
-                way_out = 'it looks like UTF-16: set export.encoding = "utf-16"' if is_utf16 else "set export.encoding"
-                raise ExportError(
-                    f"{name} line {line}: the header is not UTF-8 ({error.reason} at byte {error.start}); {way_out}"
-                ) from error
+                encoding = self._source.encoding_in_force
+                way_out = "set export.encoding" if encoding == "UTF-8" else "is export.encoding right?"
+                way_out = 'it looks like UTF-16: set export.encoding = "utf-16"' if is_utf16 else way_out
+                raise ExportError(f"{name} line {line}: the header is {misfit(error, encoding)}; {way_out}") from error
             place.move(cut.data[: int(cut.ends[0])])
             return next(csv.reader(io.StringIO(text, newline=""), delimiter=self._delimiter))
         raise ExportError(f"{name} is empty: not even a header")

@@ -1,6 +1,7 @@
 """NDJSON and JSON: a record a line, or an element of an array, each an object whose values pass through as they are."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import partial
 from itertools import islice
 
@@ -35,7 +36,7 @@ class Lines:
         return None
 
     def blocks(self, place: Place, settled: SpanSet) -> Iterator[Rows]:
-        mapper = LineMapper(self._mapping)
+        mapper = LineMapper(replace(self._mapping, encoding=self._source.encoding_in_force))
         first = place.row
         is_whole = place.is_at_start
         if is_whole:

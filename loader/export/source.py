@@ -137,6 +137,11 @@ class Source:
         """What messages call it."""
         return "stdin" if self.is_stdin else self.path.name
 
+    @property
+    def encoding_in_force(self) -> str:
+        """As messages name it: a byte order mark says UTF-8, whatever the settings say."""
+        return "UTF-8" if self._is_utf8 or self.byte_order_mark() else self.encoding
+
     def line(self, number: int) -> str:
         """What messages call a line of it."""
         return f"{self.name} line {number}"

@@ -196,6 +196,21 @@ def test_a_cell_that_is_not_utf8_names_column_and_byte(tmp_path: Path) -> None:
     assert settled == {1: ("REJECTED", "ann", "users.csv line 2: column 'd' is not UTF-8: byte 0xff at 3")}
 
 
+def test_a_byte_that_does_not_fit_names_the_encoding_in_force(tmp_path: Path) -> None:
+    """Not UTF-8, if that is not what the settings say; a byte order mark overrules these."""
+    bad = b"email,d\nann,\xe4y\x81\n"
+
+    settled, marked = (
+        make.settled(make.export(tmp_path, content, encoding="cp1252").rows(make.mapping()))
+        for content in (bad, b"\xef\xbb\xbf" + bad)
+    )
+
+    assert settled[1][2] == "users.csv line 2: column 'd' is not cp1252: byte 0x81 at 3"
+    assert marked[1][2] == "users.csv line 2: column 'd' is not UTF-8: byte 0xe4 at 1"
+    with pytest.raises(ExportError, match=r"the header is not cp1252: byte 0x81 at 2; is export\.encoding right\?"):
+        list(make.export(tmp_path, b"e\x81mail,d\nann,1\n", encoding="cp1252").rows(make.mapping()))
+
+
 def test_bytes_in_a_column_that_is_not_sent_do_not_matter(tmp_path: Path) -> None:
     """Only what is read is checked."""
     sent, settled = read(tmp_path, b"email,d,photo\nann,x,\xff\n", attributes={"d": "d"})
