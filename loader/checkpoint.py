@@ -616,8 +616,6 @@ def _unusable(path: Path, error: sqlite3.Error) -> str:
         return f"the checkpoint {path} is in use by another program ({error}); end that, and run this again"
     if kind in _OF_DISK:
         return f"can't use the checkpoint {path}: {error}; see to its disk, or set checkpoint.path to put it elsewhere"
-    if path.suffix == ".toml":
-        return f"{path} is not a checkpoint ({error}); this takes the checkpoint, not the settings"
     return f"{path} is not a checkpoint ({error}); move it away, or name another file in checkpoint.path"
 
 

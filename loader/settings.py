@@ -704,10 +704,9 @@ def read_tables(path: Path) -> dict[str, Any]:
     except OSError as error:
         raise SettingsError(f"can't read the settings {path}: {error.strerror}{_beside(path, error)}") from error
     except UnicodeDecodeError as error:
-        raise SettingsError(f"{path} is not UTF-8: {error.reason} at byte {error.start}") from error
+        raise SettingsError(f"{path} is not UTF-8: {error.reason} at byte {error.start}{_doubt(path)}") from error
     except tomllib.TOMLDecodeError as error:
-        hint = "; this takes the settings file, not the export" if stem(path) != path.name else ""
-        raise SettingsError(f"{path} is not valid TOML: {error}{hint}") from error
+        raise SettingsError(f"{path} is not valid TOML: {error}{_doubt(path)}") from error
 
 
 def settings_from(
@@ -731,6 +730,11 @@ def settings_from(
         message = _first(error, Settings) if isinstance(error, ValidationError) else str(error)
         raise SettingsError(f"{path}: {message}" if path else message) from error
     return settings
+
+
+def _doubt(path: Path) -> str:
+    """Is it the settings at all?"""
+    return "" if path.suffix == ".toml" else "; this takes the settings, which loader init EXPORT writes"
 
 
 def _beside(path: Path, error: OSError) -> str:

@@ -60,6 +60,7 @@ def init(
 
     Exit status: 0 it is written, and the first rows can be mapped; 2 it is not, or can't be used yet.
     """
+    from loader.cli.kinds import refuse_other_than
     from loader.export.address import scheme_of
     from loader.export.files import matching
     from loader.sample import look
@@ -78,6 +79,7 @@ def init(
     if export == "-" or not (os.path.isfile(paths[0]) or os.path.isdir(paths[0]) or not os.path.exists(paths[0])):
         name = "stdin" if export == "-" else export
         raise Refused(f"EXPORT: {name} can't be read twice; write its first lines to a file, and look at that")
+    refuse_other_than(Path(export) if os.path.isfile(export) else paths[0], "export")
     sample = look(paths[0])
     if asks:
         say(f"{paths[0].name}: {counted(len(sample.columns), 'column')}, {counted(len(sample.rows), 'row')} looked at")
