@@ -83,10 +83,12 @@ def write_rows(
     delimiter = delimiter_of(export)
     is_second = False
     if is_delimited:
-        first = header(export)
+        begin, first = header(export)
         is_second = tuple(fields(first, delimiter)[-2:]) == ADDED
-        if is_marked or export.encoding.lower().replace("_", "-") not in ("utf-8", "utf8"):
+        is_utf8 = export.encoding.lower().replace("_", "-") in ("utf-8", "utf8")
+        if (is_marked or not is_utf8) and not begin.startswith(BOM):
             out.write(BOM)  # so that it is read as what it is, though export.encoding still says otherwise
+        out.write(begin)
         out.write(
             (first if is_second else delimiter.encode().join([first, *(name.encode() for name in ADDED)])) + b"\n"
         )

@@ -3,9 +3,12 @@
 import csv
 import io
 import json
+import re
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import replace
-from functools import partial
+from functools import cached_property, partial
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -13,7 +16,7 @@ import pyarrow.csv
 from numpy.typing import NDArray
 
 from loader.columns import ColumnMapper
-from loader.errors import ExportError
+from loader.errors import ExportError, Stopped
 from loader.export.rows import Place, Read, Unit, Wanted, assemble, unsettled
 from loader.export.source import BOM, Source
 from loader.export.split import Cut, Splitter
@@ -32,14 +35,52 @@ _FEW_BYTES = 1 << 15
 _LF = 10
 
 
-class Delimited:
-    """A file of delimited text whose first record is the header."""
+#: With this as its first line a file tells Excel its delimiter; no other program takes it for data, either.
+_EXCELS = re.compile(rb"sep=([^\w\r\n\"])(?:\r\n|\n|\r)", re.IGNORECASE)
+#: A byte order mark and such a line are shorter.
+_BEGIN_BYTES = 16
 
-    def __init__(self, source: Source, mapping: RowMapping, delimiter: str, max_row_bytes: int) -> None:
+
+class Preamble(NamedTuple):
+    """What stands before the header, and the delimiter, if that is said there."""
+
+    data: bytes
+    delimiter: str | None
+
+
+def preamble(source: Source) -> Preamble:
+    """A byte order mark, and Excel's line."""
+    begin = b""
+    with suppress(Stopped):  # it breaks off: whoever reads on is told
+        for chunk in source.glance().chunks():
+            begin += chunk
+            if len(begin) >= _BEGIN_BYTES:
+                break
+    mark = BOM if begin.startswith(BOM) else b""
+    if (found := _EXCELS.match(begin, len(mark))) and found[1].isascii():
+        return Preamble(begin[: found.end()], found[1].decode())
+    return Preamble(mark, None)
+
+
+class Delimited:
+    """A file of delimited text whose first record is the header. `delimiter` None: the file's own, or else `usual`."""
+
+    def __init__(
+        self, source: Source, mapping: RowMapping, delimiter: str | None, max_row_bytes: int, usual: str = ","
+    ) -> None:
         self._source = source
         self._mapping = mapping
-        self._delimiter = delimiter
+        self._given = delimiter
+        self._usual = usual
         self._max = max_row_bytes
+
+    @cached_property
+    def _preamble(self) -> Preamble:
+        return preamble(self._source)
+
+    @cached_property
+    def _delimiter(self) -> str:
+        return self._given or self._preamble.delimiter or self._usual
 
     def columns(self) -> list[str]:
         return self._header(Place(Mark()))
@@ -98,7 +139,7 @@ class Delimited:
     def _header(self, place: Place) -> list[str]:
         """The columns' names; `place`, at the file's beginning, moves behind them. Raises ExportError."""
         name = self._source.name
-        place.move(self._source.byte_order_mark())
+        place.move(self._preamble.data)
         for cut in Splitter(self._delimiter, self._max).cuts(self._source.glance().chunks(place.offset)):
             if len(cut.starts) == 0:
                 place.move(cut.data)

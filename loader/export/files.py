@@ -68,6 +68,11 @@ class Files:
         return cls(tuple(paths), found, delimiter, max_row_bytes, encoding)
 
     @property
+    def usual_delimiter(self) -> str:
+        """What stands between fields, if nothing else is said."""
+        return "\t" if self.format == "tsv" else ","
+
+    @property
     def comes_once(self) -> bool:
         """Is it stdin?"""
         return self.paths == (STDIN,)
@@ -172,8 +177,7 @@ class Files:
             case "json" | "ndjson":
                 return Lines(source, mapping, self.max_row_bytes, is_array=self.format == "json")
             case "csv" | "tsv":
-                delimiter = self.delimiter or ("\t" if self.format == "tsv" else ",")
-                return Delimited(source, mapping, delimiter, self.max_row_bytes)
+                return Delimited(source, mapping, self.delimiter, self.max_row_bytes, self.usual_delimiter)
 
     def _source(self, file: int) -> Source:
         path = self.paths[file]
