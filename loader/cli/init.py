@@ -275,4 +275,6 @@ def _next(proposal: "Proposal", output: Path) -> list[str]:
     export = [f"  export {' '.join(f'{name}=…' for name in missing)}"] if missing else []
     changes = ", ".join(f"target.{name}" for name in proposal.stand_ins)
     edit = [f"  say in {output} what is right for {changes}"] if changes else []
+    if any(each.name is not None for each in proposal.attributes):
+        edit.append(f"  check in {output} the attributes' names and types: they are guessed from the export")
     return ["Next:", *edit, *export, f"  {shlex.join(['loader', 'check', str(output)])}"]

@@ -114,6 +114,12 @@ def test_a_plan_is_kept_and_run(settings: Path) -> None:
     shown = loader("plan", settings, "-o", settings.parent / "plan.json")
     assert shown.status == 0, shown.err
     assert "           1  have other values" in shown.out
+    plan = settings.parent / "plan.json"
+    assert f"the plan is in {plan}; a run that does just this, or nothing:\n  loader run " in shown.err
+    given = ("--set", "limits.concurrency=4", "--full", "-o", plan)
+    said = loader("plan", settings, *given).err
+    assert f"  loader run {settings} --set limits.concurrency=4 --full --plan {plan}\n" in said
+    assert f"send it with: loader run {settings}\n" in loader("plan", settings).err
     assert json.loads(loader("plan", settings, "--format", "json").out)["to_send"] == 1
 
     write(settings.parent, [*USERS[:-1], "u29@x.com,Sales,1,Linz,29\n"])
