@@ -20,7 +20,7 @@ from loader.export.columnar import Columnar
 from loader.export.delimited import preamble
 from loader.export.elements import elements
 from loader.export.files import Files, Format
-from loader.export.source import BOM, SUFFIXES, Source
+from loader.export.source import BOM, SUFFIXES, Source, stranger
 from loader.export.split import Cut, Splitter, count_lines
 from loader.export.typed import check_type
 from loader.mapping import NESTED_ATTRIBUTES, NESTED_USER, RowMapping
@@ -36,14 +36,6 @@ _BLANK = b" \t\r\n"
 #: So many records tell the delimiter.
 _COMPARED = 50
 
-#: Files that people have in place of an export, by their first bytes, and what to do with them.
-_STRANGERS = {
-    b"PK\x03\x04": "is a zip archive, or a spreadsheet (.xlsx): unzip it, or save it as CSV UTF-8",
-    b"\xd0\xcf\x11\xe0": "is a spreadsheet (.xls): save it as CSV UTF-8",
-    b"\xfd7zXZ": "is packed with xz, which is not read: pack it with gzip or zstd",
-    b"%PDF": "is a PDF: ask for the export as CSV",
-    b"SQLite format 3": "is a SQLite database: write the table as CSV with sqlite3 -header -csv",
-}
 #: An object that begins with a list of objects.
 _WRAPPER = re.compile(rb'\{\s*"([^"\\]+)"\s*:\s*\[\s*\{')
 _IS_EMAIL = re.compile(r"[^@\s]+@[^@\s]+\.[^@\s]+")
@@ -87,9 +79,8 @@ def look(path: Path) -> Sample:
     """The first records of a file. Raises ExportError if it is none that can be loaded."""
     source = Source(path, SUFFIXES.get(path.suffix.lower()), 1 << 18)
     head = b"".join(_first_bytes(source.glance().chunks()))
-    for begin, words in _STRANGERS.items():
-        if head.startswith(begin):
-            raise ExportError(f"{source.name} {words}")
+    if words := stranger(head):
+        raise ExportError(f"{source.name} {words}")
     try:
         named: Format | None = Files.of([path]).format
     except ExportError:

@@ -77,6 +77,9 @@ def _count_or_share(value: object) -> str | int:
 def _known_encoding(name: str) -> str:
     try:
         "".encode(name)  # codecs.lookup() knows some that are no encodings of text, such as hex
+        b"a".decode(name, "surrogateescape")  # and some can't keep a bad byte for its row to be told, such as idna
+    except UnicodeDecodeError:
+        pass  # half a letter
     except (LookupError, ValueError, TypeError):
         raise not_a("known encoding such as utf-8, utf-16 or cp1252") from None
     return name
@@ -700,7 +703,7 @@ def load_settings(path: Path, overrides: Sequence[str] = ()) -> Settings:
 def read_tables(path: Path) -> dict[str, Any]:
     """A settings file as it stands. Raises SettingsError."""
     try:
-        return tomllib.loads(path.read_text("utf-8"))
+        return tomllib.loads(path.read_text("utf-8-sig"))
     except OSError as error:
         raise SettingsError(f"can't read the settings {path}: {error.strerror}{_beside(path, error)}") from error
     except UnicodeDecodeError as error:
@@ -733,7 +736,9 @@ def settings_from(
 
 
 def _doubt(path: Path) -> str:
-    """Is it the settings at all?"""
+    """Is it the settings at all, and how are they written?"""
+    if path.read_bytes()[:2] in (b"\xff\xfe", b"\xfe\xff"):
+        return "; it looks like UTF-16: save it as UTF-8"
     return "" if path.suffix == ".toml" else "; this takes the settings, which loader init EXPORT writes"
 
 
@@ -1062,7 +1067,7 @@ _WRONG = {
     "finite_number": "is not a finite number",
     "string_type": "is not a text in quotes",
     "bool_type": "is neither true nor false",
-    "list_type": 'is not a list such as ["a", "b"]',
+    **dict.fromkeys(("list_type", "frozen_set_type", "set_type", "tuple_type"), 'is not a list such as ["a", "b"]'),
     **dict.fromkeys(("dict_type", "model_type", "mapping_type"), "is not a table"),
     "greater_than": "is too little: it must be more than {gt:g}",
     "greater_than_equal": "is too little: the least is {ge:,g}",

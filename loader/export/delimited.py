@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from loader.columns import ColumnMapper
 from loader.errors import ExportError, Stopped
 from loader.export.rows import Place, Read, Unit, Wanted, assemble, unsettled
-from loader.export.source import BOM, Source
+from loader.export.source import BOM, Source, stranger
 from loader.export.split import Cut, Splitter
 from loader.mapping import NO_VALUES, Mapped, Problem, RowMapping, misfit
 from loader.outcome import Code
@@ -144,6 +144,11 @@ class Delimited:
             if len(cut.starts) == 0:
                 place.move(cut.data)
                 continue
+            if words := stranger(cut.data):
+                raise ExportError(f"{name} {words}")
+            if cut.data[:64].count(0) > 16:
+                encoding = "utf-16-be" if cut.data[0] == 0 else "utf-16-le"
+                raise ExportError(f'{name} looks like UTF-16 without a mark: set export.encoding = "{encoding}"')
             line = place.line + next(cut.lines([0]))
             if reason := cut.bad.get(0):
                 is_json = cut.text(0).lstrip().startswith((b"{", b"["))

@@ -62,6 +62,8 @@ class Files:
         found = format or _BY_SUFFIX.get(_uncompressed(paths[0].name)[0].suffix.lower())
         if found is None:
             name = "stdin" if paths[0] == STDIN else repr(paths[0].name)
+            if paths[0].name.lower().endswith((".xlsx", ".xls", ".ods")):
+                raise ExportError(f"export.path: {name} is a spreadsheet: save it as CSV UTF-8")
             raise ExportError(
                 f"export.format: {name} does not tell the format; set it to one of {', '.join(get_args(Format))}"
             )
