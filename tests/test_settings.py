@@ -164,6 +164,14 @@ def test_a_file_that_is_no_toml_is_named(tmp_path: Path, content: bytes, message
         load_settings(path)
 
 
+def test_a_byte_order_mark_is_no_matter(tmp_path: Path) -> None:
+    """Some editors write one."""
+    path = tmp_path / "load.toml"
+    path.write_text(make.SETTINGS, "utf-8-sig")
+
+    assert load_settings(path).api.api == "calven"
+
+
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
     """With the reason."""
     with pytest.raises(SettingsError, match=r"can't read the settings .*load\.toml: No such file"):

@@ -3,7 +3,9 @@
 import csv
 import io
 import json
+import os
 import re
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -240,6 +242,17 @@ def test_a_delimiter_that_is_set_counts_more_than_the_line_for_excel(tmp_path: P
     export = make.export(tmp_path, "sep=;\nemail,d\nann,1;2\n", delimiter=",")
 
     assert make.sent(export.rows(make.mapping())) == {1: ("ann", {"d": "1;2"})}
+
+
+def test_a_pipe_in_a_files_place_is_refused(tmp_path: Path) -> None:
+    """It can be read but once, and a header is looked at before."""
+    os.mkfifo(tmp_path / "users.csv")
+    feeder = threading.Thread(target=lambda: (tmp_path / "users.csv").write_bytes(b"email,d\n"), daemon=True)
+    feeder.start()
+
+    with pytest.raises(ExportError, match=r'as a pipe can be read but once; give it as stdin: export\.path = "-"'):
+        Files.of([tmp_path / "users.csv"]).check(make.mapping())
+    feeder.join(5)
 
 
 def test_a_byte_that_does_not_fit_names_the_encoding_in_force(tmp_path: Path) -> None:
