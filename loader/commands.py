@@ -51,9 +51,17 @@ def loading(checkpoint: Checkpoint, rows: Path) -> str:
         changes.append("export.format=ndjson")
     if "path" in settings.get("checkpoint", {}):
         changes.append(f"checkpoint.path={Path(path).with_suffix('.ckpt')}")
-    return _loader("run", checkpoint, *(word for change in changes for word in ("--set", change)))
+    keys = {change.partition("=")[0] for change in changes}
+    settings_file, *given = _given(checkpoint)
+    kept = [each for each in given[1::2] if each.partition("=")[0].strip() not in keys]
+    sets = [word for change in (*kept, *changes) for word in ("--set", change)]
+    return shlex.join(["loader", "run", settings_file, *sets])
 
 
 def _loader(command: str, checkpoint: Checkpoint, *flags: str) -> str:
-    given = checkpoint.get("arguments") or [checkpoint.get("settings_path") or "SETTINGS"]
-    return shlex.join(["loader", command, *given, *flags])
+    return shlex.join(["loader", command, *_given(checkpoint), *flags])
+
+
+def _given(checkpoint: Checkpoint) -> list[str]:
+    """The settings file, and each override behind a `--set`."""
+    return checkpoint.get("arguments") or [checkpoint.get("settings_path") or "SETTINGS"]

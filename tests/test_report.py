@@ -85,7 +85,7 @@ def test_it_names_the_next_command_whatever_has_happened(checkpoint: Checkpoint)
     assert steps(checkpoint) == [
         f"loader retry {again}",
         f"loader results {path} --rows --code REJECTED --code INVALID -o sets/corrected.csv",
-        f"loader run {again} --set export.path=corrected.csv",
+        "loader run sets/load.toml --set export.path=corrected.csv",
         f"loader results {path} -o results.csv",
     ]
     checkpoint.put(settings={"checkpoint": {"path": "x.ckpt"}, "export": {"format": "parquet"}})
