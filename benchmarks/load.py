@@ -3,6 +3,7 @@
     python -m benchmarks.load size --users 1000000 10000000 50000000   time and memory in proportion
     python -m benchmarks.load form                                     CSV, NDJSON, Parquet; 500 and 100 users a request
     python -m benchmarks.load alone                                    one user a request, against a bare loop
+    python -m benchmarks.load split                                    one process or two, on two cores
     python -m benchmarks.load --docs                                   all of it, also written to docs/speed.md
 
 What is compared takes turns (A, B, A, B …); medians are told. Exports and environments are kept between runs, in the
@@ -47,6 +48,7 @@ class Loads:
     def __init__(self, server: Server, at: Cores, scratch: Path) -> None:
         self._server = server
         self._at = at
+        self._both = [] if at.client is None else ["taskset", "-c", f"{at.client},{at.server}"]
         self._scratch = scratch
 
     def run(self, users: int, *, form: str = "csv", size: int = 500, api: str = "calven") -> _Row:
@@ -67,6 +69,25 @@ class Loads:
                 "first_request_s": stats.first_ns / 1e9 - program.started,
                 "checkpoint_bytes": (folder / CHECKPOINT).stat().st_size,
                 "server_idle": clock.idle(),
+            }
+
+    def split(self, users: int, processes: int) -> _Row:
+        """So many loads at the same time, of as many users each, on all cores: the server's as well."""
+        with tempfile.TemporaryDirectory(dir=self._scratch) as name:
+            self._server.reset(users)
+            programs = []
+            for number in range(processes):
+                folder = Path(name) / str(number)
+                folder.mkdir()
+                load = command(folder, kept(cache(), users), self._server.url, 500, _AT_ONCE)
+                programs.append(Program([*self._both, *load], folder, None, ENVIRONMENT))
+            used = [program.wait(_MOST_S) for program in programs]
+            if any(each.status for each in used) or self._server.stats().users != users * processes:
+                raise SystemExit(f"loads ended with {[each.status for each in used]}")
+            return {
+                "seconds": max(each.seconds for each in used),
+                "cpu_s": sum(each.cpu_s for each in used),
+                "peak_mib": sum(each.peak_mib for each in used),
             }
 
     def bare(self, users: int, api: str) -> _Row:
@@ -129,6 +150,31 @@ def forms(loads: Loads, options: argparse.Namespace) -> list[_Row]:
                     "cpu_s_per_million": (found["cpu_s"] - starts[form]["cpu_s"]) / (options.form_users - size) * 1e6,
                 }
             )
+    return rows
+
+
+def split(loads: Loads, options: argparse.Namespace) -> list[_Row]:
+    """One process that has two cores, and two that share them: what splitting a load would bring at the very most.
+
+    Two loads know nothing of each other: one that is split would have to hand rows and outcomes round, too.
+    """
+    starts = {count: _medians([loads.split(500, count) for _ in range(3)]) for count in (1, 2)}
+    work = {str(count): _partial(loads.split, options.form_users, count) for count in (1, 2)}
+    rows = []
+    for name, runs in _in_turns(work, options.repeat).items():
+        count = int(name)
+        rates = [count * _rate(options.form_users, run, 500, starts[count]) for run in runs]
+        rows.append(
+            {
+                "processes": count,
+                "runs": len(runs),
+                **_medians(runs),
+                "users_per_s": statistics.median(rates),
+                "range": f"{min(rates):,.0f} … {max(rates):,.0f}",
+            }
+        )
+    for row in rows:
+        row["of_one"] = row["users_per_s"] / rows[0]["users_per_s"]
     return rows
 
 
@@ -212,9 +258,17 @@ _ONE = (
     report.Column("of the bare loop", "of_bare", ".2f"),
     report.Column("peak MiB", "peak_mib", ".0f"),
 )
+_SPLIT = (
+    report.Column("processes", "processes"),
+    report.Column("users/s", "users_per_s", ",.0f"),
+    report.Column("from … to", "range", None),
+    report.Column("of one process", "of_one", ".2f"),
+    report.Column("peak MiB", "peak_mib", ".0f"),
+)
 _PARTS: dict[str, tuple[str, Callable[[Loads, argparse.Namespace], list[_Row]], tuple[report.Column, ...]]] = {
     "size": ("Exports of growing size (CSV, 500 users a request, the start included)", sizes, _SIZE),
     "form": ("Forms of the export (without the start)", forms, _FORM),
+    "split": ("On two cores, which the server shares: one load, and two at the same time", split, _SPLIT),
     "alone": ("One user a request (without the start)", alone, _ONE),
 }
 

@@ -13,8 +13,9 @@ import os
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +45,8 @@ from loader.transport import Transport
 _AT_ONCE = 16
 #: Batches in a commit, about, when the loader runs as fast as it can.
 _GROUP = 8
+#: A layer takes microseconds a request: it is passed so often.
+_ROUNDS = 10
 #: A quota that is kept count of, and never reached.
 _QUOTA = Quota(1_000_000_000, 1)
 
@@ -62,9 +65,10 @@ class _Clock:
         self.took: _Timings = {}
 
     def time(self, stage: str, work: Callable[[], Any]) -> Any:
+        gc.freeze()  # what is held here by now, a load doesn't hold
         begun = time.process_time_ns()
         result = work()
-        self.took[stage] = time.process_time_ns() - begun
+        self.took[stage] = self.took.get(stage, 0) + time.process_time_ns() - begun
         return result
 
 
@@ -72,10 +76,8 @@ def once(settings: Settings, folder: Path) -> _Timings:
     """Each stage once, over the whole export: CPU nanoseconds in all."""
     clock = _Clock()
     target = settings.build_target()
-    blocks: list[Rows] = clock.time("read and map", lambda: list(settings.source.rows(settings.row_mapping())))
+    batches = _batches(settings, clock)
     gc.collect()
-    gc.freeze()  # what is held here, a load doesn't hold
-    batches: list[Batch] = clock.time("batch, and the order of each user", lambda: list(_batches(settings, blocks)))
     requests: list[Request] = clock.time("encode", lambda: [target.encode(batch)[0] for batch in batches])
     responses: list[Response] = _run(clock, "HTTP", lambda: _send(settings, requests))
     answered = list(zip(batches, responses, strict=True))
@@ -86,8 +88,8 @@ def once(settings: Settings, folder: Path) -> _Timings:
     _run(clock, "layers of the client", lambda: _through(requests, responses, partial(_layered, settings)))
     _run(clock, "limiter", lambda: _through(requests, responses, partial(_paced, settings)))
     bare = clock.took.pop("no layers")
-    clock.took["layers of the client"] -= bare
-    clock.took["limiter"] -= bare
+    for stage in ("layers of the client", "limiter"):
+        clock.took[stage] = (clock.took[stage] - bare) / _ROUNDS
     entries = [Entry(batch, found) for batch, found in zip(batches, outcomes, strict=True)]
     with Checkpoint.open(folder / "stages.ckpt", create=True) as checkpoint:
         clock.time("checkpoint", lambda: _commit(checkpoint, entries))
@@ -96,23 +98,32 @@ def once(settings: Settings, folder: Path) -> _Timings:
     return clock.took
 
 
-def _batches(settings: Settings, blocks: Sequence[Rows]) -> Iterator[Batch]:
-    """As the dispatcher does it: with a window of batches in flight, each released when it is done."""
+def _batches(settings: Settings, clock: _Clock) -> list[Batch]:
+    """Each block is read and cut before the next, and a window of batches is in flight, as in a load."""
     batcher = Batcher(settings.build_target().frame, settings.batch_limits)
-    in_flight: list[Batch] = []
-    for last, rows in enumerate(blocks, 1 - len(blocks)):
-        batcher.feed(rows)
-        while (batch := batcher.next(final=not last)) is not None:
-            in_flight.append(batch)
-            if len(in_flight) == 2 * _AT_ONCE:
-                batcher.release(in_flight.pop(0))
-            yield batch
+    blocks = settings.source.rows(settings.row_mapping())
+    batches: list[Batch] = []
+    rows: Rows | None
+
+    def cut() -> None:
+        if rows is not None:
+            batcher.feed(rows)
+        while (batch := batcher.next(final=rows is None)) is not None:
+            batches.append(batch)
+            if len(batches) > 2 * _AT_ONCE:
+                batcher.release(batches[-2 * _AT_ONCE - 1])
+
+    while (rows := clock.time("read and map", lambda: next(blocks, None))) is not None:
+        clock.time("batch, and the order of each user", cut)
+    clock.time("batch, and the order of each user", cut)
+    return batches
 
 
 def _run(clock: _Clock, stage: str, work: Callable[[], Any]) -> Any:
     """A stage that needs an event loop, whose own start is not measured."""
 
     async def measured() -> Any:
+        gc.freeze()
         begun = time.process_time_ns()
         result = await work()
         clock.took[stage] = time.process_time_ns() - begun
@@ -153,15 +164,16 @@ async def _settle(
 async def _through(
     requests: Sequence[Request], responses: Sequence[Response], wrap: Callable[[Any], Callable[[Request], Any]]
 ) -> None:
-    """Requests through layers of the client, round a wire with ready answers."""
-    ready = iter(responses)
+    """Requests through layers of the client, so many times, round a wire with ready answers."""
+    ready = cycle(responses)
 
     async def wire(_request: Request) -> Response:
         return next(ready)
 
     send = wrap(wire)
-    for request in requests:
-        await send(request)
+    for _ in range(_ROUNDS):
+        for request in requests:
+            await send(request)
 
 
 def _layered(settings: Settings, wire: Any) -> Any:

@@ -116,9 +116,11 @@ def test_the_page_has_a_place_for_every_benchmark() -> None:
 
 def test_sizes_forms_and_lone_users_are_told() -> None:
     figures = {"seconds": 1.0, "cpu_s": 1.0, "peak_mib": 90.0, "first_request_s": 0.3, "checkpoint_bytes": 9000}
-    loads: Any = SimpleNamespace(run=lambda *_, **__: {**figures, "server_idle": None}, bare=lambda *_: figures)
-    options: Any = SimpleNamespace(users=[500], repeat=2, sizes=[100], form_users=500, alone_users=50)
+    loads: Any = SimpleNamespace(
+        run=lambda *_, **__: {**figures, "server_idle": None}, bare=lambda *_: figures, split=lambda *_: figures
+    )
+    options: Any = SimpleNamespace(users=[500], repeat=2, sizes=[100], form_users=1_000, alone_users=50)
     parts = {name: measure(loads, options) for name, (_, measure, _) in load._PARTS.items()}
     page = load.page(report.whole({"parts": parts}))
 
-    assert all(name in page for name in ("NDJSON, mapped", "SCIM", "18.0"))  # bytes a user
+    assert all(name in page for name in ("NDJSON, mapped", "of one process", "SCIM", "18.0"))  # bytes a user

@@ -1,10 +1,10 @@
 """What every format does alike: number the rows, put broken ones aside, drop those settled before, chain the hash."""
 
-import hashlib
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import NamedTuple, Protocol
 
 import numpy as np
+import xxhash
 from numpy.typing import NDArray
 
 from loader.export.split import Cut, count_lines
@@ -53,12 +53,13 @@ class Reader(Protocol):
         ...
 
 
-def hash_from(digest: str) -> "hashlib._Hash":
+def hash_from(digest: str) -> xxhash.xxh3_128:
     """The hash of the bytes behind a mark with `digest`: chained, it is the hash of all that was read.
 
-    SHA-256, as many processors have it built in: half of what BLAKE2b takes.
+    It tells an export that changed from one that was copied, and nobody forges those: so the quickest there is, 0.08 ns
+    a byte, where SHA-256 takes 0.6 even in processors that have it built in.
     """
-    return hashlib.sha256(digest.encode())
+    return xxhash.xxh3_128(digest.encode())
 
 
 class Place:
