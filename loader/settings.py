@@ -519,9 +519,7 @@ class Settings(_Table):
     @property
     def arguments(self) -> list[str]:
         """What stands behind `loader run` for these settings, without secrets; nothing, if they are in no file."""
-        if self._path is None:
-            return []
-        return [str(self._path), *(part for each in self._overrides for part in ("--set", _without_secret(each)))]
+        return [] if self._path is None else arguments(self._path, self._overrides)
 
     @property
     def folder(self) -> Path:
@@ -764,6 +762,11 @@ def _value(text: str) -> Any:
         return text
 
 
+def arguments(path: Path, overrides: Sequence[str]) -> list[str]:
+    """What stands behind `loader run` for a settings file with overrides, as messages and checkpoints may hold it."""
+    return [str(path), *(part for each in overrides for part in ("--set", _without_secret(each)))]
+
+
 #: What may hold a secret, as tables and keys.
 _SECRETS = re.compile(
     r"(target|export|network)"
@@ -772,7 +775,7 @@ _SECRETS = re.compile(
 
 
 def _without_secret(override: str) -> str:
-    """An override as messages, logs and checkpoints may hold it."""
+    """An override without what may be secret in it."""
     key, _, text = override.partition("=")
     key, value = key.strip(), _value(text)
     if key == "export.path" and isinstance(value, str) and shown(value) != value:

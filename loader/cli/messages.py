@@ -8,12 +8,10 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, Any, Literal
+from pathlib import Path
+from typing import Any, Literal
 
 import click
-
-if TYPE_CHECKING:
-    from loader.settings import Settings
 
 Level = Literal["info", "warning", "error"]
 
@@ -87,6 +85,8 @@ def held_back(is_held: bool) -> Iterator[list[str]]:
             tell(line)
 
 
-def again(command: str, settings: "Settings", *flags: str) -> str:
+def again(command: str, settings: Path, overrides: tuple[str, ...], flags: tuple[str, ...] = ()) -> str:
     """The command to go on with, as a shell takes it."""
-    return shlex.join(["loader", command, *settings.arguments, *flags])
+    from loader.settings import arguments
+
+    return shlex.join(["loader", command, *arguments(settings, overrides), *flags])

@@ -67,5 +67,5 @@ def plan(settings: Path, overrides: tuple[str, ...], form: str, full: bool, outp
     if output is not None:
         flags += ["--plan", str(output)]
         note(f"the plan is in {output}; a run that does just this, or nothing:")
-    say(f"{'  ' if output else 'send it with: '}{again('run', loaded, *flags)}")
+    say(f"{'  ' if output else 'send it with: '}{again('run', settings, overrides, tuple(flags))}")
     return 0

@@ -42,10 +42,10 @@ def retry(settings: Path, overrides: tuple[str, ...], until: str | None) -> int:
     if export.comes_once:
         raise Refused(f"export.path: {export} can't be read again; load from a file to be able to retry")
     if not os.path.exists(path):  # Path.exists() raises for a name that is too long
-        raise Refused(f"there is no checkpoint {path} yet; load first, with: {again('run', loaded)}")
+        raise Refused(f"there is no checkpoint {path} yet; load first, with: {again('run', settings, overrides)}")
     export.check(loaded.row_mapping())
     with lock(path), reopened(loaded, note) as load:
         if load.resume.is_finished:
             return summarize(load.checkpoint)
-        command = again("retry", loaded)
+        command = again("retry", settings, overrides)
         return go(load, command, command, moment)

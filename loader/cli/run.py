@@ -81,8 +81,8 @@ def run(
             if load.resume.is_finished:
                 note("this load is finished; --fresh loads the export again")
                 return summarize(load.checkpoint)
-            command = again("run", loaded, *(["--allow-shrink"] if allow_shrink else []))
-            retry = again("retry", loaded)
+            command = again("run", settings, overrides, ("--allow-shrink",) if allow_shrink else ())
+            retry = again("retry", settings, overrides)
             return go(load, command, retry, moment, first, quiet=quiet, dashboard=dashboard)
 
     with held_back(quiet) as held:
