@@ -10,7 +10,7 @@ import pytest
 
 from loader.batch import BatchLimits
 from loader.errors import ExportError, SettingsError
-from loader.settings import Settings, access_from, load_settings
+from loader.settings import Settings, access_from, arguments, load_settings
 from tests import make
 
 SECRET = "hunter2-hunter2"
@@ -509,3 +509,29 @@ def test_a_checkpoint_keeps_the_way_to_an_address(tmp_path: Path, monkeypatch: p
     assert (again.region, again.anonymous, again.endpoint) == ("eu-west-1", False, None)
     assert again.headers() == {"Authorization": SECRET}
     assert access_from({}).headers() == {}
+
+
+@pytest.mark.parametrize(
+    ("override", "kept"),
+    [
+        ("limits.concurrency=4", "limits.concurrency=4"),
+        ("target.auth.scheme=basic", "target.auth.scheme=basic"),
+        ("target.auth.secret=env:NAME", "target.auth.secret=env:NAME"),
+        ("target.auth.secret=hunter2", "target.auth.secret=…"),
+        ('target.auth={secret="hunter2"}', "target.auth=…"),
+        ('target={auth={secret="hunter2"}}', "target=…"),
+        ("network.proxy=http://ann:hunter2@proxy:3128", "network.proxy=…"),
+        ("export.database=postgresql://ann:hunter2@h/d", "export.database=…"),
+        ("export.database=file:url", "export.database=file:url"),
+        ("export.query=select * from 'https://h/x.csv?sig=hunter2'", "export.query=…"),
+        ("export.path=https://h/x.csv?sig=hunter2", "export.path=https://h/x.csv?…"),
+        ('export.path="https://h/x.csv?sig=hunter2"', "export.path=https://h/x.csv?…"),
+        ("export.path=b c.csv", "export.path=b c.csv"),
+        ("export.storage.headers.Authorization=hunter2", "export.storage.headers.Authorization=…"),
+        ("export.options.token=hunter2", "export.options.token=…"),
+        ('notify.command=["curl", "hunter2"]', "notify.command=…"),
+    ],
+)
+def test_what_is_kept_of_an_override_holds_no_secret(override: str, kept: str) -> None:
+    """It stands in messages, which are logged, and in the checkpoint."""
+    assert arguments(Path("load.toml"), [override]) == ["load.toml", "--set", kept]
