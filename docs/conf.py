@@ -51,6 +51,7 @@ html_title = "directory-loader"
 html_theme_options = {"navigation_with_keys": True}
 html_static_path = ["_static"]
 html_css_files = ["site.css"]
+html_js_files = ["site.js"]
 html_additional_pages = {"index": "to_index.html"}  # the site begins one folder below
 html_show_sourcelink = False
 html_show_sphinx = False

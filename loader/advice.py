@@ -1,20 +1,21 @@
 """What each outcome means, and what a person does about it."""
 
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from loader.outcome import Code
 
 
 class Advice(NamedTuple):
-    """`meaning`: of the outcome. `todo`: what to do, "" if nothing; `command` does it: {settings} and {checkpoint}."""
+    """`meaning`: of the outcome. `todo`: what to do, "" if nothing. `way`: by which command, if that does anything."""
 
     meaning: str
     todo: str = ""
-    command: str = ""
+    way: Literal["", "retry", "correct"] = ""
 
 
-_RETRY = "loader retry {settings}"
+#: What to do about rows to correct that can't be loaded by themselves.
+ELSEWHERE = "Correct them where the export comes from, and load that anew."
 
 ADVICE: Mapping[Code, Advice] = {
     Code.SUCCESS: Advice("the API took this user"),
@@ -24,36 +25,36 @@ ADVICE: Mapping[Code, Advice] = {
     Code.REJECTED: Advice(
         "never sent: the row is not valid",
         "Take these rows out as they stand in the export, correct them, and load the corrected file.",
-        "loader results {checkpoint} --rows --code REJECTED -o corrected.csv",
+        "correct",
     ),
     Code.USER_NOT_FOUND: Advice(
         "the API does not know this user",
         "Create these users there first, or mend their keys in the export. Once they exist, send them again.",
-        _RETRY,
+        "retry",
     ),
     Code.LOCATION_NOT_FOUND: Advice(
         "the API does not know the place that an attribute names",
         "Create the places there, or mend the attribute in the export; then send these users again.",
-        _RETRY,
+        "retry",
     ),
     Code.INVALID: Advice(
         "the API refused this user alone",
         "Its words below say why. Mend the values, or the mapping if all are alike, and load these rows again.",
-        "loader results {checkpoint} --rows --code INVALID -o corrected.csv",
+        "correct",
     ),
     Code.PARTIAL: Advice(
         "some attributes were taken, some were not; the message lists them",
         "Often the attribute is not known there: create it, or leave it out of the mapping; then send them again.",
-        _RETRY,
+        "retry",
     ),
     Code.NO_RESULT: Advice(
         "the API answered, and left this user out every time",
         "Nobody knows whether it was taken; sending it again does no harm. If it stays so, ask those who run the API.",
-        _RETRY,
+        "retry",
     ),
     Code.FAILED: Advice(
         "all attempts failed; the message holds the last reason",
         "Trouble of the API or the network, as a rule: send these users again.",
-        _RETRY,
+        "retry",
     ),
 }

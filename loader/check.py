@@ -16,7 +16,7 @@ from anyio import to_thread
 
 from loader.batch import Batch, Batcher
 from loader.client import Credentials, Tempo, bearer
-from loader.errors import LoaderError, Stopped, TransportError
+from loader.errors import LoaderError, SettingsError, Stopped, TransportError
 from loader.keys import MOST_KEYS, Hashes, Keys
 from loader.lane import Lane
 from loader.outcome import Code, Settled
@@ -29,11 +29,15 @@ from loader.snapshot import duration
 from loader.target import Fault, Target
 from loader.transport import Transport
 from loader.whole import Comparison, Whole, compare, fault_lines, faults, gather
+from loader.words import counted
 
 #: What an answer may take, where nobody knows: an estimate says so.
 ASSUMED_LATENCY_S = 0.2
 #: A target that is busy is not waited for as long as in a run.
 _GIVE_UP_S = 10.0
+
+#: Nobody was asked, as that was wanted.
+OFFLINE = Probed("not tried, as --offline says")
 
 _MOST_REASONS = 20
 _MOST_EXAMPLES = 5
@@ -184,8 +188,10 @@ def _hashes(keys: Iterable[str]) -> Hashes:
 async def try_credentials(settings: Settings, names: Collection[str]) -> Probed:
     """Fetch a token if the scheme has a call for that, and make the target's harmless call if it has one.
 
-    `names`: the attributes that would be sent. Raises Stopped if the credentials are refused, or nobody answers.
+    `names`: the attributes that would be sent. Raises SettingsError if there are no credentials, and Stopped if they
+    are refused, or nobody answers.
     """
+    await to_thread.run_sync(settings.secrets)
     target = settings.build_target()
     lane = Lane(min(settings.limits.give_up_s, _GIVE_UP_S))
     way = await to_thread.run_sync(settings.way)
@@ -212,8 +218,10 @@ async def try_credentials(settings: Settings, names: Collection[str]) -> Probed:
 # For people and programs ---------------------------------------------------------------------------------------------
 
 
-def report(settings: Settings, found: Findings, probed: Probed | None, refused: str) -> dict[str, Any]:
-    """All of it, for `--format json`. `refused`: why the credentials are not taken, "" if they are or weren't tried."""
+def report(
+    settings: Settings, found: Findings, probed: Probed | None, refused: LoaderError | None = None
+) -> dict[str, Any]:
+    """All of it, for `--format json`. `refused`: why the credentials are not taken, or could not be tried."""
     limits = settings.limits
     slowest = max(settings.quotas, key=lambda quota: _seconds(found, quota), default=None)
     return {
@@ -238,7 +246,7 @@ def report(settings: Settings, found: Findings, probed: Probed | None, refused: 
         "attributes": dict(found.attributes.most_common()),
         "api": settings.api.api,
         "note": settings.api.note,
-        "target": f"{settings.api.api} at {settings.base_url}",
+        "target": f"{settings.api.api} at {_address(settings)}",
         "requests": found.requests,
         "bytes": found.body_bytes,
         "largest_body": found.largest_body,
@@ -248,9 +256,18 @@ def report(settings: Settings, found: Findings, probed: Probed | None, refused: 
         "assumed_latency_s": ASSUMED_LATENCY_S,
         "seconds_by_latency": round(found.requests * ASSUMED_LATENCY_S / limits.concurrency, 1),
         "undeclared": probed.undeclared if probed else None,
-        "credentials": probed.words if probed else refused,
-        "credentials_failed": bool(refused),
+        "credentials": probed.words if probed else str(refused),
+        "credentials_missing": isinstance(refused, SettingsError),
+        "credentials_failed": refused is not None,
     }
+
+
+def _address(settings: Settings) -> str:
+    """Where the target is, as far as that is known: some APIs' addresses depend on the credentials."""
+    try:
+        return settings.base_url
+    except SettingsError:
+        return f"{settings.address} (or in its region, which the credentials tell)"
 
 
 def _seconds(found: Findings, quota: Quota) -> float:
@@ -259,7 +276,7 @@ def _seconds(found: Findings, quota: Quota) -> float:
 
 
 def exit_status(found: Findings, probed: Probed | None, refused: LoaderError | None) -> int:
-    """2 a run would be refused, 3 the credentials are, 1 rows would be rejected, 0 all is well."""
+    """2 a run would be refused, also for want of credentials; 3 they are refused; 1 rows would be; 0 all is well."""
     if found.broke_off or found.faults or (found.compares and found.compares.refusal):
         return 2
     if refused is not None:
@@ -277,11 +294,12 @@ def first_request(settings: Settings, found: Findings, most_users: int | None = 
     batch = found.first.part(0, most_users or len(found.first))
     request = max(target.preview(batch), key=lambda request: request.users > 0)  # the first of these
     scheme = target.scheme
-    added = {"Authorization": "Bearer …"} if scheme.headers is None else scheme.headers(settings.secrets())
+    stand_ins = dict.fromkeys(scheme.needs, "***")  # what isn't read can't be shown
+    added = {"Authorization": "Bearer …"} if scheme.headers is None else scheme.headers(stand_ins)
     masked = {name: _masked(name, text) for name, text in added.items()}
     return {
         "method": request.method,
-        "url": settings.base_url + request.path,
+        "url": _address(settings).partition(" ")[0] + request.path,
         "headers": {**request.headers, **masked},
         "body": request.body.decode(),
     }
@@ -334,7 +352,8 @@ def report_lines(state: dict[str, Any]) -> Iterator[str]:
     yield f"time: {_time(state)}"
     if state["undeclared"]:
         yield f"NOT DECLARED: {undeclared_words(state['api'], state['undeclared'])}"
-    yield f"credentials: {'FAILED: ' if state['credentials_failed'] else ''}{state['credentials']}"
+    outcome = "NOT TRIED: " if state["credentials_missing"] else "FAILED: " if state["credentials_failed"] else ""
+    yield f"credentials: {outcome}{state['credentials']}"
 
 
 def _whole_lines(state: dict[str, Any]) -> Iterator[str]:
@@ -354,7 +373,8 @@ def _repeat_lines(state: dict[str, Any]) -> Iterator[str]:
     again, alike = state["rows_of_users_again"], state["keys_that_look_alike"]
     at_least = "at least " if state["repeats_are_at_least"] else ""
     if again:
-        yield f"repeated: {at_least}{again:,} rows are of users that came before; the last value of each attribute wins"
+        rows = counted(again, "row")
+        yield f"repeated: {at_least}{rows} of users that came before; the last value of each attribute wins"
     if alike:
         yield f"look alike: {at_least}{alike:,} keys are another's but for case or space, and are sent as they are:"
         yield from (f"  row {item['row']:,}: {item['user']!r}" for item in state["look_alike_rows"])

@@ -296,16 +296,14 @@ class Checkpoint:
     def read(cls, path: Path) -> "Checkpoint":
         """Open to read, also while a run writes: all that is read is of one moment. Raises CheckpointError."""
         if not os.path.isfile(path):  # Path.is_file() raises for a name that is too long
-            raise CheckpointError(
-                f"there is no checkpoint {path}; loader run makes it, beside the export or where checkpoint.path says"
-            )
+            raise CheckpointError(f"there is no checkpoint {path}; {_ANOTHER}")
         try:
             with _closed_on_error(_reading(path)) as db:
                 db.execute("BEGIN")
-                _check(path, db)
+                _check(path, db, _ANOTHER)
                 return cls(path, db, is_read_only=True)
         except sqlite3.Error as error:
-            raise CheckpointError(_unusable(path, error)) from error
+            raise CheckpointError(_unusable(path, error, _ANOTHER)) from error
 
     def __enter__(self) -> "Checkpoint":
         return self
@@ -694,18 +692,24 @@ def _reading(path: Path) -> sqlite3.Connection:
     return db
 
 
-def _check(path: Path, db: sqlite3.Connection) -> None:
+#: What to do about a file that is no checkpoint: if one was to be made there, and if one was to be read.
+_ELSEWHERE = "move it away, or name another file in checkpoint.path"
+_ANOTHER = "loader run makes it, beside the export or where checkpoint.path says"
+
+
+def _check(path: Path, db: sqlite3.Connection, way_out: str = _ELSEWHERE) -> None:
     try:
         version = db.execute("PRAGMA user_version").fetchone()[0]
         db.execute("SELECT count(*) FROM load")
     except sqlite3.Error as error:
-        raise CheckpointError(_unusable(path, error)) from error
+        raise CheckpointError(_unusable(path, error, way_out)) from error
     if version != VERSION:
         way_out = "a newer loader reads it" if version > VERSION else "finish its load with the loader that began it"
         raise CheckpointError(f"{path} is of version {version}, and this loader reads version {VERSION}; {way_out}")
 
 
-def _unusable(path: Path, error: sqlite3.Error) -> str:
+def _unusable(path: Path, error: sqlite3.Error, way_out: str = _ELSEWHERE) -> str:
+    """Why it can't be used. `way_out`: if it is none."""
     if path.is_dir():
         return f"checkpoint {path} is a folder; name a file in checkpoint.path"
     if "malformed" in str(error):
@@ -717,9 +721,7 @@ def _unusable(path: Path, error: sqlite3.Error) -> str:
         return f"the checkpoint {path} is in use by another program ({error}); end that, and run this again"
     if kind in _OF_DISK:
         return f"can't use the checkpoint {path}: {error}; see to its disk, or set checkpoint.path to put it elsewhere"
-    if path.suffix == ".toml":
-        return f"{path} is not a checkpoint ({error}); this takes the checkpoint, not the settings"
-    return f"{path} is not a checkpoint ({error}); move it away, or name another file in checkpoint.path"
+    return f"{path} is not a checkpoint ({error}); {way_out}"
 
 
 def _in_order(groups: Iterable[Sequence[_Item]]) -> Iterator[_Item]:

@@ -23,6 +23,7 @@ from loader.mapping import (
     check_names,
     is_deep,
     listed,
+    misfit,
     others,
     short,
     too_large,
@@ -191,7 +192,7 @@ class ColumnMapper:
 
     def _texts(self, block: pa.Table | pa.RecordBatch, problems: dict[int, Problem]) -> dict[str, pa.StringArray]:
         """The columns that are read, as text."""
-        texts = {name: text_of(block.column(name), name, problems) for name in self.columns}
+        texts = {name: text_of(block.column(name), name, problems, self._mapping.encoding) for name in self.columns}
         reject_blank(problems, texts[self._user], f"{self._mapping.key} is empty (column {self._user!r})")
         return texts
 
@@ -254,8 +255,10 @@ def reject_blank(problems: dict[int, Problem], keys: pa.StringArray, reason: str
             reject(problems, blank, reason)
 
 
-def text_of(column: pa.Array | pa.ChunkedArray, name: str, problems: dict[int, Problem]) -> pa.StringArray:
-    """A column as text; rows that are not UTF-8 become a problem and an empty text."""
+def text_of(
+    column: pa.Array | pa.ChunkedArray, name: str, problems: dict[int, Problem], encoding: str = "UTF-8"
+) -> pa.StringArray:
+    """A column as text; rows that are not UTF-8, as they did not fit `encoding`, become a problem and an empty text."""
     array = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
     if pa.types.is_string(array.type):
         return array
@@ -268,7 +271,7 @@ def text_of(column: pa.Array | pa.ChunkedArray, name: str, problems: dict[int, P
             cells[at] = cell.decode()
         except UnicodeDecodeError as error:
             cells[at] = ""
-            reason = f"column {name!r} is not UTF-8: byte 0x{cell[error.start]:02x} at {error.start + 1}"
+            reason = f"column {name!r} is {misfit(error, encoding)}"
             problems.setdefault(at, Problem(Code.REJECTED, reason))
     return pa.array(cells, pa.string())
 

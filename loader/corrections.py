@@ -67,8 +67,13 @@ def export_of(checkpoint: Checkpoint, path: str | None = None) -> Files:
     return export
 
 
-def write_rows(checkpoint: Checkpoint, export: Files, out: BinaryIO, codes: Collection[str] = ()) -> Written:
-    """Write the settled rows, or those with one of `codes`, in order of row: CSV for CSV and its like, else NDJSON."""
+def write_rows(
+    checkpoint: Checkpoint, export: Files, out: BinaryIO, codes: Collection[str] = (), *, is_marked: bool = False
+) -> Written:
+    """Write the settled rows, or those with one of `codes`, in order of row: CSV for CSV and its like, else NDJSON.
+
+    `is_marked`: CSV begins with a byte order mark, by which spreadsheets know that it is UTF-8.
+    """
     # Behind them stand those who are gone from the export: a refresh clears them, and they have no row of their own.
     rows = (checkpoint.get("refresh") or {}).get("rows", sys.maxsize)
     found, again = itertools.tee(itertools.takewhile(lambda result: result.row <= rows, checkpoint.results(codes)))
@@ -78,10 +83,12 @@ def write_rows(checkpoint: Checkpoint, export: Files, out: BinaryIO, codes: Coll
     delimiter = delimiter_of(export)
     is_second = False
     if is_delimited:
-        first = header(export)
+        begin, first = header(export)
         is_second = tuple(fields(first, delimiter)[-2:]) == ADDED
-        if export.encoding.lower().replace("_", "-") not in ("utf-8", "utf8"):
+        is_utf8 = export.encoding.lower().replace("_", "-") in ("utf-8", "utf8")
+        if (is_marked or not is_utf8) and not begin.startswith(BOM):
             out.write(BOM)  # so that it is read as what it is, though export.encoding still says otherwise
+        out.write(begin)
         out.write(
             (first if is_second else delimiter.encode().join([first, *(name.encode() for name in ADDED)])) + b"\n"
         )

@@ -32,6 +32,7 @@ from loader.mapping import (
     check_columns,
     check_names,
     is_deep,
+    misfit,
     short,
     too_large,
 )
@@ -516,7 +517,7 @@ class LineMapper:
                 return user, record, Problem(Code.REJECTED, reason, user)
         except _NOT_A_ROW as error:
             user = error.user if isinstance(error, _Invalid) else self._guess_user(line)
-            return user, record, Problem(Code.REJECTED, _reason(error), user)
+            return user, record, Problem(Code.REJECTED, _reason(error, self._mapping.encoding), user)
         return user, record, None
 
     def values(self, lines: Sequence[bytes]) -> Values:
@@ -639,9 +640,9 @@ def _check_line(line: bytes) -> None:
         raise _Invalid(f"nested more than {MAX_DEPTH} levels deep")
 
 
-def _reason(error: Exception) -> str:
+def _reason(error: Exception, encoding: str) -> str:
     if isinstance(error, UnicodeDecodeError):
-        return f"not UTF-8: byte 0x{error.object[error.start]:02x} at {error.start + 1}"
+        return misfit(error, encoding)
     if isinstance(error, msgspec.MsgspecError):
         if isinstance(error, msgspec.ValidationError):
             return "a number is out of range" if "out of range" in str(error) else "not a JSON object"

@@ -61,7 +61,13 @@ async def load(
     limits = settings.limits
     await to_thread.run_sync(settings.secrets)  # what is missing is told before anything begins
     fingerprint = await to_thread.run_sync(export.fingerprint)
-    about = {"settings": settings.shown(), "settings_path": str(settings.path or "")}
+    about = {
+        "settings": settings.shown(),
+        "settings_path": str(settings.path or ""),
+        "arguments": settings.arguments,
+        "flags": [],
+        "is_whole": whole is not None,
+    }
     await to_thread.run_sync(lambda: checkpoint.put(**about))
     tally = Tally(await to_thread.run_sync(checkpoint.counts), await to_thread.run_sync(lambda: checkpoint.good))
     kept = await to_thread.run_sync(checkpoint.found)
@@ -121,10 +127,13 @@ async def load(
         dispatcher = Dispatcher(batcher, settler, checkpoint, lane, limits.concurrency, committed, meter.note)
         await dispatcher.run(reading.blocks())
         tasks.cancel_scope.cancel()
+    if error := lane.reason or reading.error:
+        lane.stop(error)
     last = meter.end()
     watch(last.snapshot)
-    error = lane.reason or reading.error
     with suppress(Stopped) if error else nullcontext():
+        if error and error.flags:
+            await to_thread.run_sync(lambda: checkpoint.put(flags=error.flags))
         await to_thread.run_sync(checkpoint.commit, (), last)
     if error:
         raise error

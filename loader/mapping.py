@@ -85,6 +85,7 @@ class RowMapping:
     """How rows become records. `attributes` None: every column but the user's, under its own name.
 
     `fields`: those of a record where the target has fixed them, the key's first; `[mapping.columns]` maps them then.
+    `encoding`: of the text, as messages name it; what comes here is UTF-8, and bytes that don't fit came as they were.
     """
 
     frame: Frame
@@ -95,6 +96,7 @@ class RowMapping:
     empty: Empty = "omit"
     names: Names = field(default_factory=Names)
     fields: tuple[str, ...] = ()
+    encoding: str = "UTF-8"
 
     @property
     def key(self) -> str:
@@ -180,6 +182,13 @@ def _cut_wrong(columns: Sequence[str]) -> str:
 def listed(names: Sequence[str] | Mapping[str, str]) -> str:
     shown = [repr(name) for name in list(names)[:20]]
     return ", ".join(shown) + (f" and {len(names) - 20} more" if len(names) > 20 else "")
+
+
+def misfit(error: UnicodeDecodeError, encoding: str) -> str:
+    """What is wrong with a text that came as UTF-8 but for a byte that did not fit its encoding, and where in it."""
+    before = error.object[: error.start]
+    at = len(before) if encoding == "UTF-8" else len(before.decode())
+    return f"not {encoding}: byte 0x{error.object[error.start]:02x} at {at + 1}"
 
 
 def short(text: str) -> str:

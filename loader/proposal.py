@@ -37,6 +37,11 @@ _IDENTIFIERS = {
 #: Words of columns that no directory of users should be sent.
 _SECRETS = {"password", "passwd", "passwort", "pwd", "secret", "token", "ssn", "iban", "pin"}
 
+#: Their ends, where languages make one word of several: `Personalnummer`.
+_IDENTIFIER_ENDS = ("number", "nummer", "nr", "code", "stelle")
+#: So few values tell no type: the next may be 00123.
+_ENOUGH = 20
+
 _NUMBER = re.compile(r"-?(0|[1-9][0-9]*)(\.[0-9]+)?")
 _DIGITS = re.compile(r"[-+]?[0-9.,]*[0-9][0-9.,]*([eE][+-]?[0-9]+)?")
 #: Larger ones are no longer exact in many JSON readers, which hold numbers as doubles.
@@ -173,9 +178,9 @@ def _type_of(sample: Sample, column: str) -> tuple[Type, str]:
         return "string", f"empty in the first {len(sample.rows):,} rows"
     if sample.kind != "text":
         return "string", ""
-    count = f"the {len(values):,} values" if len(values) > 1 else "the one value"
+    count, are = (f"all {len(values):,} values", "are numbers") if len(values) > 1 else ("the one value", "is a number")
     if all(value.lower() in ("true", "false") for value in values):
-        return "boolean", f"{count} seen: true or false"
+        return "boolean", f"guessed: {count} seen {are.split()[0]} true or false"
     if odd := [value for value in values if not _DIGITS.fullmatch(value)]:
         is_rare = len(odd) <= len(values) / 20
         return "string", f"text, as {len(odd):,} of {len(values):,} values seen are no numbers" if is_rare else ""
@@ -187,9 +192,12 @@ def _type_of(sample: Sample, column: str) -> tuple[Type, str]:
         return "string", "text, as zeros at the end might be lost"
     if any(abs(float(value)) > _EXACT or len(value) > 16 for value in values):
         return "string", "text, as numbers so long are not exact everywhere"
-    if _IDENTIFIERS & set(words_of(column)):
+    words = words_of(column)
+    if _IDENTIFIERS & set(words) or any(word.endswith(_IDENTIFIER_ENDS) for word in words):
         return "string", "text, as it seems to be a name made of digits"
-    return "number", f"{count} seen: JSON numbers of which nothing is lost"
+    if len(values) < _ENOUGH:
+        return "string", f"text, though {count} seen {are}: too few to tell"
+    return "number", f"guessed: {count} seen {are} of which nothing is lost"
 
 
 def fields_of(sample: Sample, target: type[Target]) -> dict[str, str]:
@@ -298,6 +306,7 @@ def _attributes(proposal: Proposal) -> Iterator[str]:
         return
     sent = [each for each in proposal.attributes if each.name is not None]
     if sent:
+        yield f"# The names are GUESSED from the columns': check each with your {proposal.target.api} tenant."
         yield f"[mapping.attributes]   # the name at {proposal.target.api} = the column. What is not listed is not sent"
         why = {each.column: each.why if each.type == "string" else "" for each in sent}
         yield from _aligned([(_key(each.name), _text(each.column), why[each.column]) for each in sent if each.name])

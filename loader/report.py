@@ -4,16 +4,17 @@ import json
 import shlex
 import time
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
 from typing import Any, Literal
 
-from loader import __version__
-from loader.advice import ADVICE
+from loader import __version__, commands
+from loader.advice import ADVICE, ELSEWHERE
 from loader.checkpoint import Checkpoint, Moment, ResultRow
-from loader.outcome import GOOD, Code
+from loader.outcome import GOOD, WORTH_RETRYING, Code
 from loader.results import status
 from loader.snapshot import BRAKES, Found
+from loader.words import counted
 
 #: So many rows are shown of each outcome that is not good.
 _EXAMPLES = 5
@@ -33,8 +34,7 @@ def gather(checkpoint: Checkpoint) -> dict[str, Any]:
     state = status(checkpoint)
     course = checkpoint.course()
     runs = _runs(course)
-    settings, path = checkpoint.get("settings"), checkpoint.get("settings_path")
-    names = {"settings": shlex.quote(path or "SETTINGS"), "checkpoint": shlex.quote(state["checkpoint"])}
+    settings, stopping = checkpoint.get("settings"), getattr(checkpoint.now(), "stopping", "")
     gone_s = sum(run[-1].elapsed_s for run in runs)
     unchanged = state["outcomes"].get(Code.UNCHANGED, 0)  # settled before anything was sent
     return {
@@ -47,7 +47,7 @@ def gather(checkpoint: Checkpoint) -> dict[str, Any]:
         "runs": len(runs),
         "seconds": gone_s,
         "rows_per_s": max(course[-1].rows - unchanged, 0) / gone_s if course and gone_s else 0.0,
-        "stopping": getattr(checkpoint.now(), "stopping", ""),
+        "stopping": stopping,
         "outcomes": [
             {
                 "code": code,
@@ -55,13 +55,12 @@ def gather(checkpoint: Checkpoint) -> dict[str, Any]:
                 "share": rows / state["rows"],
                 "is_good": Code(code) in GOOD,
                 "meaning": ADVICE[Code(code)].meaning,
-                "todo": ADVICE[Code(code)].todo,
-                "command": ADVICE[Code(code)].command.format(**names),
+                **_advice(checkpoint, Code(code)),
                 **_what_failed(checkpoint, Code(code)),
             }
             for code, rows in state["outcomes"].items()
         ],
-        "go_on": _go_on(state["state"], state["failures"], names),
+        "go_on": _go_on(checkpoint, state, stopping),
         "found": list(Found(**state["found"] or {}).words()),
         "brakes": _brakes(runs),
         "requests": sum(run[-1].requests for run in runs),
@@ -95,18 +94,51 @@ def _example(row: ResultRow) -> dict[str, Any]:
     return row._asdict() | {"user": row.user[:_SHOWN], "message": row.message[: 2 * _SHOWN]}
 
 
-def _go_on(state: str, failures: int, names: dict[str, str]) -> list[dict[str, str]]:
-    """What is to be done about the load as a whole."""
-    if state == "running":
-        words = "A run is on its way. Follow it with:"
-        return [{"words": words, "command": "loader status {checkpoint} --watch".format(**names)}]
-    if state == "unfinished":
-        return [{"words": "It is not finished. Go on with:", "command": "loader run {settings}".format(**names)}]
-    found = []
-    if failures:
-        command = "loader results {checkpoint} -o results.csv".format(**names)
-        found.append({"words": "A line for every row, to look further:", "command": command})
-    return found
+def _advice(checkpoint: Checkpoint, code: Code) -> dict[str, str]:
+    """What to do about the rows with this outcome, and by which commands, a line each."""
+    advice = ADVICE[code]
+    if advice.way == "correct" and not commands.can_be_corrected(checkpoint):
+        return {"todo": ELSEWHERE, "command": _results(checkpoint, "--code", code)}
+    if advice.way == "correct":
+        steps = [commands.taking_out(checkpoint, code), commands.loading(checkpoint, commands.corrected(checkpoint))]
+        return {"todo": advice.todo, "command": "\n".join(steps)}
+    return {"todo": advice.todo, "command": commands.retry(checkpoint) if advice.way else ""}
+
+
+def _go_on(checkpoint: Checkpoint, state: Mapping[str, Any], stopping: str) -> list[dict[str, str]]:
+    """What is to be done about the load as a whole, step by step."""
+    if state["state"] == "running":
+        follow = shlex.join(["loader", "status", str(checkpoint.path), "--watch"])
+        steps = [("A run is on its way. Follow it with:", follow)]
+    elif state["state"] == "unfinished":
+        first = "If the reason above calls for something, do that first. " if stopping else ""
+        steps = [(f"It is not finished; what is settled is kept. {first}Go on with:", commands.go_on(checkpoint))]
+    elif not state["failures"]:
+        kept = _results(checkpoint, "-o", "results.csv")
+        steps = [("All is well, and nothing is left to do. A line for every row, to keep:", kept)]
+    else:
+        steps = list(_mending(checkpoint, state["outcomes"]))
+    return [{"words": words, "command": command} for words, command in steps]
+
+
+def _mending(checkpoint: Checkpoint, outcomes: Mapping[str, int]) -> Iterator[tuple[str, str]]:
+    """What is to be done about rows that failed, and by which commands."""
+    if again := sum(outcomes.get(code, 0) for code in WORTH_RETRYING - checkpoint.good):
+        words = f"When the causes below are mended, send {counted(again, 'row')} again:"
+        yield words, commands.retry(checkpoint)
+    if wrong := [code for code in (Code.REJECTED, Code.INVALID) if outcomes.get(code)]:
+        if commands.can_be_corrected(checkpoint):
+            words = "What has to be corrected: take these rows out as they stand in the export, …"
+            yield words, commands.taking_out(checkpoint, *wrong)
+            load = commands.loading(checkpoint, commands.corrected(checkpoint))
+            yield "… correct them in that file, and load it:", load
+        else:
+            yield f"What has to be corrected. {ELSEWHERE}", _results(checkpoint, *(f"--code={code}" for code in wrong))
+    yield "A line for every row, to look further:", _results(checkpoint, "-o", "results.csv")
+
+
+def _results(checkpoint: Checkpoint, *flags: str) -> str:
+    return shlex.join(["loader", "results", str(checkpoint.path), *flags])
 
 
 def _brakes(runs: Sequence[Sequence[Moment]]) -> list[dict[str, Any]]:

@@ -7,6 +7,7 @@ from collections.abc import Collection, Iterator
 from typing import Any, TextIO
 
 from loader.checkpoint import Checkpoint, runner
+from loader.commands import go_on
 from loader.outcome import GOOD, Code
 from loader.snapshot import FINDING, Found, Snapshot, duration
 from loader.words import counted
@@ -84,6 +85,7 @@ def status(checkpoint: Checkpoint) -> dict[str, Any]:
         "ended": None if finished or process is not None or now is None else ending(now),
         "settings": checkpoint.get("settings_path"),
         "refresh": told_of(checkpoint),
+        "go_on": None if finished or process is not None else go_on(checkpoint),
         "found": checkpoint.get("found"),
     }
 
@@ -128,8 +130,7 @@ def status_lines(state: dict[str, Any]) -> Iterator[str]:
         if state["state"] == "running":
             yield f"running (process {state['process']}); {begun}{pace}{left}"
         else:
-            command = f"loader {'retry' if retry else 'run'} {state['settings'] or 'SETTINGS'}"
-            yield f"not finished; {begun}{pace}. Go on with: {command}"
+            yield f"not finished; {begun}{pace}. Go on with: {state['go_on']}"
             if state["ended"]:
                 yield state["ended"]
     if words := ", ".join(Found(**state["found"] or {}).words()):

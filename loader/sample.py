@@ -17,9 +17,10 @@ import pyarrow as pa
 
 from loader.errors import ExportError, Stopped
 from loader.export.columnar import Columnar
+from loader.export.delimited import preamble
 from loader.export.elements import elements
 from loader.export.files import Files, Format
-from loader.export.source import BOM, SUFFIXES, Source
+from loader.export.source import BOM, SUFFIXES, Source, stranger
 from loader.export.split import Cut, Splitter, count_lines
 from loader.export.typed import check_type
 from loader.mapping import NESTED_ATTRIBUTES, NESTED_USER, RowMapping
@@ -35,14 +36,6 @@ _BLANK = b" \t\r\n"
 #: So many records tell the delimiter.
 _COMPARED = 50
 
-#: Files that people have in place of an export, by their first bytes, and what to do with them.
-_STRANGERS = {
-    b"PK\x03\x04": "is a zip archive, or a spreadsheet (.xlsx): unzip it, or save it as CSV UTF-8",
-    b"\xd0\xcf\x11\xe0": "is a spreadsheet (.xls): save it as CSV UTF-8",
-    b"\xfd7zXZ": "is packed with xz, which is not read: pack it with gzip or zstd",
-    b"%PDF": "is a PDF: ask for the export as CSV",
-    b"SQLite format 3": "is a SQLite database: write the table as CSV with sqlite3 -header -csv",
-}
 #: An object that begins with a list of objects.
 _WRAPPER = re.compile(rb'\{\s*"([^"\\]+)"\s*:\s*\[\s*\{')
 _IS_EMAIL = re.compile(r"[^@\s]+@[^@\s]+\.[^@\s]+")
@@ -86,9 +79,8 @@ def look(path: Path) -> Sample:
     """The first records of a file. Raises ExportError if it is none that can be loaded."""
     source = Source(path, SUFFIXES.get(path.suffix.lower()), 1 << 18)
     head = b"".join(_first_bytes(source.glance().chunks()))
-    for begin, words in _STRANGERS.items():
-        if head.startswith(begin):
-            raise ExportError(f"{source.name} {words}")
+    if words := stranger(head):
+        raise ExportError(f"{source.name} {words}")
     try:
         named: Format | None = Files.of([path]).format
     except ExportError:
@@ -196,7 +188,7 @@ def _object(line: bytes) -> dict[str, Any] | None:
 
 def _delimited(source: Source, form: Format) -> Sample:
     usual = "\t" if form == "tsv" else ","
-    delimiter = _delimiter(source, usual)
+    delimiter = preamble(source).delimiter or _delimiter(source, usual)
     records = list(islice(_records(source, delimiter), LOOKED_AT + 1))
     if not records:
         raise ExportError(f"{source.name} is empty: not even a header")
@@ -226,7 +218,7 @@ def _delimited(source: Source, form: Format) -> Sample:
         [name for name in header if name not in unusable],
         rows,
         kind="text",
-        delimiter=delimiter if delimiter != usual else None,
+        delimiter=delimiter if delimiter not in (usual, preamble(source).delimiter) else None,
         unusable=unusable,
         broken=broken,
         warnings=warnings,
@@ -238,26 +230,19 @@ def fields(text: bytes, delimiter: str) -> list[str]:
     return next(csv.reader(io.StringIO(text.decode("utf-8", "replace"), newline=""), delimiter=delimiter), [])
 
 
-def _records(source: Source, delimiter: str, *, quoted: bool = True) -> Iterator[tuple[int, bytes, str]]:
+def _records(source: Source, delimiter: str) -> Iterator[tuple[int, bytes, str]]:
     """Records with their lines, and what is wrong with them."""
-    splitter = Splitter(delimiter, _MAX_ROW_BYTES, quoted=quoted)
-    return _numbered(splitter.cuts(_unmarked(source)))
+    begin = preamble(source).data
+    cuts = Splitter(delimiter, _MAX_ROW_BYTES).cuts(source.glance().chunks(len(begin)))
+    return _numbered(cuts, 1 + count_lines(begin))
 
 
 def _unmarked(source: Source) -> Iterator[bytes]:
     """The text without its byte order mark."""
-    chunks = source.glance().chunks()
-    begin = b""
-    for chunk in _as_far_as_it_goes(chunks):
-        begin += chunk
-        if len(begin) >= len(BOM):
-            break
-    yield begin.removeprefix(BOM)
-    yield from chunks
+    return source.glance().chunks(len(source.byte_order_mark()))
 
 
-def _numbered(cuts: Iterable[Cut]) -> Iterator[tuple[int, bytes, str]]:
-    before = 1
+def _numbered(cuts: Iterable[Cut], before: int = 1) -> Iterator[tuple[int, bytes, str]]:
     for cut in _as_far_as_it_goes(cuts):
         for at, lines in enumerate(cut.lines(range(len(cut.starts)))):
             yield before + lines, cut.text(at), cut.bad.get(at, "")
@@ -292,7 +277,7 @@ def _json(source: Source, form: Format) -> Sample:
     if form == "json":
         texts = _numbered(elements(_unmarked(source), source.name, _MAX_ROW_BYTES))
     else:
-        texts = _records(source, ",", quoted=False)
+        texts = _numbered(Splitter(max_row_bytes=_MAX_ROW_BYTES, quoted=False).cuts(_unmarked(source)))
     rows: list[dict[str, Any]] = []
     broken = []
     for line, text, reason in islice(texts, LOOKED_AT):

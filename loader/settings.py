@@ -10,7 +10,7 @@ import os
 import re
 import sys
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from difflib import get_close_matches
 from functools import partial
 from pathlib import Path
@@ -40,7 +40,7 @@ from loader.network import Network, Proxy, is_loopback, tls_of
 from loader.outcome import GOOD, Code
 from loader.quota import Pace, Quota, fitting, pace_of
 from loader.refresh import Missing, Rules
-from loader.target import Target, WholeTarget
+from loader.target import NOT_A, Target, WholeTarget, not_a
 from loader.targets import find, known
 from loader.whole import Store
 
@@ -58,44 +58,55 @@ _DELIMITER = {"type": "string", "pattern": r"^[\x00-\x09\x0b\x0c\x0e-\x21\x23-\x
 
 def _delimiter(text: str) -> str:
     if len(text) != 1 or not text.isascii() or text in '"\r\n':
-        raise ValueError("one ASCII character, and neither a quote nor a line end")
+        raise not_a("single ASCII character that is neither a quote nor a line end")
     return text
 
 
-#: What `_max_failures` and `_most` take, for editors.
+#: What `_count_or_share` takes, for editors.
 _COUNT_OR_SHARE = WithJsonSchema(
     {"anyOf": [{"type": "integer", "minimum": 0}, {"type": "string", "pattern": r"^[0-9]+(\.[0-9]+)?%$"}]}
 )
 
 
-def _max_failures(value: object) -> str | int:
+def _count_or_share(value: object) -> str | int:
     if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
         return value
     if isinstance(value, str) and re.fullmatch(r"[0-9]+(\.[0-9]+)?%", value):
         return value
-    raise ValueError('a number of rows, or a share of them such as "5%"')
+    raise not_a('count such as 100, or share such as "5%"')
 
 
 def _known_encoding(name: str) -> str:
     try:
         "".encode(name)  # codecs.lookup() knows some that are no encodings of text, such as hex
+        b"a".decode(name, "surrogateescape")  # and some can't keep a bad byte for its row to be told, such as idna
+    except UnicodeDecodeError:
+        pass  # half a letter
     except (LookupError, ValueError, TypeError):
-        raise ValueError("no encoding that is known here, such as utf-8, utf-16 or cp1252") from None
+        raise not_a("known encoding such as utf-8, utf-16 or cp1252") from None
     return name
 
 
 def _path(text: str) -> str:
     if not text or "\0" in text:
-        raise ValueError("a path, not empty and without NUL")
+        raise not_a("path: it must not be empty, nor hold a NUL")
     return text
 
 
 _Path = Annotated[str, AfterValidator(_path)]
 
 
-def _quota(text: str) -> str:
-    Quota.parse(text)
-    return text
+def _quotas(value: object) -> list[str]:
+    try:
+        if isinstance(value, list) and value and all(map(Quota.parse, value)):
+            return value
+    except (ValueError, AttributeError):  # one of them is none, or no text
+        pass
+    raise not_a('list such as ["500/60s", "5000 users/60s"]: each of a number above 0 and a time in s, min or h')
+
+
+#: The same for editors.
+_QUOTAS = WithJsonSchema({"type": "array", "items": {"type": "string"}, "minItems": 1})
 
 
 class StorageTable(_Table):
@@ -179,7 +190,7 @@ class LimitsTable(_Table):
     """the body, uncompressed; not set: the target's, 1,000,000. A single record that is larger is rejected"""
     requests_per_minute: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
     """not set: the target's. Retries and token calls count; it holds in every window of 2 s or longer"""
-    quota: Annotated[list[Annotated[str, AfterValidator(_quota)]], Field(min_length=1)] | None = None
+    quota: Annotated[list[str], PlainValidator(_quotas), _QUOTAS] | None = None
     """instead of `requests_per_minute`, and one or several: `["500/60s", "5000 users/60s"]`; `s`, `min` or `h`. Not
     set: the target's, dx `1000/60s`, descope `500/60s`, else none. None is ever passed, however the server counts:
     [pace](pace.md)"""
@@ -189,7 +200,7 @@ class LimitsTable(_Table):
     """a whole request"""
     attempts: Annotated[int, Field(ge=1)] = 8
     """for a user whose requests fail while others succeed"""
-    max_failures: Annotated[str | int, PlainValidator(_max_failures), _COUNT_OR_SHARE] = "100%"
+    max_failures: Annotated[str | int, PlainValidator(_count_or_share), _COUNT_OR_SHARE] = "100%"
     """stop when more rows fail: a number, or a share of the rows so far (of 100, while there are fewer)"""
     give_up_s: Annotated[float, Field(gt=0)] = 600.0
     """stop when the target gives no usable answer for so long"""
@@ -205,18 +216,10 @@ class CheckpointTable(_Table):
     """of a [refresh](refresh.md): the checkpoints of so many nights before"""
 
 
-def _most(value: object) -> str | int:
-    if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
-        return value
-    if isinstance(value, str) and re.fullmatch(r"[0-9]+(\.[0-9]+)?%", value):
-        return value
-    raise ValueError('a number of users, or a share of them such as "5%"')
-
-
 def _acceptable(code: str) -> Code:
     found = {each.value: each for each in Code if each not in GOOD}.get(code.upper())
     if found is None:
-        raise ValueError(f"an outcome that counts as a failure: {', '.join(each for each in Code if each not in GOOD)}")
+        raise not_a(f"outcome that counts as a failure: {', '.join(each for each in Code if each not in GOOD)}")
     return found
 
 
@@ -229,7 +232,7 @@ _TIME = {"type": "string", "pattern": r"^[0-9]+(\.[0-9]+)? *(s|min|h|d|w)$"}
 def _seconds(value: object) -> float:
     found = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?) *(s|min|h|d|w)", value) if isinstance(value, str) else None
     if found is None:
-        raise ValueError('a time such as "30d": a number and s, min, h, d or w')
+        raise not_a('time such as "30d": a number and s, min, h, d or w, in quotes')
     return float(found[1]) * _UNITS[found[2]]
 
 
@@ -243,9 +246,9 @@ class RefreshTable(_Table):
     checkpoint"""
     missing: Missing = "ignore"
     """users and attributes that are gone from the export: `ignore`, `report` or `clear`"""
-    max_missing: Annotated[str | int, PlainValidator(_most), _COUNT_OR_SHARE] = "5%"
+    max_missing: Annotated[str | int, PlainValidator(_count_or_share), _COUNT_OR_SHARE] = "5%"
     """send nothing if more of the users of the export before are gone: a number or a share"""
-    max_changed: Annotated[str | int, PlainValidator(_most), _COUNT_OR_SHARE] | None = None
+    max_changed: Annotated[str | int, PlainValidator(_count_or_share), _COUNT_OR_SHARE] | None = None
     """send nothing if more of the known users have other values: a number or a share; not set: any"""
     accept: list[Annotated[Code, BeforeValidator(_acceptable)]] = []
     """outcomes that count as well, for the exit status and what tells of it: `["USER_NOT_FOUND"]`, where the export has
@@ -267,14 +270,14 @@ class NotifyTable(_Table):
 def _listen(text: str) -> str:
     host, colon, port = text.rpartition(":")
     if not (colon and host and port.isdecimal() and int(port) < 65_536):
-        raise ValueError('an address such as "127.0.0.1:9464"')
+        raise not_a('host and port such as "127.0.0.1:9464"')
     return text
 
 
 def _collector(text: str) -> str:
     parts = urlsplit(text)
     if parts.scheme not in ("http", "https") or not parts.hostname or parts.username is not None:
-        raise ValueError('an address such as "http://127.0.0.1:4318"; headers come from OTEL_EXPORTER_OTLP_HEADERS')
+        raise not_a('URL such as "http://127.0.0.1:4318"; headers come from OTEL_EXPORTER_OTLP_HEADERS')
     return text
 
 
@@ -336,6 +339,7 @@ class Settings(_Table):
     """how the target is reached"""
     _folder: Path = PrivateAttr(default=Path())
     _path: Path | None = PrivateAttr(default=None)
+    _overrides: tuple[str, ...] = PrivateAttr(default=())
     _export: Export | None = PrivateAttr(default=None)
 
     @property
@@ -387,7 +391,7 @@ class Settings(_Table):
         try:
             return found.model_validate(options)
         except ValidationError as error:
-            raise SettingsError(_first(error, found, "export.options")) from error
+            raise SettingsError(_first(error, found, "export.options", secrets=found.secrets())) from error
 
     @property
     def _named(self) -> Path | None:
@@ -502,6 +506,11 @@ class Settings(_Table):
         return str(self.target.get("base_url") or self.build_target().home(self.secrets)).rstrip("/")
 
     @property
+    def address(self) -> str:
+        """The same as far as it is known without credentials: the API may have another in each region."""
+        return str(self.target.get("base_url") or self.api.address).rstrip("/")
+
+    @property
     def is_local(self) -> bool:
         """Is the API on this machine?"""
         return is_loopback(urlsplit(self.base_url).hostname or "")
@@ -530,6 +539,11 @@ class Settings(_Table):
     def path(self) -> Path | None:
         """The settings file. None: they come from elsewhere."""
         return self._path
+
+    @property
+    def arguments(self) -> list[str]:
+        """What stands behind `loader run` for these settings, without secrets; nothing, if they are in no file."""
+        return [] if self._path is None else arguments(self._path, self._overrides)
 
     @property
     def folder(self) -> Path:
@@ -571,8 +585,8 @@ class Settings(_Table):
             return RowMapping(frame, room, key, named, empty="null", fields=target.columns)
         return RowMapping(frame, room, table.user, table.attributes, table.types, table.empty, target.names)
 
-    def way(self) -> Network:
-        """How the target is reached. Raises SettingsError if proxy or certificates can't be used."""
+    def way(self, address: str | None = None) -> Network:
+        """How the target is reached, or one at `address`. Raises SettingsError for a wrong proxy or certificate."""
         table = self.network
         if table.client_key is not None and table.client_cert is None:
             raise SettingsError("network.client_key: the key needs its certificate, network.client_cert")
@@ -580,7 +594,7 @@ class Settings(_Table):
         paths = [_from(self._folder, f"network.{key}", name) if name else None for key, name in named.items()]
         elsewhere = self.build_target().scheme.elsewhere
         return Network(
-            _proxy(table, self._folder, self.base_url),
+            _proxy(table, self._folder, address or self.base_url),
             tls_of(*paths) if any(paths) else None,
             {elsewhere: _proxy(table, self._folder, elsewhere)} if elsewhere else {},
             table.compress,
@@ -703,20 +717,21 @@ def load_settings(path: Path, overrides: Sequence[str] = ()) -> Settings:
     data = read_tables(path)
     for override in overrides:
         _override(data, override)
-    return settings_from(data, path.absolute().parent, path)
+    settings = settings_from(data, path.absolute().parent, path)
+    settings._overrides = tuple(overrides)
+    return settings
 
 
 def read_tables(path: Path) -> dict[str, Any]:
     """A settings file as it stands. Raises SettingsError."""
     try:
-        return tomllib.loads(path.read_text("utf-8"))
+        return tomllib.loads(path.read_text("utf-8-sig"))
     except OSError as error:
         raise SettingsError(f"can't read the settings {path}: {error.strerror}{_beside(path, error)}") from error
     except UnicodeDecodeError as error:
-        raise SettingsError(f"{path} is not UTF-8: {error.reason} at byte {error.start}") from error
+        raise SettingsError(f"{path} is not UTF-8: {error.reason} at byte {error.start}{_doubt(path)}") from error
     except tomllib.TOMLDecodeError as error:
-        hint = "; this takes the settings file, not the export" if stem(path) != path.name else ""
-        raise SettingsError(f"{path} is not valid TOML: {error}{hint}") from error
+        raise SettingsError(f"{path} is not valid TOML: {error}{_doubt(path)}") from error
 
 
 def settings_from(
@@ -733,13 +748,20 @@ def settings_from(
         settings._folder, settings._path, settings._export = folder, path, export
         _check_export(settings.export)
         _check_target(settings)
-        settings.way()
+        settings.way(settings.address)  # credentials need not be there yet
         if export is not None and settings.checkpoint.path is None:
             raise SettingsError("checkpoint.path is missing: an export in memory has no name that it could take")
     except (ValidationError, SettingsError) as error:
         message = _first(error, Settings) if isinstance(error, ValidationError) else str(error)
         raise SettingsError(f"{path}: {message}" if path else message) from error
     return settings
+
+
+def _doubt(path: Path) -> str:
+    """Is it the settings at all, and how are they written?"""
+    if path.read_bytes()[:2] in (b"\xff\xfe", b"\xfe\xff"):
+        return "; it looks like UTF-16: save it as UTF-8"
+    return "" if path.suffix == ".toml" else "; this takes the settings, which loader init EXPORT writes"
 
 
 def _beside(path: Path, error: OSError) -> str:
@@ -753,11 +775,37 @@ def _override(data: dict[str, Any], override: str) -> None:
     key, equals, text = override.partition("=")  # the text may be a secret: no message shows it
     if not equals or not all(key.strip().split(".")):
         raise SettingsError("--set: write it as key=value, such as limits.concurrency=4")
+    put(data, key.strip(), _value(text), "--set")
+
+
+def _value(text: str) -> Any:
+    """What an override sets: a TOML value, or else the text."""
     try:
-        value = tomllib.loads(f"v = {text}")["v"]
+        return tomllib.loads(f"v = {text}")["v"]
     except tomllib.TOMLDecodeError:
-        value = text
-    put(data, key.strip(), value, "--set")
+        return text
+
+
+def arguments(path: Path, overrides: Sequence[str]) -> list[str]:
+    """What stands behind `loader run` for a settings file with overrides, as messages and checkpoints may hold it."""
+    return [str(path), *(part for each in overrides for part in ("--set", _without_secret(each)))]
+
+
+#: What may hold a secret, as tables and keys.
+_SECRETS = re.compile(
+    r"(target|export|network)"
+    r"|(target\.auth|network\.proxy|export\.(database|query|storage|options)|notify)(\..*)?"
+)
+
+
+def _without_secret(override: str) -> str:
+    """An override without what may be secret in it."""
+    key, _, text = override.partition("=")
+    key, value = key.strip(), _value(text)
+    if key == "export.path" and isinstance(value, str) and shown(value) != value:
+        return f"{key}={shown(value)}"
+    is_secret = _SECRETS.fullmatch(key) is not None and key != "target.auth.scheme"
+    return f"{key}=…" if is_secret and not (isinstance(value, str) and _is_pointer(value)) else override
 
 
 def put(data: dict[str, Any], key: str, value: Any, whence: str) -> None:
@@ -1001,10 +1049,16 @@ def _guess(name: str, known: Sequence[str] | Mapping[str, Any]) -> str:
     return f"; did you mean {near[0]}?" if near else ""
 
 
-def _first(error: ValidationError, model: type[BaseModel], prefix: str = "", hidden: Sequence[str] = ()) -> str:
+def _first(
+    error: ValidationError,
+    model: type[BaseModel],
+    prefix: str = "",
+    hidden: Sequence[str] = (),
+    secrets: Collection[str] = (),
+) -> str:
     """The first thing wrong, in the user's words: the key and the way out."""
     first = error.errors()[0]
-    names = [str(part) for part in first["loc"]]
+    names = [part for part in first["loc"] if isinstance(part, str) and not _MEMBER.fullmatch(part)]
     key = ".".join([prefix, *names] if prefix else names)
     if first["type"] == "missing":
         is_table = model is Settings and len(names) == 1
@@ -1018,15 +1072,43 @@ def _first(error: ValidationError, model: type[BaseModel], prefix: str = "", hid
             at = inner
         known = list(dict.fromkeys((*at.model_fields, *hidden)))
         return f"{key} is not a setting{_guess(names[-1], known) or '; known here: ' + ', '.join(known)}"
-    shown = first["input"]
-    # Not as pydantic and Python would say it: "Value error, …", and a member of an enum by all its names.
-    message = re.sub(r"<\w+\.\w+: ('\w+')>", r"\1", first["msg"].removeprefix("Value error, "))
-    message = re.sub(r"valid dictionary( or instance of \w+)?", "table", message)
     # Whoever writes `target = "…"` may have pasted a secret.
     is_secret = key in ("target", "network.proxy", "export.database") or key.startswith("export.storage.headers")
-    is_shown = _is_plain(shown) and not is_secret
-    return f"{key}: {message[0].lower()}{message[1:]}" + (f", not {shown!r}" if is_shown else "")
+    shown = "" if is_secret or names[-1] in secrets else _shown(first["input"])
+    context = {"expected": "", **first.get("ctx", {})}
+    context["expected"] = re.sub(r"<\w+\.\w+: ('\w+')>", r"\1", context["expected"])  # members of an enum
+    words = first["msg"] if first["type"] == NOT_A else _WRONG.get(first["type"], "").format(**context)
+    if words:
+        return f"{key}: {shown or 'what stands there'} {words}"
+    message = first["msg"].removeprefix("Value error, ")
+    return f"{key}: {message[0].lower()}{message[1:]}" + (f", not {shown}" if shown else "")
 
 
-def _is_plain(value: object) -> bool:
-    return isinstance(value, str | int | float | bool) and len(str(value)) < 80
+#: How pydantic names which of several kinds of value it speaks of.
+_MEMBER = re.compile(r"(list|constrained)[\[-].*")
+
+#: What pydantic finds wrong with a value, as somebody who writes TOML would say it.
+_WRONG = {
+    **dict.fromkeys(("int_type", "int_from_float"), "is not a whole number"),
+    "float_type": "is not a number",
+    "finite_number": "is not a finite number",
+    "string_type": "is not a text in quotes",
+    "bool_type": "is neither true nor false",
+    **dict.fromkeys(("list_type", "frozen_set_type", "set_type", "tuple_type"), 'is not a list such as ["a", "b"]'),
+    **dict.fromkeys(("dict_type", "model_type", "mapping_type"), "is not a table"),
+    "greater_than": "is too little: it must be more than {gt:g}",
+    "greater_than_equal": "is too little: the least is {ge:,g}",
+    "less_than_equal": "is too much: the most is {le:,}",
+    **dict.fromkeys(("literal_error", "enum"), "is not {expected}"),
+    **dict.fromkeys(("too_short", "string_too_short"), "is empty: leave the key out, or give it a value"),
+    "string_pattern_mismatch": "is not written as it must be: {pattern}",
+}
+
+
+def _shown(value: object) -> str:
+    """A value as a message shows it; "": it is none that can be shown."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    is_plain = isinstance(value, str | int | float) or (isinstance(value, list | dict) and not any(value))
+    text = repr(value) if is_plain or (isinstance(value, list) and all(map(_shown, value))) else ""
+    return text if len(text) < 80 else ""

@@ -11,12 +11,21 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Annotated, Any, ClassVar, Literal, NamedTuple, Self
 
 from pydantic import BaseModel, ConfigDict, Field, PlainValidator, WithJsonSchema, model_validator
+from pydantic_core import PydanticCustomError
 
 from loader.batch import Batch
 from loader.record import Frame, Names
 from loader.request import Request, Response
 from loader.tokens import Scheme, client_credentials
 from loader.verdict import Verdict
+
+#: The type of the error that says what a setting's value is not.
+NOT_A = "not_a"
+
+
+def not_a(what: str) -> PydanticCustomError:
+    """The error of a value that is not a `what`: the message says so of the value, behind its key."""
+    return PydanticCustomError(NOT_A, "is not a {what}", {"what": what})
 
 
 class Defaults(NamedTuple):
@@ -194,7 +203,7 @@ _SHARE = {"type": "string", "pattern": r"^[0-9]+(\.[0-9]+)?%$"}
 def _share(value: object) -> str:
     if isinstance(value, str) and re.fullmatch(r"[0-9]+(\.[0-9]+)?%", value):
         return value
-    raise ValueError('a share such as "10%"')
+    raise not_a('share such as "10%"')
 
 
 class WholeTarget(Target):

@@ -58,6 +58,7 @@ LAYERS: tuple[tuple[str, tuple[str, ...]], ...] = (
         "story",
         (
             "load",
+            "commands",
             "results",
             "check",
             "corrections",

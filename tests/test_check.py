@@ -19,7 +19,7 @@ def found(folder: Path, text: str, *overrides: str) -> Findings:
 
 def state(folder: Path, text: str, *overrides: str) -> dict[str, Any]:
     findings = found(folder, text, *overrides)
-    return report(make.settings(folder, overrides=overrides), findings, Probed("taken"), "")
+    return report(make.settings(folder, overrides=overrides), findings, Probed("taken"))
 
 
 def test_rows_are_counted_by_what_would_become_of_them(tmp_path: Path) -> None:

@@ -68,8 +68,12 @@ def test_a_column_that_is_not_there_has_a_near_one() -> None:
 @pytest.mark.parametrize(
     ("name", "values", "kind"),
     [
-        ("Reports", ["3", "", "0"], "number"),
-        ("Load", ["0.5", "-1.25"], "number"),
+        ("Reports", ["3", "", "0"] * 10, "number"),
+        ("Reports", ["3", "", "0"], "string"),
+        ("Load", ["0.5", "-1.25"] * 10, "number"),
+        ("Personalnummer", ["123"] * 20, "string"),
+        ("Sum", ["123"] * 19, "string"),
+        ("Sum", ["123"] * 19 + ["0123"], "string"),
         ("Active", ["TRUE", "false"], "boolean"),
         ("Active", ["yes", "no"], "string"),
         ("Cost Centre", ["100", "200"], "string"),
@@ -89,6 +93,19 @@ def test_a_type_is_proposed_only_if_nothing_is_lost(name: str, values: list[str]
 
     assert made.type == kind
     assert made.why or kind == "string"
+
+
+def test_a_guess_says_from_how_many_values() -> None:
+    """A type that is guessed from few of them is not taken."""
+    many, few, one, both = (
+        attributes_of(sample({"Sum": values}), find("calven"), None)[0].why
+        for values in (["1"] * 30, ["1", "2"], ["1"], ["true", "false"])
+    )
+
+    assert many == "guessed: all 30 values seen are numbers of which nothing is lost"
+    assert few == "text, though all 2 values seen are numbers: too few to tell"
+    assert one == "text, though the one value seen is a number: too few to tell"
+    assert both == "guessed: all 2 values seen are true or false"
 
 
 def test_a_few_values_that_are_no_numbers_are_told() -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from loader.batch import BatchLimits
 from loader.errors import ExportError, SettingsError
-from loader.settings import Settings, access_from, load_settings
+from loader.settings import Settings, access_from, arguments, load_settings
 from tests import make
 
 SECRET = "hunter2-hunter2"
@@ -68,39 +68,57 @@ def test_an_unknown_key_is_named_with_the_nearest_valid_one(tmp_path: Path, over
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        ("export.path=5", "export.path: input should be a valid string, not 5"),
-        ("export.path=", "export.path: a path, not empty"),
+        ("export.path=5", "export.path: 5 is not a text in quotes"),
+        ("export.path=", "export.path: '' is not a path: it must not be empty"),
         (
             "export.format=xml",
-            "export.format: input should be 'csv', 'tsv', 'ndjson', 'json', 'parquet' or 'arrow', not 'xml'",
+            "export.format: 'xml' is not 'csv', 'tsv', 'ndjson', 'json', 'parquet' or 'arrow'",
         ),
-        ("export.delimiter=ab", "export.delimiter: one ASCII character, and neither a quote nor a line end, not 'ab'"),
-        ("export.delimiter=§", "export.delimiter: one ASCII character"),
-        ("export.delimiter='\"'", "export.delimiter: one ASCII character"),
-        ('export.delimiter="\\n"', "export.delimiter: one ASCII character"),
-        ("export.max_row_bytes=0", "export.max_row_bytes: input should be greater than or equal to 1, not 0"),
-        ("mapping.types.n=int", "mapping.types.n: input should be 'string', 'number', 'boolean' or 'json', not 'int'"),
-        ("mapping.empty=drop", "mapping.empty: input should be 'omit', 'null' or 'keep', not 'drop'"),
-        ("mapping.attributes={}", "mapping.attributes: "),
-        ("mapping.attributes.a=5", "mapping.attributes.a: input should be a valid string, not 5"),
-        ("limits=5", "limits: input should be a table, not 5"),
-        ("limits.concurrency=0", "limits.concurrency: input should be greater than or equal to 1, not 0"),
-        ("limits.concurrency=true", "limits.concurrency: input should be a valid integer, not True"),
-        ('limits.concurrency="4"', "limits.concurrency: input should be a valid integer, not '4'"),
-        ("limits.timeout_s=nan", "limits.timeout_s: input should be a finite number, not nan"),
-        ("limits.timeout_s=0", "limits.timeout_s: input should be greater than 0, not 0"),
-        ("limits.requests_per_minute=inf", "limits.requests_per_minute: input should be a finite number, not inf"),
-        ("limits.max_failures=-1", 'limits.max_failures: a number of rows, or a share of them such as "5%", not -1'),
-        ("limits.max_failures=true", "limits.max_failures: a number of rows"),
-        ("limits.max_failures=some", "limits.max_failures: a number of rows"),
-        ("target=x", "target: input should be a table"),
+        (
+            "export.delimiter=ab",
+            "export.delimiter: 'ab' is not a single ASCII character that is neither a quote nor a line end",
+        ),
+        ("export.delimiter=§", "export.delimiter: '§' is not a single ASCII character"),
+        ("export.delimiter='\"'", "export.delimiter: '\"' is not a single ASCII character"),
+        ('export.delimiter="\\n"', "export.delimiter: '\\n' is not a single ASCII character"),
+        ("export.max_row_bytes=0", "export.max_row_bytes: 0 is too little: the least is 1"),
+        ("mapping.types.n=int", "mapping.types.n: 'int' is not 'string', 'number', 'boolean' or 'json'"),
+        ("mapping.empty=drop", "mapping.empty: 'drop' is not 'omit', 'null' or 'keep'"),
+        ("mapping.attributes={}", "mapping.attributes: {} is empty: leave the key out, or give it a value"),
+        ("mapping.attributes.a=5", "mapping.attributes.a: 5 is not a text in quotes"),
+        ("limits=5", "limits: 5 is not a table"),
+        ("limits.concurrency=0", "limits.concurrency: 0 is too little: the least is 1"),
+        ("limits.concurrency=true", "limits.concurrency: true is not a whole number"),
+        ('limits.concurrency="4"', "limits.concurrency: '4' is not a whole number"),
+        ("limits.timeout_s=nan", "limits.timeout_s: nan is not a finite number"),
+        ("limits.timeout_s=0", "limits.timeout_s: 0 is too little: it must be more than 0"),
+        ("limits.requests_per_minute=inf", "limits.requests_per_minute: inf is not a finite number"),
+        ("limits.max_failures=-1", 'limits.max_failures: -1 is not a count such as 100, or share such as "5%"'),
+        ("limits.max_failures=true", "limits.max_failures: true is not a count such as 100"),
+        ("limits.max_failures=some", "limits.max_failures: 'some' is not a count such as 100"),
+        *(
+            (
+                f"limits.quota={wrong}",
+                f'limits.quota: {shown} is not a list such as ["500/60s", "5000 users/60s"]: each of a number above 0',
+            )
+            for wrong, shown in (
+                ('["500"]', "['500']"),
+                ('["500/60s", "0/60s"]', "['500/60s', '0/60s']"),
+                ('["5 rows/60s"]', "['5 rows/60s']"),
+                ('"500/60s"', "'500/60s'"),
+                ("[]", "[]"),
+                ("[5]", "[5]"),
+            )
+        ),
+        ("notify.command=[5]", "notify.command: 5 is not a"),
+        ("target=x", "target: what stands there is not a table"),
         ("target.api=calvn", "target.api: 'calvn' is not an API; known: calven, "),
         ("target.api=[1]", "target.api is missing: one of calven"),
-        ("target.write=add", "target.write: input should be 'merge' or 'replace', not 'add'"),
-        ("target.path=v1/x", "target.path: string should match pattern"),
-        ("target.region='a b'", "target.region: string should match pattern"),
-        ("target.result_codes.3=MAYBE", "target.result_codes.3: input should be 'SUCCESS', 'USER_NOT_FOUND'"),
-        ("target.result_codes.3=REJECTED", "target.result_codes.3: input should be 'SUCCESS', 'USER_NOT_FOUND'"),
+        ("target.write=add", "target.write: 'add' is not 'merge' or 'replace'"),
+        ("target.path=v1/x", "target.path: 'v1/x' is not written as it must be: ^/"),
+        ("target.region='a b'", "target.region: 'a b' is not written as it must be: "),
+        ("target.result_codes.3=MAYBE", "target.result_codes.3: 'MAYBE' is not 'SUCCESS', 'USER_NOT_FOUND'"),
+        ("target.result_codes.3=REJECTED", "target.result_codes.3: 'REJECTED' is not 'SUCCESS', 'USER_NOT_FOUND'"),
         ("target.auth=x", "target.auth.scheme is missing: one of hmac, client-secret, basic, bearer"),
         ("target.auth.scheme=oauth", "target.auth.scheme: 'oauth' is not one of hmac, client-secret, basic, bearer"),
         ("target.auth.scheme=['hmac']", "target.auth.scheme: ['hmac'] is not one of"),
@@ -144,6 +162,14 @@ def test_a_file_that_is_no_toml_is_named(tmp_path: Path, content: bytes, message
 
     with pytest.raises(SettingsError, match=message):
         load_settings(path)
+
+
+def test_a_byte_order_mark_is_no_matter(tmp_path: Path) -> None:
+    """Some editors write one."""
+    path = tmp_path / "load.toml"
+    path.write_text(make.SETTINGS, "utf-8-sig")
+
+    assert load_settings(path).api.api == "calven"
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
@@ -411,7 +437,10 @@ def test_an_address_that_cant_be_one_is_refused(tmp_path: Path, path: str, messa
             ["export.path=https://h/k.csv", 'export.storage.headers={"a b"="hunter2-hunter2"}'],
             "'a b' can't be the name",
         ),
-        (["export.path=https://h/k.csv", "export.storage.headers=hunter2-hunter2"], "export.storage.headers: input"),
+        (
+            ["export.path=https://h/k.csv", "export.storage.headers=hunter2-hunter2"],
+            "export.storage.headers: what stands there is not a table",
+        ),
     ],
 )
 def test_the_way_to_an_address_is_checked(tmp_path: Path, overrides: list[str], message: str) -> None:
@@ -480,3 +509,29 @@ def test_a_checkpoint_keeps_the_way_to_an_address(tmp_path: Path, monkeypatch: p
     assert (again.region, again.anonymous, again.endpoint) == ("eu-west-1", False, None)
     assert again.headers() == {"Authorization": SECRET}
     assert access_from({}).headers() == {}
+
+
+@pytest.mark.parametrize(
+    ("override", "kept"),
+    [
+        ("limits.concurrency=4", "limits.concurrency=4"),
+        ("target.auth.scheme=basic", "target.auth.scheme=basic"),
+        ("target.auth.secret=env:NAME", "target.auth.secret=env:NAME"),
+        ("target.auth.secret=hunter2", "target.auth.secret=…"),
+        ('target.auth={secret="hunter2"}', "target.auth=…"),
+        ('target={auth={secret="hunter2"}}', "target=…"),
+        ("network.proxy=http://ann:hunter2@proxy:3128", "network.proxy=…"),
+        ("export.database=postgresql://ann:hunter2@h/d", "export.database=…"),
+        ("export.database=file:url", "export.database=file:url"),
+        ("export.query=select * from 'https://h/x.csv?sig=hunter2'", "export.query=…"),
+        ("export.path=https://h/x.csv?sig=hunter2", "export.path=https://h/x.csv?…"),
+        ('export.path="https://h/x.csv?sig=hunter2"', "export.path=https://h/x.csv?…"),
+        ("export.path=b c.csv", "export.path=b c.csv"),
+        ("export.storage.headers.Authorization=hunter2", "export.storage.headers.Authorization=…"),
+        ("export.options.token=hunter2", "export.options.token=…"),
+        ('notify.command=["curl", "hunter2"]', "notify.command=…"),
+    ],
+)
+def test_what_is_kept_of_an_override_holds_no_secret(override: str, kept: str) -> None:
+    """It stands in messages, which are logged, and in the checkpoint."""
+    assert arguments(Path("load.toml"), [override]) == ["load.toml", "--set", kept]

@@ -7,11 +7,12 @@ import click
 
 from loader.cli.importing import QuickImports
 from loader.cli.messages import say
-from loader.errors import Refused
+from loader.errors import CheckpointError, Refused, SettingsError
 
 if TYPE_CHECKING:
     from datetime import datetime
 
+    from loader.checkpoint import Checkpoint
     from loader.settings import Settings
 
 settings_file = click.argument("settings", type=click.Path(path_type=Path, dir_okay=False))
@@ -47,16 +48,34 @@ def settings_of(path: Path, overrides: tuple[str, ...], *, with_secrets: bool = 
     with QuickImports():
         import pyarrow as pa
 
+        from loader.cli.kinds import refuse_other_than
         from loader.settings import load_settings
 
     # Arrow's own allocator keeps what it was given: 188 MiB at the peak of a load with the system's, 232 with that.
     pa.set_memory_pool(pa.system_memory_pool())
-    loaded = load_settings(path, overrides)
+    try:
+        loaded = load_settings(path, overrides)
+    except SettingsError:
+        refuse_other_than(path, "settings")
+        raise
     for key in loaded.literal_secrets():
         say(f"loader: {key} is given as plain text; env:NAME or file:PATH keeps it out of files and logs")
     if with_secrets:
         loaded.secrets()
     return loaded
+
+
+def checkpoint_of(path: Path) -> "Checkpoint":
+    """The checkpoint, to be read."""
+    from loader.checkpoint import Checkpoint
+
+    try:
+        return Checkpoint.read(path)
+    except CheckpointError:
+        from loader.cli.kinds import refuse_other_than
+
+        refuse_other_than(path, "checkpoint")
+        raise
 
 
 def moment_of(until: str | None) -> "datetime | None":

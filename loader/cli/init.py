@@ -60,6 +60,7 @@ def init(
 
     Exit status: 0 it is written, and the first rows can be mapped; 2 it is not, or can't be used yet.
     """
+    from loader.cli.kinds import refuse_other_than
     from loader.export.address import scheme_of
     from loader.export.files import matching
     from loader.sample import look
@@ -78,6 +79,7 @@ def init(
     if export == "-" or not (os.path.isfile(paths[0]) or os.path.isdir(paths[0]) or not os.path.exists(paths[0])):
         name = "stdin" if export == "-" else export
         raise Refused(f"EXPORT: {name} can't be read twice; write its first lines to a file, and look at that")
+    refuse_other_than(Path(export) if os.path.isfile(export) else paths[0], "export")
     sample = look(paths[0])
     if asks:
         say(f"{paths[0].name}: {counted(len(sample.columns), 'column')}, {counted(len(sample.rows), 'row')} looked at")
@@ -236,9 +238,7 @@ def _try(proposal: "Proposal", output: Path) -> str:
     from loader.outcome import Code
     from loader.settings import load_settings
 
-    # An address that depends on the credentials, which need not be there yet, is no matter here.
-    has_address = "base_url" in proposal.options or not proposal.target.address
-    loaded = load_settings(output, [] if has_address else [f"target.base_url={proposal.target.address}"])
+    loaded = load_settings(output)
     mapping = loaded.row_mapping()
     loaded.source.check(mapping)
     sent = skipped = rejected = 0
@@ -275,4 +275,6 @@ def _next(proposal: "Proposal", output: Path) -> list[str]:
     export = [f"  export {' '.join(f'{name}=…' for name in missing)}"] if missing else []
     changes = ", ".join(f"target.{name}" for name in proposal.stand_ins)
     edit = [f"  say in {output} what is right for {changes}"] if changes else []
+    if any(each.name is not None for each in proposal.attributes):
+        edit.append(f"  check in {output} the attributes' names and types: they are guessed from the export")
     return ["Next:", *edit, *export, f"  {shlex.join(['loader', 'check', str(output)])}"]

@@ -87,12 +87,6 @@ def held_back(is_held: bool) -> Iterator[list[str]]:
 
 def again(command: str, settings: Path, overrides: tuple[str, ...], flags: tuple[str, ...] = ()) -> str:
     """The command to go on with, as a shell takes it."""
-    sets = [part for override in overrides for part in ("--set", _without_secret(override))]
-    return shlex.join(["loader", command, str(settings), *sets, *flags])
+    from loader.settings import arguments
 
-
-def _without_secret(override: str) -> str:
-    """An override as a message may show it: messages are kept in logs."""
-    key, _, value = override.partition("=")
-    is_secret = key.strip().startswith(("target.auth", "network.proxy")) and not value.startswith(("env:", "file:"))
-    return f"{key}=…" if is_secret and "scheme" not in key else override
+    return shlex.join(["loader", command, *arguments(settings, overrides), *flags])

@@ -6,7 +6,7 @@ import click
 
 from loader.cli.arguments import overriding, settings_file, settings_of, text_or_json
 from loader.cli.endings import ends
-from loader.cli.messages import note
+from loader.cli.messages import again, note, say
 from loader.cli.output import written
 from loader.errors import Refused
 
@@ -61,4 +61,11 @@ def plan(settings: Path, overrides: tuple[str, ...], form: str, full: bool, outp
     else:
         for line in planning.lines(made):
             click.echo(line)
-    return 2 if made.refusal else 0
+    if made.refusal:
+        return 2
+    flags = ["--full"] if full else []
+    if output is not None:
+        flags += ["--plan", str(output)]
+        note(f"the plan is in {output}; a run that does just this, or nothing:")
+    say(f"{'  ' if output else 'send it with: '}{again('run', settings, overrides, tuple(flags))}")
+    return 0

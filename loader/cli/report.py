@@ -1,14 +1,22 @@
 """`loader report`: a load as a page, to be kept, sent and printed."""
 
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 import click
 
-from loader.cli.arguments import checkpoint_file
+from loader.cli.arguments import checkpoint_file, checkpoint_of
 from loader.cli.endings import ends
 from loader.cli.messages import say
 from loader.cli.output import writing_to
+from loader.errors import Refused
+
+_Form = Literal["html", "md", "json"]
+_SUFFIXES: dict[str, _Form] = {
+    **dict.fromkeys((".html", ".htm"), "html"),
+    **dict.fromkeys(("", ".md", ".markdown", ".txt"), "md"),
+    ".json": "json",
+}
 
 
 @click.command()
@@ -17,11 +25,11 @@ from loader.cli.output import writing_to
 @click.option(
     "--format",
     "form",
-    type=click.Choice(["html", "md", "json"]),
-    help="Default: by the name of the output, else md.",
+    type=click.Choice(get_args(_Form)),
+    help="Default: by the name of the output; md on stdout.",
 )
 @ends
-def report(checkpoint: Path, output: Path | None, form: Literal["html", "md", "json"] | None) -> None:
+def report(checkpoint: Path, output: Path | None, form: _Form | None) -> None:
     """Make a report of a load: one page that needs no network, Markdown, or JSON.
 
     \b
@@ -34,15 +42,23 @@ def report(checkpoint: Path, output: Path | None, form: Literal["html", "md", "j
 
     Exit status: 0 it is made; 2 there is no checkpoint, or something can't be read or written.
     """
-    from loader.checkpoint import Checkpoint
     from loader.report import gather, render
 
-    if form is None:
-        form = {".html": "html", ".htm": "html", ".json": "json"}.get(output.suffix.lower() if output else "", "md")  # type: ignore[assignment]
-    assert form is not None
-    with Checkpoint.read(checkpoint) as opened:
+    form = form or _form(output)
+    with checkpoint_of(checkpoint) as opened:
         text = render(gather(opened), form)
         with writing_to(output, opened) as file:
             file.write(text.encode())
     if output is not None:
         say(f"loader: the report is in {output}")
+
+
+def _form(output: Path | None) -> _Form:
+    """By the name of the output. Raises Refused if that means something else."""
+    suffix = output.suffix.lower() if output else ""
+    if (form := _SUFFIXES.get(suffix)) is None:
+        way_out = (
+            "write .html, and print that to PDF in a browser" if suffix == ".pdf" else "name it .html, .md or .json"
+        )
+        raise Refused(f"-o {output}: no report is written as {suffix}; {way_out}")
+    return form

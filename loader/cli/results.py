@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from loader.cli.arguments import checkpoint_file
+from loader.cli.arguments import checkpoint_file, checkpoint_of
 from loader.cli.endings import ends
 from loader.cli.messages import say
 from loader.cli.output import writing_to
@@ -36,6 +36,7 @@ def _codes(_context: click.Context, _option: click.Parameter, begun: str) -> lis
 @click.option("--format", "form", type=click.Choice(["csv", "ndjson"]), help="Of the results. Default: csv.")
 @click.option("-o", "output", type=click.Path(path_type=Path, dir_okay=False), help="A file instead of stdout.")
 @click.option("--rows", is_flag=True, help="The export's own rows and columns, to correct and load again.")
+@click.option("--excel", is_flag=True, help="For Excel: with the mark by which it knows that letters are UTF-8.")
 @click.option("--formula-safe", is_flag=True, help="For a spreadsheet: an apostrophe before what it would calculate.")
 @click.option("--export", metavar="PATH", help="With --rows: where the export is now, if it was moved.")
 @ends
@@ -45,6 +46,7 @@ def results(
     form: str | None,
     output: Path | None,
     rows: bool,
+    excel: bool,
     formula_safe: bool,
     export: str | None,
 ) -> None:
@@ -53,6 +55,7 @@ def results(
     \b
     loader results users.ckpt -o results.csv
     loader results users.ckpt --code USER_NOT_FOUND --code INVALID --format ndjson
+    loader results users.ckpt --excel --formula-safe -o results.csv
     loader results users.ckpt --rows --code REJECTED --code INVALID -o corrected.csv
 
     With --rows the export's rows come out as they stand in it, as CSV or NDJSON, with the columns loader_code and
@@ -60,7 +63,6 @@ def results(
 
     Exit status: 0 they are written; 2 there is no checkpoint, or something can't be read or written.
     """
-    from loader.checkpoint import Checkpoint
     from loader.outcome import Code
 
     codes = tuple(code.upper() for code in codes)
@@ -73,33 +75,42 @@ def results(
         raise Refused("--formula-safe: with --rows keys and values come out as they are, to be loaded again")
     if formula_safe and form == "ndjson":
         raise Refused("--formula-safe is for CSV: in NDJSON nothing is calculated")
+    if excel and form == "ndjson":
+        raise Refused("--excel is for CSV: Excel does not open NDJSON")
     if export and not rows:
         raise Refused("--export: it says where the rows of --rows are; without --rows none are read")
-    with Checkpoint.read(checkpoint) as opened:
+    with checkpoint_of(checkpoint) as opened:
         if rows:
-            _write_rows(opened, codes, output, export)
+            _write_rows(opened, codes, output, export, excel=excel)
         else:
-            _write_results(opened, codes, output, form or "csv", formula_safe=formula_safe)
+            _write_results(opened, codes, output, form or "csv", excel=excel, formula_safe=formula_safe)
 
 
 def _write_results(
-    checkpoint: "Checkpoint", codes: tuple[str, ...], output: Path | None, form: str, *, formula_safe: bool
+    checkpoint: "Checkpoint", codes: tuple[str, ...], output: Path | None, form: str, *, excel: bool, formula_safe: bool
 ) -> None:
     from loader.results import write_results
 
     with writing_to(output, checkpoint) as file:
-        text = io.TextIOWrapper(file, encoding="utf-8", newline="\n")
+        text = io.TextIOWrapper(file, encoding="utf-8-sig" if excel else "utf-8", newline="\n")
         write_results(checkpoint, text, form, codes, formula_safe=formula_safe)
         text.detach()  # flushes; the file stays open
 
 
-def _write_rows(checkpoint: "Checkpoint", codes: tuple[str, ...], output: Path | None, path: str | None) -> None:
+def _write_rows(
+    checkpoint: "Checkpoint", codes: tuple[str, ...], output: Path | None, path: str | None, *, excel: bool
+) -> None:
+    from loader.commands import can_be_corrected, loading
     from loader.corrections import export_of, write_rows
 
     export = export_of(checkpoint, path)
+    if excel and export.format not in ("csv", "tsv"):
+        raise Refused(f"--excel is for CSV and TSV: the rows of {export} come out as NDJSON")
     with writing_to(output, checkpoint, [path for path in export.paths if isinstance(path, Path)]) as file:
-        written = write_rows(checkpoint, export, file, codes)
+        written = write_rows(checkpoint, export, file, codes, is_marked=excel)
     if output is not None:
         say(f"loader: {counted(written.rows, 'row')} in {output}; correct them, and load that file as it is")
+        if can_be_corrected(checkpoint):
+            say(f"  {loading(checkpoint, output)}")
     if written.too_long:
         say(f"loader: left out, as too long (export.max_row_bytes): {counted(written.too_long, 'row')}")

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from loader.cli.arguments import checkpoint_file, text_or_json
+from loader.cli.arguments import checkpoint_file, checkpoint_of, text_or_json
 from loader.cli.endings import ends
 from loader.cli.messages import say
 from loader.errors import Refused
@@ -38,11 +38,10 @@ def status(checkpoint: Path, form: str, watch: bool) -> None:
         raise Refused("--watch draws for people; for programs, ask --format json again and again")
     if watch:
         _watch(checkpoint)
-    from loader.checkpoint import Checkpoint
     from loader.results import status as state_of
     from loader.results import status_lines
 
-    with Checkpoint.read(checkpoint) as opened:
+    with checkpoint_of(checkpoint) as opened:
         state = state_of(opened)
     if form == "json":
         click.echo(json.dumps(state))
@@ -60,7 +59,7 @@ def _watch(path: Path) -> None:
     from loader.results import is_fresh
     from loader.screen import progress
 
-    with Checkpoint.read(path) as opened:
+    with checkpoint_of(path) as opened:
         course = [(moment.at, moment.rows_per_s) for moment in opened.course()]
         view = View(About.of(opened), course, is_ours=False)
     silent = 0

@@ -3,8 +3,12 @@
 import csv
 import io
 import json
+import re
 from collections.abc import Iterator
-from functools import partial
+from contextlib import suppress
+from dataclasses import replace
+from functools import cached_property, partial
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -12,11 +16,11 @@ import pyarrow.csv
 from numpy.typing import NDArray
 
 from loader.columns import ColumnMapper
-from loader.errors import ExportError
+from loader.errors import ExportError, Stopped
 from loader.export.rows import Place, Read, Unit, Wanted, assemble, unsettled
-from loader.export.source import BOM, Source
+from loader.export.source import BOM, Source, stranger
 from loader.export.split import Cut, Splitter
-from loader.mapping import NO_VALUES, Mapped, Problem, RowMapping
+from loader.mapping import NO_VALUES, Mapped, Problem, RowMapping, misfit
 from loader.outcome import Code
 from loader.record import Mark, Records, Rows
 from loader.span import SpanSet
@@ -31,14 +35,52 @@ _FEW_BYTES = 1 << 15
 _LF = 10
 
 
-class Delimited:
-    """A file of delimited text whose first record is the header."""
+#: With this as its first line a file tells Excel its delimiter; no other program takes it for data, either.
+_EXCELS = re.compile(rb"sep=([^\w\r\n\"])(?:\r\n|\n|\r)", re.IGNORECASE)
+#: A byte order mark and such a line are shorter.
+_BEGIN_BYTES = 16
 
-    def __init__(self, source: Source, mapping: RowMapping, delimiter: str, max_row_bytes: int) -> None:
+
+class Preamble(NamedTuple):
+    """What stands before the header, and the delimiter, if that is said there."""
+
+    data: bytes
+    delimiter: str | None
+
+
+def preamble(source: Source) -> Preamble:
+    """A byte order mark, and Excel's line."""
+    begin = b""
+    with suppress(Stopped):  # it breaks off: whoever reads on is told
+        for chunk in source.glance().chunks():
+            begin += chunk
+            if len(begin) >= _BEGIN_BYTES:
+                break
+    mark = BOM if begin.startswith(BOM) else b""
+    if (found := _EXCELS.match(begin, len(mark))) and found[1].isascii():
+        return Preamble(begin[: found.end()], found[1].decode())
+    return Preamble(mark, None)
+
+
+class Delimited:
+    """A file of delimited text whose first record is the header. `delimiter` None: the file's own, or else `usual`."""
+
+    def __init__(
+        self, source: Source, mapping: RowMapping, delimiter: str | None, max_row_bytes: int, usual: str = ","
+    ) -> None:
         self._source = source
         self._mapping = mapping
-        self._delimiter = delimiter
+        self._given = delimiter
+        self._usual = usual
         self._max = max_row_bytes
+
+    @cached_property
+    def _preamble(self) -> Preamble:
+        return preamble(self._source)
+
+    @cached_property
+    def _delimiter(self) -> str:
+        return self._given or self._preamble.delimiter or self._usual
 
     def columns(self) -> list[str]:
         return self._header(Place(Mark()))
@@ -46,13 +88,13 @@ class Delimited:
     def blocks(self, place: Place, settled: SpanSet) -> Iterator[Rows]:
         header = self._header(place if place.is_at_start else Place(Mark()))
         self._check_delimiter(header)
-        mapper = ColumnMapper(self._mapping, header)
+        mapper = ColumnMapper(replace(self._mapping, encoding=self._source.encoding_in_force), header)
         self._check_names(header, mapper.columns)
         for cut in Splitter(self._delimiter, self._max).cuts(self._source.chunks(place.offset)):
             part, numbers = unsettled(cut, place, settled)
             bad, table = self._parse(part, header, mapper)
             mapped = mapper.map(table) if table.num_rows else Mapped([], Records.of([]), {})
-            rows = assemble(cut, part, numbers, bad, mapped, place, self._source.name)
+            rows = assemble(cut, part, numbers, bad, mapped, place, self._source.line)
             rows.position = self._source.position
             yield rows
 
@@ -97,11 +139,16 @@ class Delimited:
     def _header(self, place: Place) -> list[str]:
         """The columns' names; `place`, at the file's beginning, moves behind them. Raises ExportError."""
         name = self._source.name
-        place.move(self._source.byte_order_mark())
+        place.move(self._preamble.data)
         for cut in Splitter(self._delimiter, self._max).cuts(self._source.glance().chunks(place.offset)):
             if len(cut.starts) == 0:
                 place.move(cut.data)
                 continue
+            if words := stranger(cut.data):
+                raise ExportError(f"{name} {words}")
+            if cut.data[:64].count(0) > 16:
+                encoding = "utf-16-be" if cut.data[0] == 0 else "utf-16-le"
+                raise ExportError(f'{name} looks like UTF-16 without a mark: set export.encoding = "{encoding}"')
             line = place.line + next(cut.lines([0]))
             if reason := cut.bad.get(0):
                 is_json = cut.text(0).lstrip().startswith((b"{", b"["))
@@ -111,10 +158,10 @@ class Delimited:
                 text = cut.text(0).decode()
             except UnicodeDecodeError as error:
                 is_utf16 = cut.data[:2] in (b"\xff\xfe", b"\xfe\xff")
-                way_out = 'it looks like UTF-16: set export.encoding = "utf-16"' if is_utf16 else "set export.encoding"
-                raise ExportError(
-                    f"{name} line {line}: the header is not UTF-8 ({error.reason} at byte {error.start}); {way_out}"
-                ) from error
+                encoding = self._source.encoding_in_force
+                way_out = "set export.encoding" if encoding == "UTF-8" else "is export.encoding right?"
+                way_out = 'it looks like UTF-16: set export.encoding = "utf-16"' if is_utf16 else way_out
+                raise ExportError(f"{name} line {line}: the header is {misfit(error, encoding)}; {way_out}") from error
             place.move(cut.data[: int(cut.ends[0])])
             return next(csv.reader(io.StringIO(text, newline=""), delimiter=self._delimiter))
         raise ExportError(f"{name} is empty: not even a header")

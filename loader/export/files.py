@@ -63,10 +63,17 @@ class Files:
         found = format or _BY_SUFFIX.get(_uncompressed(paths[0].name)[0].suffix.lower())
         if found is None:
             name = "stdin" if paths[0] == STDIN else repr(paths[0].name)
+            if paths[0].name.lower().endswith((".xlsx", ".xls", ".ods")):
+                raise ExportError(f"export.path: {name} is a spreadsheet: save it as CSV UTF-8")
             raise ExportError(
                 f"export.format: {name} does not tell the format; set it to one of {', '.join(get_args(Format))}"
             )
         return cls(tuple(paths), found, delimiter, max_row_bytes, encoding)
+
+    @property
+    def usual_delimiter(self) -> str:
+        """What stands between fields, if nothing else is said."""
+        return "\t" if self.format == "tsv" else ","
 
     @property
     def comes_once(self) -> bool:
@@ -177,8 +184,7 @@ class Files:
             case "json" | "ndjson":
                 return Lines(source, mapping, self.max_row_bytes, is_array=self.format == "json")
             case "csv" | "tsv":
-                delimiter = self.delimiter or ("\t" if self.format == "tsv" else ",")
-                return Delimited(source, mapping, delimiter, self.max_row_bytes)
+                return Delimited(source, mapping, self.delimiter, self.max_row_bytes, self.usual_delimiter)
 
     def _source(self, file: int) -> Source:
         path = self.paths[file]

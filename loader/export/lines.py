@@ -1,6 +1,7 @@
 """NDJSON and JSON: a record a line, or an element of an array, each an object whose values pass through as they are."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import partial
 from itertools import islice
 
@@ -35,7 +36,7 @@ class Lines:
         return None
 
     def blocks(self, place: Place, settled: SpanSet) -> Iterator[Rows]:
-        mapper = LineMapper(self._mapping)
+        mapper = LineMapper(replace(self._mapping, encoding=self._source.encoding_in_force))
         first = place.row
         is_whole = place.is_at_start
         if is_whole:
@@ -45,7 +46,7 @@ class Lines:
             part, numbers = unsettled(cut, place, settled)
             bad = {at: Problem(Code.REJECTED, reason) for at, reason in part.bad.items()}
             block = _block(part, is_whole=part is cut, is_array=self._is_array)
-            rows = assemble(cut, part, numbers, bad, mapper.map(block), place, self._source.name)
+            rows = assemble(cut, part, numbers, bad, mapper.map(block), place, self._source.line)
             rows.position = self._source.position
             if place.row > first:  # not before the first row: a file of blank lines is refused before any block
                 yield rows

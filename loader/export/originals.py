@@ -16,6 +16,7 @@ import pyarrow.compute as pc
 from loader.columns import json_strings
 from loader.errors import ExportError
 from loader.export.columnar import Columnar
+from loader.export.delimited import preamble
 from loader.export.elements import elements
 from loader.export.files import Files
 from loader.export.source import Source
@@ -36,16 +37,14 @@ class _Block:
     text: Callable[[int], bytes | None]
 
 
-def delimiter_of(export: Files) -> str:
-    """What stands between the fields of a delimited format."""
-    return export.delimiter or ("\t" if export.format == "tsv" else ",")
+def delimiter_of(export: Files, file: int = 0) -> str:
+    """What stands between the fields of a file of a delimited format."""
+    return export.delimiter or preamble(_source(export, file)).delimiter or export.usual_delimiter
 
 
-def header(export: Files) -> bytes:
-    """The first record of the first file as it stands, byte order mark included; empty if the format has none."""
-    if export.format not in ("csv", "tsv"):
-        return b""
-    return _source(export, 0).byte_order_mark() + _header(export, 0)
+def header(export: Files) -> tuple[bytes, bytes]:
+    """What stands before the header of the first file, and that, as they stand; of a delimited format."""
+    return preamble(_source(export, 0)).data, _header(export, 0)
 
 
 def originals(export: Files, wanted: Iterable[int], user: str | None) -> Iterator[Original]:
@@ -80,11 +79,13 @@ def _source(export: Files, file: int) -> Source:
 
 def _cuts(export: Files, file: int) -> Iterator[Cut]:
     source = _source(export, file)
+    if export.format in ("csv", "tsv"):
+        chunks = source.chunks(len(preamble(source).data))
+        return Splitter(delimiter_of(export, file), export.max_row_bytes).cuts(chunks)
     chunks = source.chunks(len(source.byte_order_mark()))
     if export.format == "json":
         return elements(chunks, source.name, export.max_row_bytes)
-    splitter = Splitter(delimiter_of(export), export.max_row_bytes, quoted=export.format != "ndjson")
-    return splitter.cuts(chunks)
+    return Splitter(max_row_bytes=export.max_row_bytes, quoted=False).cuts(chunks)
 
 
 def _header(export: Files, file: int) -> bytes:
@@ -112,14 +113,14 @@ def _as_it_is(text: bytes) -> bytes:
 
 
 def _arrangement(export: Files, file: int) -> Callable[[bytes], bytes]:
-    """What puts a row of a file under the first file's header: only the order of their columns may differ."""
-    delimiter = delimiter_of(export)
-    first, own = (fields(_header(export, each), delimiter) for each in (0, file))
-    if first == own:
+    """What puts a row of a file under the first file's header: only their columns' order and delimiter may differ."""
+    delimiter, others = delimiter_of(export), delimiter_of(export, file)
+    first, own = fields(_header(export, 0), delimiter), fields(_header(export, file), others)
+    if first == own and delimiter == others:
         return _as_it_is
 
     def arrange(text: bytes) -> bytes:
-        found = fields(text, delimiter)
+        found = fields(text, others)
         if len(found) != len(own):
             return text  # broken, and to be mended by hand
         cells = dict(zip(own, found, strict=True))

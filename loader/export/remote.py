@@ -78,7 +78,10 @@ class Remote:
         if self.scheme in STORES:
             from loader.export.stores import stored
 
-            return stored(self.url, self.access)
+            try:
+                return stored(self.url, self.access)
+            except Denied as error:
+                raise ExportError(f"export.path: can't read {self}: {error}") from error
         from loader.export.web import Page
 
         return Page(self.url, self.access)

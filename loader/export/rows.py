@@ -136,11 +136,17 @@ def unsettled(cut: Cut, place: Place, settled: SpanSet) -> tuple[Cut, Sequence[i
 
 
 def assemble(
-    cut: Cut, part: Cut, numbers: Sequence[int], bad: dict[int, Problem], mapped: Mapped, place: Place, name: str
+    cut: Cut,
+    part: Cut,
+    numbers: Sequence[int],
+    bad: dict[int, Problem],
+    mapped: Mapped,
+    place: Place,
+    named: Callable[[int], str],
 ) -> Rows:
     """The rows of one cut, and `place` moves behind them. `part`: those that aren't settled, with their `numbers`.
 
-    `bad` by position among these, `mapped` the others. Every message gets the file's name and the physical line.
+    `bad` by position among these, `mapped` the others. Every message gets the physical line, as it is `named`.
     """
     line = place.line
     end = place.move(cut.data, len(cut.starts), is_open=cut.is_open)
@@ -151,7 +157,7 @@ def assemble(
         ordered = sorted(problems)
         for at, before in zip(ordered, part.lines(ordered), strict=True):
             problem = problems[at]
-            where = f"{name} line {line + before}: "
+            where = f"{named(line + before)}: "
             aside.append(Settled(numbers[at], problem.user, Outcome(problem.code, where + problem.reason)))
     if bad:
         numbers = [numbers[at] for at in positions]

@@ -3,6 +3,7 @@
 import bz2
 import codecs
 import contextlib
+import errno
 import io
 import itertools
 import os
@@ -33,6 +34,15 @@ _MAGIC: dict[bytes, Compression] = {b"\x1f\x8b": "gzip", b"BZh": "bzip2", b"\x28
 STDIN = Path("-")
 
 BOM = b"\xef\xbb\xbf"
+
+#: Files that people have in place of an export, by their first bytes, and what to do with them.
+_STRANGERS = {
+    b"PK\x03\x04": "is a zip archive, or a spreadsheet (.xlsx): unzip it, or save it as CSV UTF-8",
+    b"\xd0\xcf\x11\xe0": "is a spreadsheet (.xls): save it as CSV UTF-8",
+    b"\xfd7zXZ": "is packed with xz, which is not read: pack it with gzip or zstd",
+    b"%PDF-": "is a PDF: ask for the export as CSV",
+    b"SQLite format 3\0": "is a SQLite database: export.query and export.database load from one",
+}
 _RAW_BYTES = 1 << 18
 _GLANCE_BYTES = 1 << 15
 _LOOK_UP_S = 0.2
@@ -137,6 +147,15 @@ class Source:
         """What messages call it."""
         return "stdin" if self.is_stdin else self.path.name
 
+    @property
+    def encoding_in_force(self) -> str:
+        """As messages name it: a byte order mark says UTF-8, whatever the settings say."""
+        return "UTF-8" if self._is_utf8 or self.byte_order_mark() else self.encoding
+
+    def line(self, number: int) -> str:
+        """What messages call a line of it."""
+        return f"{self.name} line {number}"
+
     def fingerprint(self) -> Fingerprint:
         """Raises ExportError if there is no such file."""
         if self.is_stdin:
@@ -175,6 +194,8 @@ class Source:
                     yield from _behind(offset, self._text(self._bytes(file, compression)))
         except OSError as error:
             where = f"{self.path}: {error.strerror or error}"
+            if error.errno == errno.ESPIPE:
+                where += ', as a pipe can be read but once; give it as stdin: export.path = "-"'
             if self.position == 0:
                 raise ExportError(f"export.path: can't read {where}") from error
             raise Stopped(f"reading the export failed, {where}; all rows before are kept") from error
@@ -264,13 +285,17 @@ class Source:
             yield from itertools.chain((begin,), chunks)
             return
         decoder = codecs.getincrementaldecoder(self.encoding)("surrogateescape")
+        is_first = True
         try:
             for chunk in itertools.chain((begin,), chunks):
                 if text := decoder.decode(chunk):
                     yield text.encode("utf-8", "surrogateescape")
+                    is_first = False
             if text := decoder.decode(b"", final=True):
                 yield text.encode("utf-8", "surrogateescape")
         except UnicodeError as error:
+            if is_first:
+                raise ExportError(f"{self.name} is not {self.encoding} ({error}); is export.encoding right?") from error
             raise Stopped(
                 f"{self.name} is not {self.encoding} near byte {self.position:,} ({error}); all rows before are kept. "
                 "Is export.encoding right?"
@@ -345,6 +370,11 @@ def _stdin(compression: Compression, encoding: str) -> _Replayed:
         file = io.BufferedReader(_Stdin(file.fileno()))
         begin = file.peek(4)[:4]
     return _Replayed(source._text(source._bytes(file, compression or _sniff(begin))))
+
+
+def stranger(begin: bytes) -> str:
+    """What a file is that is no text, and the way out; "": nothing that is known."""
+    return next((words for magic, words in _STRANGERS.items() if begin.startswith(magic)), "")
 
 
 def _sniff(begin: bytes) -> Compression:

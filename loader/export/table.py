@@ -28,7 +28,7 @@ from loader.export.rows import Place, Reader, Unit, Wanted
 from loader.export.source import UNTOLD, Fingerprint, Source
 from loader.export.spool import Spool
 from loader.export.typed import TypedMapper, array_of, value_of
-from loader.mapping import RowMapping, others
+from loader.mapping import RowMapping, listed, others
 from loader.record import Mark, Rows
 from loader.span import SpanSet
 
@@ -282,7 +282,7 @@ class _Columns:
     def blocks(self, place: Place, settled: SpanSet) -> Iterator[Rows]:
         mapper = self._mapper()
         for block, key in _in_order(self._source, place, self._ends):
-            yield mapped_rows(block, mapper, place, settled, str(self._source), key)
+            yield mapped_rows(block, mapper, place, settled, str(self._source).removeprefix("the "), key)
 
     def units(self, place: Place, wanted: Wanted) -> Iterator[Unit]:
         mapper = self._mapper()
@@ -290,15 +290,15 @@ class _Columns:
             yield unit(block, mapper, place, wanted)
 
     def _mapper(self) -> TypedMapper:
-        return TypedMapper(self._mapping, _schema(self._source))
+        return TypedMapper(self._mapping, _schema(self._source, self._mapping.user))
 
 
-def _schema(source: TableSource) -> pa.Schema:
-    """The columns, among which is that to order by. Raises ExportError."""
+def _schema(source: TableSource, user: str | None = None) -> pa.Schema:
+    """The columns, among which is that to order by; of `user` the mapping says if it lacks. Raises ExportError."""
     schema, order = source.columns(), source.order_by
-    if order is not None and order not in schema.names:
+    if order is not None and order not in (*schema.names, user):
         raise ExportError(
-            f"export.order_by: {source} has no column {order!r}; it has {', '.join(schema.names)}. Name one "
+            f"export.order_by: {source} has no column {order!r}; it has {listed(schema.names)}. Name one "
             "that tells the rows apart, for them to come in one order and for an interrupted run to go on behind it"
         )
     return schema
@@ -398,9 +398,9 @@ class _Order:
 
     def _wrong(self, row: int, what: str, why: str) -> ExportError:
         return ExportError(
-            f"export.order_by: column {self._column!r} of row {row:,} {what}, {why}. A run goes on behind a row's "
-            'key, so each needs one of its own: name a column that is unique and never null, or none ("") to have an '
-            "interrupted run read all again up to where it was"
+            f"export.order_by (if it is not set, mapping.user): column {self._column!r} of row {row:,} {what}, {why}. "
+            "A run goes on behind a row's key, so each needs one of its own: name a column that is unique and never "
+            'null, or none ("") to have an interrupted run read all again up to where it was'
         )
 
 
@@ -462,7 +462,10 @@ class _Objects(Source):
 
     @property
     def name(self) -> str:
-        return "the objects"
+        return "the export"
+
+    def line(self, number: int) -> str:
+        return f"object {number}"
 
     def byte_order_mark(self) -> bytes:
         return b""
@@ -524,4 +527,4 @@ def _line(item: Any, row: int) -> bytes:
     except (OverflowError, UnicodeEncodeError):
         return json.dumps(item, default=str).encode()  # a whole number of any size; a surrogate, which is seen later
     except TypeError as error:
-        raise ExportError(f"row {row:,} of the objects has no form in JSON: {error}") from error
+        raise ExportError(f"object {row} has no form in JSON: {error}") from error

@@ -17,7 +17,18 @@ import pyarrow.compute as pc
 
 from loader.columns import Joiner, Part, json_strings, reject, reject_blank, text_of
 from loader.errors import ExportError
-from loader.mapping import Column, Mapped, Problem, RowMapping, Type, Values, check_columns, check_names, others
+from loader.mapping import (
+    Column,
+    Mapped,
+    Problem,
+    RowMapping,
+    Type,
+    Values,
+    check_columns,
+    check_names,
+    listed,
+    others,
+)
 from loader.outcome import Code
 from loader.record import json_string
 
@@ -177,7 +188,9 @@ class TypedMapper:
 
     def __init__(self, mapping: RowMapping, schema: pa.Schema) -> None:
         if mapping.user is None:
-            raise ExportError(f"mapping.user is missing: name the column that holds the user's key: {schema.names}")
+            raise ExportError(
+                f"mapping.user is missing: name the column that holds the user's key, one of {listed(schema.names)}"
+            )
         self._user = mapping.user
         self._key = mapping.key
         if mapping.attributes is None:

@@ -3,6 +3,7 @@
 uPlot, which draws the charts, is as its release 1.6.32 on npm holds it (https://github.com/leeoniya/uPlot, MIT).
 """
 
+import json
 import re
 import time
 from importlib.resources import files
@@ -31,6 +32,7 @@ def page(name: str, **values: Any) -> str:
         "duration": duration,
         "moment": lambda at: time.strftime("%Y-%m-%d %H:%M:%S %Z", time.localtime(at)) if at else "",
         "cell": _cell,
+        "value": lambda value: json.dumps(value, ensure_ascii=False),
         "name": lambda path: str(path).rstrip("/").rpartition("/")[2] or path,
         "sentence": lambda words: words[:1].upper() + words[1:],
     }

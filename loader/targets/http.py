@@ -18,7 +18,7 @@ from loader.batch import Batch
 from loader.outcome import Code, Result
 from loader.record import Frame
 from loader.request import Request, Response
-from loader.target import Defaults, OAuth2Target
+from loader.target import Defaults, OAuth2Target, not_a
 from loader.tokens import Scheme, basic_headers, bearer_headers
 from loader.verdict import Answer, Do, Verdict, by_status, is_page
 
@@ -33,7 +33,7 @@ _TAKEN = Result(Code.SUCCESS)
 
 def _dotted(path: str) -> str:
     if path != "." and not all(path.split(".")):
-        raise ValueError('names with dots between, such as "data.items", or "." for the value itself')
+        raise not_a('path: names with dots between, such as "data.items", or "." for the value itself')
     return path
 
 

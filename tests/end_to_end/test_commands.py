@@ -1,5 +1,6 @@
 """The commands as a person meets them: messages, exit statuses, files."""
 
+import gzip
 import json
 import os
 import signal
@@ -7,12 +8,15 @@ import sqlite3
 import stat
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
+from loader.checkpoint import Checkpoint
 from loader.demo import make_export
 from tests.end_to_end import oracle
+from tests.end_to_end.command import loader
 
 USERS = "email,Dept,Cost Centre,Site,Reports\na@x.com,Sales,1,Wien,3\nb@x.com,Legal,2,,\nc@x.com,Ops,3,Sydney,0\n"
 
@@ -238,6 +242,100 @@ def test_results_are_safe_to_open_in_a_spreadsheet_if_that_is_asked_for(tmp_path
     assert safe.splitlines()[4] == f'4,"\'{doubled}","SUCCESS","OK","0",200,1'
     assert (ndjson[0], "--formula-safe is for CSV" in ndjson[2]) == (2, True)
     assert (rows[0], "to be loaded again" in rows[2]) == (2, True)
+
+
+def test_results_begin_with_the_mark_that_excel_needs_if_that_is_asked_for(tmp_path: Path, url: str) -> None:
+    """Rows that were taken out with it are loaded as without."""
+    oracle.run("run", settings(tmp_path, url, f"{USERS}j\u00f6rg@x.com,Sales,1,Wien,1,1\n"))
+    path, output = tmp_path / "users.ckpt", tmp_path / "corrected.csv"
+
+    plain = loader("results", path, "-o", tmp_path / "plain.csv")
+    marked = loader("results", path, "--excel", "-o", tmp_path / "marked.csv")
+    rows = loader("results", path, "--excel", "--rows", "--code", "REJECTED", "-o", output)
+    ndjson = loader("results", path, "--excel", "--format", "ndjson")
+
+    assert (plain.status, marked.status, rows.status) == (0, 0, 0), rows.err
+    assert (tmp_path / "marked.csv").read_bytes() == b"\xef\xbb\xbf" + (tmp_path / "plain.csv").read_bytes()
+    assert output.read_bytes().startswith(b"\xef\xbb\xbfemail,")
+    assert f"loader run {tmp_path / 'load.toml'} --set export.path=corrected.csv" in rows.err
+    assert (ndjson.status, "--excel is for CSV" in ndjson.err) == (2, True)
+    output.write_text(output.read_text("utf-8").replace("Wien,1,1", "Wien,1"), "utf-8")
+    again = loader("run", tmp_path / "load.toml", "--set", "export.path=corrected.csv")
+    assert "SUCCESS  1" in again.err, again.err
+    assert "j\u00f6rg@x.com" in loader("results", tmp_path / "corrected.ckpt").out
+
+
+def test_a_report_of_a_kind_that_is_not_made_says_which_are(tmp_path: Path, url: str) -> None:
+    """A PDF is printed from the page."""
+    oracle.run("run", settings(tmp_path, url))
+    path = tmp_path / "users.ckpt"
+
+    pdf, word = (loader("report", path, "-o", tmp_path / name) for name in ("r.pdf", "r.docx"))
+
+    assert (pdf.status, "write .html, and print that to PDF in a browser" in pdf.err) == (2, True)
+    assert (word.status, "no report is written as .docx; name it .html, .md or .json" in word.err) == (2, True)
+    assert loader("report", path, "-o", tmp_path / "r.docx", "--format", "md").status == 0
+    assert loader("report", path, "-o", tmp_path / "r.HTM").status == 0
+    assert (tmp_path / "r.HTM").read_text().startswith("<!doctype html>")
+
+
+def test_a_stopped_load_goes_on_with_the_overrides_it_was_given(tmp_path: Path, url: str) -> None:
+    """Without them it would be another load; and no secret is kept with them."""
+    path = settings(tmp_path, url)
+    (tmp_path / "some more.csv").write_text(USERS)
+    secret = "target.auth.secret=S"
+    given = ("--set", "export.path=some more.csv", "--set", secret)
+
+    loader("run", path, "--first", "1", *given)
+    checkpoint = tmp_path / "some more.ckpt"
+    said = loader("status", checkpoint).out
+    report = json.loads(loader("report", checkpoint, "--format", "json").out)
+
+    command = f"loader run {path} --set 'export.path=some more.csv' --set 'target.auth.secret=…'"
+    assert f"Go on with: {command}" in said
+    assert report["go_on"][0]["command"] == command
+    assert secret.encode() not in checkpoint.read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("command", "name", "message"),
+    [
+        ("run", "users.csv", "users.csv is an export, and this takes settings; make settings for it: loader init "),
+        ("check", "users.csv.gz", "is an export, and this takes settings"),
+        ("retry", "users.ckpt", "users.ckpt is a checkpoint, and this takes settings; see how its load stands: loader"),
+        ("run", "plan.json", "is a plan, and this takes settings; send what it says: loader run SETTINGS --plan "),
+        (
+            "status",
+            "load.toml",
+            "load.toml holds settings, and this takes a checkpoint; its load's checkpoint is this: ",
+        ),
+        ("status", "other.toml", "and this takes a checkpoint; see what would be loaded with them: loader check "),
+        ("results", "users.csv", "users.csv is an export, and this takes a checkpoint; make settings for it: loader "),
+        ("report", "hr.db", "hr.db is a SQLite database, and this takes a checkpoint; [export] query and database"),
+        ("init", "users.ckpt", "users.ckpt is a checkpoint, and this takes an export; see how its load stands: "),
+        ("init", "load.toml", "load.toml holds settings, and this takes an export; see what would be loaded"),
+        ("run", "notes.txt", "this takes the settings, which loader init EXPORT writes"),
+    ],
+)
+def test_a_file_in_anothers_place_is_recognised(
+    tmp_path: Path, url: str, command: str, name: str, message: str
+) -> None:
+    """By its bytes; and the message says which command takes it."""
+    path = settings(tmp_path, url)
+    with Checkpoint.open(tmp_path / "users.ckpt", create=True):
+        pass
+    (tmp_path / "users.csv.gz").write_bytes(gzip.compress(USERS.encode()))
+    (tmp_path / "plan.json").write_text('{"version":1,"export":{}}')
+    (tmp_path / "other.toml").write_text(path.read_text().replace("users.csv", "nobody.csv"))
+    (tmp_path / "notes.txt").write_text("Dear all,\n")
+    with closing(sqlite3.connect(tmp_path / "hr.db")) as db:
+        db.execute("CREATE TABLE people (email)")
+
+    ended = loader(command, tmp_path / name)
+
+    assert ended.status == 2
+    assert message in ended.err
+    assert ended.err.count("\n") == 1
 
 
 def test_results_never_overwrite_what_they_are_made_of(tmp_path: Path, url: str) -> None:

@@ -37,6 +37,8 @@ def test_what_it_writes_is_loaded_as_it_stands(tmp_path: Path, url: str) -> None
     assert ended.status == 0, ended.err
     assert "3 would be sent" in ended.err
     assert "export CALVEN_KEY_ID=… CALVEN_SECRET=…\n  loader check load.toml" in ended.err
+    assert "check in load.toml the attributes' names and types: they are guessed from the export" in ended.err
+    assert "# The names are GUESSED from the columns'" in (tmp_path / "load.toml").read_text()
     assert stat.S_IMODE((tmp_path / "load.toml").stat().st_mode) == 0o600
 
     keys = {"CALVEN_KEY_ID": "K", "CALVEN_SECRET": "S"}
@@ -45,7 +47,7 @@ def test_what_it_writes_is_loaded_as_it_stands(tmp_path: Path, url: str) -> None
     assert loaded.status == 0, loaded.err
     users = {each["userName"]: each["attributes"] for each in oracle.get(url, "users")}
     assert users["bob@x.com"] == {"login": "bob", "costCentre": "00124"}
-    assert users["ann@x.com"] == {"login": "ann", "costCentre": "00125", "reports": 4}
+    assert users["ann@x.com"] == {"login": "ann", "costCentre": "00125", "reports": "4"}
 
 
 @pytest.mark.parametrize("api", BUILT_IN)
@@ -104,6 +106,22 @@ def test_the_schema_is_pointed_at_where_there_is_one(tmp_path: Path) -> None:
     assert (written.status, written.out) == (0, "")
     assert loader("init", "users.csv", "--force").status == 0
     assert (tmp_path / "load.toml").read_text().startswith("#:schema ./loader.schema.json\n")
+
+
+def test_the_line_by_which_excel_knows_the_delimiter_is_understood(tmp_path: Path, url: str) -> None:
+    """What is written needs no delimiter, and loads."""
+    (tmp_path / "users.csv").write_text(f"sep=;\n{USERS}broken\n")
+
+    ended = loader("init", "users.csv", "--base-url", url)
+
+    assert ended.status == 0, ended.err
+    assert "users.csv line 6: 1 field, the header has 4" in ended.err
+    assert "delimiter" not in tomllib.loads((tmp_path / "load.toml").read_text())["export"]
+    loaded = loader("run", "load.toml", environment={"CALVEN_KEY_ID": "K", "CALVEN_SECRET": "S"})
+    assert loaded.status == 1
+    assert "SUCCESS     " in loaded.err
+    rows = loader("results", "users.ckpt", "--rows", "--code", "REJECTED", "-o", "corrected.csv")
+    assert (rows.status, (tmp_path / "corrected.csv").read_text().startswith("sep=;\nLogin;")) == (0, True)
 
 
 def test_rows_that_would_be_rejected_are_told(tmp_path: Path) -> None:

@@ -6,12 +6,16 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import pytest
 
 from tests.end_to_end import oracle
+from tests.pages import ROOT
 
 pytestmark = pytest.mark.soak
 
@@ -132,3 +136,40 @@ def test_the_dashboard_shows_a_run_to_its_end(tmp_path: Path) -> None:
     assert 0 < float(share) < 1
     assert rows == "40,000"
     assert "40,000 rows settled" in told
+
+
+class _Quiet(SimpleHTTPRequestHandler):
+    def do_GET(self) -> None:
+        if self.path == "/favicon.ico":  # which browsers look for, and no site needs
+            self.send_response(204)
+            self.end_headers()
+            return
+        super().do_GET()
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@contextmanager
+def served(folder: Path) -> Iterator[str]:
+    """The folder on loopback: of what a browser opens as files, one may not read the other."""
+    with ThreadingHTTPServer(("127.0.0.1", 0), partial(_Quiet, directory=str(folder))) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
+@pytest.mark.timeout(240)
+@pytest.mark.parametrize("width", [1280, 390])
+def test_the_documentation_can_be_used_by_keyboard_and_screen_reader(tmp_path: Path, width: int) -> None:
+    """On a page of each kind, on a desk and on a phone."""
+    build = [sys.executable, "-m", "sphinx", "-q", "-c", "docs", ".", str(tmp_path)]
+    subprocess.run(build, cwd=ROOT, check=True)
+    pages = ("index", "commands", "failures", "calven-hierarchy", "reference-library")
+
+    with served(tmp_path) as site:
+        for scheme in ("light", "dark"):
+            with browsing(viewport={"width": width, "height": 800}, color_scheme=scheme) as page:
+                for name in (*(f"docs/{name}.html" for name in pages), "search.html"):
+                    page.goto(f"{site}/{name}")
+                    assert faults(page) == [], f"{name}, {scheme}"

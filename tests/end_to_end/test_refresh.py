@@ -161,6 +161,12 @@ def test_a_plan_is_kept_and_run(settings: Path) -> None:
     shown = loader("plan", settings, "-o", settings.parent / "plan.json")
     assert shown.status == 0, shown.err
     assert "           1  have other values" in shown.out
+    plan = settings.parent / "plan.json"
+    assert f"the plan is in {plan}; a run that does just this, or nothing:\n  loader run " in shown.err
+    given = ("--set", "limits.concurrency=4", "--full", "-o", plan)
+    said = loader("plan", settings, *given).err
+    assert f"  loader run {settings} --set limits.concurrency=4 --full --plan {plan}\n" in said
+    assert f"send it with: loader run {settings}\n" in loader("plan", settings).err
     assert json.loads(loader("plan", settings, "--format", "json").out)["to_send"] == 1
 
     write(settings.parent, [*USERS[:-1], "u29@x.com,Sales,1,Linz,29\n"])
@@ -223,7 +229,7 @@ def test_a_load_of_all_leaves_no_state_that_it_does_not_keep(settings: Path) -> 
         (("run", "--full", "--set", "refresh.mode=all"), "are for a refresh"),
         (("plan", "--set", "refresh.mode=all"), 'refresh.mode is not "changed"'),
         (("run", "--set", "refresh.missing=clear"), "nothing says that null removes an attribute at calven"),
-        (("run", "--set", "refresh.max_missing=many"), 'a number of users, or a share of them such as "5%"'),
+        (("run", "--set", "refresh.max_missing=many"), 'is not a count such as 100, or share such as "5%"'),
         (("run", "--set", "refresh.full_every=30"), 'a time such as "30d"'),
         (("run", "--set", "refresh.state=users.ckpt"), "the checkpoint has that name"),
         (("run", "--set", "refresh.state=no/where"), "is not there, or can't be written to"),

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.end_to_end import oracle
+from tests.end_to_end.command import loader
 
 HEADER = "email,Dept,Cost Centre,Site,Reports\n"
 
@@ -125,6 +126,38 @@ def test_check_shows_the_first_request(tmp_path: Path, url: str) -> None:
     assert '"userName": "user1@x.com"' in out
     assert "credentials: not tried: this API has no harmless call" in out
     assert "a-s3cret-text" not in out + err
+
+
+def test_check_without_credentials_tells_all_the_rest_first(tmp_path: Path, url: str) -> None:
+    """What lacks is told behind it, and is 2, as a run would refuse; --offline asks for none."""
+    path = settings(tmp_path, url, users(3))
+    nobody: dict[str, str | None] = {"LOADER_TEST_SECRET": None}
+
+    status, out, _ = loader("check", path, "--show", environment=nobody)
+    state = json.loads(loader("check", path, "--format", "json", environment=nobody)[1])
+    offline = loader("check", path, "--offline", "--set", "target.base_url=http://127.0.0.1:9", environment=nobody)
+
+    assert status == 2
+    assert "Authorization: Bearer ***" in out
+    assert "  to send   3" in out
+    last = out.splitlines()[-1]
+    assert last.startswith("credentials: NOT TRIED: target.auth.secret: the environment variable LOADER_TEST_SECRET")
+    assert (state["to_send"], state["credentials_missing"], state["credentials_failed"]) == (3, True, True)
+    assert (offline[0], offline[1].splitlines()[-1]) == (0, "credentials: not tried, as --offline says")
+
+
+def test_check_without_credentials_that_tell_the_address(tmp_path: Path) -> None:
+    """Descope's token names the region: without it the address is told as far as it is known."""
+    (tmp_path / "users.csv").write_text("email,d\na@x.com,1\n")
+    (tmp_path / "load.toml").write_text(
+        '[export]\npath = "users.csv"\n[mapping]\nuser = "email"\n[target]\napi = "descope"\n'
+        '[target.auth]\nscheme = "bearer"\ntoken = "env:LOADER_TEST_TOKEN"\n'
+    )
+
+    status, out, _ = loader("check", tmp_path / "load.toml", environment={"LOADER_TEST_TOKEN": None})
+
+    assert status == 2
+    assert "descope at https://api.descope.com (or in its region, which the credentials tell)" in out
 
 
 def test_check_tells_what_a_run_would_stop_at(tmp_path: Path, url: str) -> None:

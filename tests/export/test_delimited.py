@@ -3,7 +3,9 @@
 import csv
 import io
 import json
+import os
 import re
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -194,6 +196,78 @@ def test_a_cell_that_is_not_utf8_names_column_and_byte(tmp_path: Path) -> None:
     _, settled = read(tmp_path, b"email,d\nann,xy\xff\n")
 
     assert settled == {1: ("REJECTED", "ann", "users.csv line 2: column 'd' is not UTF-8: byte 0xff at 3")}
+
+
+@pytest.mark.parametrize("mark", ["sep=;", "SEP=;", "\ufeffsep=;"])
+@pytest.mark.parametrize("line_end", ["\n", "\r\n", "\r"])
+def test_the_line_by_which_excel_knows_the_delimiter_is_heeded(tmp_path: Path, mark: str, line_end: str) -> None:
+    """It is neither the header nor a row, and counts as a line of the file."""
+    content = line_end.join([mark, "email;d", "ann;1", "bob", "cid;3,4"])
+
+    sent, settled = read(tmp_path, content)
+
+    assert sent == {1: ("ann", {"d": "1"}), 3: ("cid", {"d": "3,4"})}
+    assert settled == {2: ("REJECTED", "bob", "users.csv line 4: 1 field, the header has 2")}
+
+
+def test_reading_goes_on_behind_the_line_for_excel(tmp_path: Path) -> None:
+    """At any mark, with that delimiter."""
+    export = make.export(tmp_path, "sep=|\nemail|d\n" + "".join(f"u{at}|{at}\n" for at in range(50)), chunk_bytes=32)
+    blocks = list(export.rows(make.mapping()))
+    everyone = make.sent(blocks)
+
+    for block in blocks:
+        assert block.end is not None
+        rest = make.sent(export.rows(make.mapping(), block.end))
+        assert rest == {row: user for row, user in everyone.items() if row >= block.end.row}
+    assert len(everyone) == 50
+
+
+@pytest.mark.parametrize(
+    ("first", "sent"),
+    [
+        ("sep=,x", {1: ("ann", {"x": "1"})}),
+        ("sep=a,d", {1: ("ann", {"d": "1"})}),
+        ("xsep=;,d", {1: ("ann", {"d": "1"})}),
+    ],
+)
+def test_a_header_that_only_looks_like_that_line_is_a_header(
+    tmp_path: Path, first: str, sent: dict[int, tuple[str, dict[str, str]]]
+) -> None:
+    """Exactly that line, or none."""
+    assert read(tmp_path, f"{first}\nann,1\n", user=first.partition(",")[0])[0] == sent
+
+
+def test_a_delimiter_that_is_set_counts_more_than_the_line_for_excel(tmp_path: Path) -> None:
+    export = make.export(tmp_path, "sep=;\nemail,d\nann,1;2\n", delimiter=",")
+
+    assert make.sent(export.rows(make.mapping())) == {1: ("ann", {"d": "1;2"})}
+
+
+def test_a_pipe_in_a_files_place_is_refused(tmp_path: Path) -> None:
+    """It can be read but once, and a header is looked at before."""
+    os.mkfifo(tmp_path / "users.csv")
+    feeder = threading.Thread(target=lambda: (tmp_path / "users.csv").write_bytes(b"email,d\n"), daemon=True)
+    feeder.start()
+
+    with pytest.raises(ExportError, match=r'as a pipe can be read but once; give it as stdin: export\.path = "-"'):
+        Files.of([tmp_path / "users.csv"]).check(make.mapping())
+    feeder.join(5)
+
+
+def test_a_byte_that_does_not_fit_names_the_encoding_in_force(tmp_path: Path) -> None:
+    """Not UTF-8, if that is not what the settings say; a byte order mark overrules these."""
+    bad = b"email,d\nann,\xe4y\x81\n"
+
+    settled, marked = (
+        make.settled(make.export(tmp_path, content, encoding="cp1252").rows(make.mapping()))
+        for content in (bad, b"\xef\xbb\xbf" + bad)
+    )
+
+    assert settled[1][2] == "users.csv line 2: column 'd' is not cp1252: byte 0x81 at 3"
+    assert marked[1][2] == "users.csv line 2: column 'd' is not UTF-8: byte 0xe4 at 1"
+    with pytest.raises(ExportError, match=r"the header is not cp1252: byte 0x81 at 2; is export\.encoding right\?"):
+        list(make.export(tmp_path, b"e\x81mail,d\nann,1\n", encoding="cp1252").rows(make.mapping()))
 
 
 def test_bytes_in_a_column_that_is_not_sent_do_not_matter(tmp_path: Path) -> None:

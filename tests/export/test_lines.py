@@ -99,6 +99,14 @@ def read(
     return make.sent(blocks), make.settled(blocks)
 
 
+def test_a_byte_that_does_not_fit_names_the_encoding_in_force(tmp_path: Path) -> None:
+    export = make.export(tmp_path, b'{"email":"ann","d":"\x81"}\n', "users.ndjson", encoding="cp1252")
+
+    ((_, _, message),) = make.settled(export.rows(make.mapping())).values()
+
+    assert message == "users.ndjson line 1: not cp1252: byte 0x81 at 21"
+
+
 def test_absent_null_and_empty_stay_what_they_are(tmp_path: Path) -> None:
     """mapping.empty is for formats that can't tell them apart."""
     content = '{"email":"ann","a":null,"b":""}'

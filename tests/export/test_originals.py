@@ -25,7 +25,7 @@ def test_delimited_rows_are_the_bytes_between_their_line_ends(tmp_path: Path, na
     content = b"email,d\r\n\r\n" + b"\r\n".join(rows)
     export = make.export(tmp_path, content, name, chunk_bytes=chunk_bytes)
 
-    assert header(export) == b"email,d"
+    assert header(export) == (b"", b"email,d")
     assert every(export, 6) == rows
 
 
@@ -44,7 +44,7 @@ def test_a_byte_order_mark_stays_before_the_header(tmp_path: Path) -> None:
     """Spreadsheets look for it."""
     export = make.export(tmp_path, "\ufeffemail;d\na;1\n", delimiter=";")
 
-    assert (header(export), every(export, 1)) == ("\ufeffemail;d".encode(), [b"a;1"])
+    assert (header(export), every(export, 1)) == (("\ufeff".encode(), b"email;d"), [b"a;1"])
 
 
 def test_a_row_too_long_to_be_held_is_none(tmp_path: Path) -> None:
@@ -63,12 +63,22 @@ def test_files_whose_columns_stand_in_another_order(tmp_path: Path) -> None:
     assert every(export, 3) == [b"a,1,2", b'b,"3,""3",4', b"ragged"]
 
 
+def test_files_whose_delimiter_is_another(tmp_path: Path) -> None:
+    """As their first lines say, for Excel: all come under the first file's header, and with its delimiter."""
+    first = make.export(tmp_path, "sep=;\nemail;d\na;1\n", "a.csv")
+    second = make.export(tmp_path, "email,d\nb,x;y\n", "b.csv")
+    export = Files((*first.paths, *second.paths), "csv")
+
+    assert header(export) == (b"sep=;\n", b"email;d")
+    assert every(export, 2) == [b"a;1", b'b;"x;y"']
+    assert make.sent(export.rows(make.mapping())) == {1: ("a", {"d": "1"}), 2: ("b", {"d": "x;y"})}
+
+
 def test_lines_are_as_they_stand(tmp_path: Path) -> None:
     """Valid or not."""
     lines = [b'{"email": "a",  "n":1.10}', b"{bad", b"[1]"]
     export = make.export(tmp_path, b"\n".join(lines), "users.ndjson")
 
-    assert header(export) == b""
     assert every(export, 3) == lines
 
 

@@ -191,8 +191,19 @@ def test_a_key_that_tells_no_row_apart_is_named(tmp_path: Path, rows: list[tuple
         list(export(tmp_path, fill(tmp_path, rows)).rows(make.mapping()))
 
 
+def test_a_key_that_is_not_there_is_said_of_the_mapping_and_a_bad_row_of_the_query(tmp_path: Path) -> None:
+    """Nobody has set export.order_by, which takes the key's column; and a query has rows, no lines."""
+    found = export(tmp_path, fill(tmp_path, users(3)), order_by="mail")
+
+    with pytest.raises(ExportError, match=r"mapping\.user: the export has no column 'mail'; did you mean 'email'\?"):
+        found.check(make.mapping("mail"))
+    empty = export(tmp_path, fill(tmp_path, users(3)), "select '' as email, dept from users limit 1", None)
+    (told,) = make.settled(empty.rows(make.mapping())).values()
+    assert told[2] == "query row 1: the user's key is empty (column 'email')"
+
+
 def test_the_column_to_order_by_must_be_there(tmp_path: Path) -> None:
-    with pytest.raises(ExportError, match=r"export\.order_by: the query has no column 'id'; it has email, dept, n"):
+    with pytest.raises(ExportError, match=r"export\.order_by: the query has no column 'id'; it has 'email', "):
         export(tmp_path, fill(tmp_path, users(3)), order_by="id").check(make.mapping())
 
 

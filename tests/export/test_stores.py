@@ -181,3 +181,15 @@ def test_a_package_that_is_not_there_is_named(
 
     with pytest.raises(ExportError, match=rf"pip install 'directory-loader\[{extra}\]'"):
         Remote(url, Access()).look()
+
+
+def test_who_can_not_even_begin_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Before anything is asked: no credentials, or an address that names no object."""
+
+    def stored(_url: str, _access: Access) -> object:
+        raise Denied("no credentials were found")
+
+    monkeypatch.setattr(stores, "stored", stored)
+
+    with pytest.raises(ExportError, match=r"export\.path: can't read s3://b/users\.csv: no credentials were found"):
+        Remote("s3://b/users.csv", Access()).open(through=False)

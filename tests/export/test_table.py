@@ -114,8 +114,20 @@ def test_a_dict_that_has_no_form_in_json_costs_that_row_or_is_named() -> None:
         1: "REJECTED",
         2: "REJECTED",
     }
-    with pytest.raises(ExportError, match="row 2 of the objects has no form in JSON"):
+    with pytest.raises(ExportError, match="object 2 has no form in JSON"):
         list(of([{"email": "ann", "d": 1}, {"email": "bob", "d": object()}]).rows(make.mapping()))
+
+
+def test_objects_are_spoken_of_as_objects() -> None:
+    """No file has lines here."""
+    told = make.settled(of([{"email": "ann", "d": 1}, 5, {"email": None}]).rows(make.mapping()))
+
+    assert {row: message for row, (_, _, message) in told.items()} == {
+        2: "object 2: not a JSON object",
+        3: "object 3: the user's key is empty ('email' is null)",
+    }
+    with pytest.raises(ExportError, match=r"^the export is empty$"):
+        of([]).check(make.mapping())
 
 
 def test_what_breaks_off_keeps_the_rows_before() -> None:
@@ -278,7 +290,7 @@ def test_a_column_to_order_by_must_be_there() -> None:
     source = Keyed(users(3))
     source.order_by = "id"
 
-    with pytest.raises(ExportError, match=r"export\.order_by: the query has no column 'id'; it has email, d"):
+    with pytest.raises(ExportError, match=r"export\.order_by: the query has no column 'id'; it has 'email', 'd'"):
         Table.of(source).check(make.mapping())
 
 

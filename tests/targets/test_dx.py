@@ -364,7 +364,7 @@ def test_more_users_a_request_are_refused(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("meaning", ["SUCCESS", "AGAIN", "user_not_found"])
 def test_a_code_can_not_mean_anything(tmp_path: Path, meaning: str) -> None:
-    with pytest.raises(SettingsError, match=r"target\.result_codes\.new: input should be 'USER_NOT_FOUND', 'INVALID'"):
+    with pytest.raises(SettingsError, match=r"target\.result_codes\.new: '\w+' is not 'USER_NOT_FOUND', 'INVALID'"):
         settings(tmp_path, f'result_codes = {{ new = "{meaning}" }}')
 
 

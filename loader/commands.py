@@ -1,0 +1,67 @@
+"""What comes after a load, as commands that a shell takes, with the settings and overrides of its last run."""
+
+import shlex
+from os.path import relpath
+from pathlib import Path
+
+from loader.checkpoint import Checkpoint
+
+
+def go_on(checkpoint: Checkpoint) -> str:
+    """What goes on with a load that is not finished."""
+    return _loader("retry" if checkpoint.get("retried_at") else "run", checkpoint, *(checkpoint.get("flags") or ()))
+
+
+def retry(checkpoint: Checkpoint) -> str:
+    """What sends again what failed."""
+    return _loader("retry", checkpoint)
+
+
+def can_be_corrected(checkpoint: Checkpoint) -> bool:
+    """Can rows be taken out, corrected, and loaded by themselves?
+
+    Not of what is no file; not where rows that are left out go (a hierarchy), or are taken for gone (a refresh).
+    """
+    is_refresh = "refresh.mode" in (checkpoint.get("identity") or {})
+    return bool(checkpoint.get("files")) and not is_refresh and not checkpoint.get("is_whole")
+
+
+def corrected(checkpoint: Checkpoint) -> Path:
+    """Where rows to correct may go: beside the settings, and not onto the export if that holds such rows itself."""
+    suffix = {"csv": ".csv", "tsv": ".tsv"}.get((checkpoint.get("identity") or {}).get("export.format", ""), ".ndjson")
+    name = checkpoint.path.stem
+    stem = f"{name}-again" if name.startswith("corrected") else "corrected"
+    return Path(checkpoint.get("settings_path") or "").parent / f"{stem}{suffix}"
+
+
+def taking_out(checkpoint: Checkpoint, *codes: str) -> str:
+    """What writes the rows with these outcomes to be corrected."""
+    only = [word for code in codes for word in ("--code", code)]
+    return shlex.join(
+        ["loader", "results", str(checkpoint.path), "--rows", *only, "-o", str(corrected(checkpoint))],
+    )
+
+
+def loading(checkpoint: Checkpoint, rows: Path) -> str:
+    """What loads `rows` that were taken out, once they are corrected: a load of its own, with its own checkpoint."""
+    settings = checkpoint.get("settings") or {}
+    path = relpath(rows, Path(checkpoint.get("settings_path") or "").parent)  # as the settings read it
+    changes = [f"export.path={path}"]
+    if settings.get("export", {}).get("format") in ("json", "parquet", "arrow"):
+        changes.append("export.format=ndjson")
+    if "path" in settings.get("checkpoint", {}):
+        changes.append(f"checkpoint.path={Path(path).with_suffix('.ckpt')}")
+    keys = {change.partition("=")[0] for change in changes}
+    settings_file, *given = _given(checkpoint)
+    kept = [each for each in given[1::2] if each.partition("=")[0].strip() not in keys]
+    sets = [word for change in (*kept, *changes) for word in ("--set", change)]
+    return shlex.join(["loader", "run", settings_file, *sets])
+
+
+def _loader(command: str, checkpoint: Checkpoint, *flags: str) -> str:
+    return shlex.join(["loader", command, *_given(checkpoint), *flags])
+
+
+def _given(checkpoint: Checkpoint) -> list[str]:
+    """The settings file, and each override behind a `--set`."""
+    return checkpoint.get("arguments") or [checkpoint.get("settings_path") or "SETTINGS"]
