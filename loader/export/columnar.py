@@ -58,7 +58,9 @@ class Columnar:
         mapper = TypedMapper(self._mapping, schema)
         try:
             for block in opened.batches(0, mapper.columns):
-                yield unit(block, mapper, place, wanted)
+                first = place.row
+                place.move_rows(block.num_rows, None)  # what is in them would be known by their records alone
+                yield unit(block, mapper, first, wanted)
         except _ERRORS as error:
             raise self._broken(place, error) from error
 
@@ -183,10 +185,8 @@ def mapped_rows(
     return rows_without(drop, numbers, mapped, aside, end)
 
 
-def unit(block: pa.RecordBatch, mapper: TypedMapper, place: Place, wanted: Wanted) -> Unit:
-    """A block to be read elsewhere, and `place` moves behind it. Its content would be known by its records alone."""
-    first = place.row
-    place.move_rows(block.num_rows, None)
+def unit(block: pa.RecordBatch, mapper: TypedMapper, first: int, wanted: Wanted) -> Unit:
+    """A block to be read elsewhere, whose first row has this number."""
     return Unit(first, block.num_rows, partial(_read, block, wanted(first, block.num_rows), mapper))
 
 

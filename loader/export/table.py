@@ -287,7 +287,10 @@ class _Columns:
     def units(self, place: Place, wanted: Wanted) -> Iterator[Unit]:
         mapper = self._mapper()
         for block in _read(self._source, None, place, self._ends):
-            yield unit(block, mapper, place, wanted)
+            first = place.row
+            place.row += block.num_rows
+            place.offset += block.num_rows
+            yield unit(block, mapper, first, wanted)
 
     def _mapper(self) -> TypedMapper:
         return TypedMapper(self._mapping, _schema(self._source, self._mapping.user))
