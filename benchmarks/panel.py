@@ -25,8 +25,8 @@ from benchmarks.loading import CHECKPOINT, ENVIRONMENT, command
 from benchmarks.machine import cache, cores, pinned
 from benchmarks.server import Server
 from loader.checkpoint import Checkpoint
-from loader.panel import About, View
-from loader.screen import drawing
+from loader.show.panel import About, View
+from loader.show.screen import drawing
 from loader.snapshot import Snapshot
 
 _FRAMES = 500

@@ -32,12 +32,12 @@ from benchmarks.loading import CHECKPOINT, ENVIRONMENT, LOADER, command
 from benchmarks.machine import described
 from benchmarks.process import Program, Used
 from benchmarks.server import Server
-from loader.compare import Comparison
 from loader.export.files import Files
 from loader.mapping import RowMapping
 from loader.record import Frame
-from loader.spill import PARTITIONS
-from loader.state import ACKED, MARKS, TAKEN, State
+from loader.refresh.compare import Comparison
+from loader.refresh.spill import PARTITIONS
+from loader.refresh.state import ACKED, MARKS, TAKEN, State
 
 _REFRESH = """
 [refresh]

@@ -35,11 +35,11 @@ from loader.lane import Lane
 from loader.meter import Meter
 from loader.outcome import Outcome
 from loader.progress import Tally
-from loader.quota import Quota, pace_of
 from loader.record import Rows
 from loader.request import Request, Response
 from loader.settings import Settings, load_settings
 from loader.settle import Settler
+from loader.tempo.quota import Quota, pace_of
 from loader.transport import Transport
 
 _AT_ONCE = 16

@@ -21,12 +21,12 @@ from loader.keys import MOST_KEYS, Hashes, Keys
 from loader.lane import Lane
 from loader.outcome import Code, Settled
 from loader.probe import Probed, probe, undeclared_words
-from loader.quota import Quota
 from loader.record import Frame, Rows
 from loader.request import Request, Response
 from loader.settings import Settings
 from loader.snapshot import duration
 from loader.target import Fault, Target
+from loader.tempo.quota import Quota
 from loader.transport import Transport
 from loader.whole import Comparison, Whole, compare, fault_lines, faults, gather
 from loader.words import counted

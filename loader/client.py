@@ -21,16 +21,16 @@ import anyio
 from aiolimiter import AsyncLimiter
 from anyio import to_thread
 
-from loader.concurrency import Concurrency
 from loader.errors import Refused, Stopped, TransportError
 from loader.lane import Lane
-from loader.quota import Pace
-from loader.rate import Rate
 from loader.request import Request, Response
 from loader.retry import allowance, backoff_s, retry_after_s, unix_time
 from loader.snapshot import Brake, Found
+from loader.tempo.concurrency import Concurrency
+from loader.tempo.quota import Pace
+from loader.tempo.rate import Rate
+from loader.tempo.traffic import Traffic
 from loader.tokens import SECRET_LENGTH, Scheme, Token, disguises, is_refusal, read_token
-from loader.traffic import Traffic
 from loader.transport import Send
 from loader.verdict import Do, by_status, way_out, words
 

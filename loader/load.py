@@ -18,7 +18,6 @@ from loader.batch import Batcher
 from loader.ceiling import RequestSize
 from loader.checkpoint import Checkpoint, Entry
 from loader.client import Credentials, Tempo, layers, work_clock
-from loader.concurrency import Concurrency
 from loader.dispatch import Dispatcher
 from loader.errors import Stopped
 from loader.export import Export
@@ -27,13 +26,14 @@ from loader.meter import Meter
 from loader.outcome import Code
 from loader.probe import refuse_undeclared
 from loader.progress import Tally
-from loader.rate import Rate
 from loader.reading import Head, Reading
 from loader.resume import Resume
 from loader.settings import Settings
 from loader.settle import Settler
 from loader.snapshot import Snapshot
 from loader.target import WholeTarget
+from loader.tempo.concurrency import Concurrency
+from loader.tempo.rate import Rate
 from loader.transport import Transport
 from loader.whole import Whole
 

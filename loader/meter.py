@@ -12,9 +12,9 @@ from loader.checkpoint import Retrying
 from loader.lane import Lane
 from loader.outcome import GOOD
 from loader.progress import Tally
-from loader.quota import Pace
 from loader.snapshot import Brake, Found, Note, Snapshot, Wire
-from loader.traffic import Traffic
+from loader.tempo.quota import Pace
+from loader.tempo.traffic import Traffic
 
 #: Of so many moments, a quarter of a second apart, the most frequent reason for the pace counts.
 _MOMENTS = 40

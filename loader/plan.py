@@ -11,7 +11,7 @@ import orjson
 
 from loader.batch import Batch
 from loader.errors import LoaderError, Refused
-from loader.refresh import Compared, Refresh
+from loader.refresh.night import Compared, Refresh
 from loader.settings import Settings
 from loader.snapshot import duration
 from loader.span import SpanSet

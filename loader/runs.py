@@ -19,7 +19,7 @@ from loader.errors import Asked, Refused
 from loader.export.remote import Remote
 from loader.lane import Lane
 from loader.progress import Tally
-from loader.refresh import Options, Refresh, set_state_aside
+from loader.refresh.night import Options, Refresh, set_state_aside
 from loader.resume import Resume, begin, reopen, set_aside
 from loader.settings import Settings
 from loader.snapshot import Snapshot

@@ -38,10 +38,10 @@ from loader.export.files import Files, Format, matching, stem
 from loader.mapping import Empty, RowMapping, Type
 from loader.network import Network, Proxy, is_loopback, tls_of
 from loader.outcome import GOOD, Code
-from loader.quota import Pace, Quota, fitting, pace_of
-from loader.refresh import Missing, Rules
+from loader.refresh.night import Missing, Rules
 from loader.target import NOT_A, Target, WholeTarget, not_a
 from loader.targets import find, known
+from loader.tempo.quota import Pace, Quota, fitting, pace_of
 from loader.whole import Store
 
 if TYPE_CHECKING:

@@ -34,11 +34,11 @@ from loader.ceiling import RequestSize
 from loader.errors import TransportError
 from loader.lane import Lane
 from loader.outcome import Code, Outcome, Result
-from loader.quota import Quota
 from loader.record import json_string
 from loader.request import Request, Response
 from loader.settle import Settler
 from loader.target import Target, WholeTarget
+from loader.tempo.quota import Quota
 from loader.tokens import Scheme
 from loader.verdict import Answer, Do, Stop, Then
 

@@ -15,7 +15,7 @@ from loader.checkpoint import Checkpoint, ResultRow
 from loader.errors import LoaderError
 from loader.lane import Lane
 from loader.load import load
-from loader.refresh import Compared, Options, Refresh
+from loader.refresh.night import Compared, Options, Refresh
 from loader.sandbox import CalvenOptions, DxOptions, LedgerOptions, RosterOptions, Sandbox, serve
 from loader.sandbox import Options as SandboxOptions
 from loader.sandbox.roster import Roster

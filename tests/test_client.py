@@ -16,11 +16,11 @@ import orjson
 import pytest
 
 from loader.client import Credentials, Tempo, bearer, gate, observe, pace
-from loader.concurrency import Concurrency
 from loader.errors import SettingsError, Stopped, TransportError
 from loader.lane import Abandoned, Lane
-from loader.quota import Quota, pace_of
 from loader.request import Request, Response
+from loader.tempo.concurrency import Concurrency
+from loader.tempo.quota import Quota, pace_of
 from loader.tokens import Scheme, bearer_headers
 from loader.transport import Send
 from tests.virtual_time import START_S, virtual_time

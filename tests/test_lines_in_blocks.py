@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from loader.export.lines import _block
 from loader.export.split import Splitter
-from loader.jsonlines import Block, BlockMapper, LineMapper
 from loader.mapping import MAX_DEPTH, Mapped, RowMapping, Values
+from loader.mapping.jsonlines import Block, BlockMapper, LineMapper
 from loader.record import Frame, Names
 
 LIKE_SENT = Frame("users", "userName", "attributes")

@@ -12,9 +12,9 @@ from loader.lane import Lane
 from loader.meter import Meter
 from loader.outcome import Code
 from loader.progress import Tally
-from loader.quota import Pace, Quota, pace_of
 from loader.snapshot import Brake, Found, Note, Snapshot
-from loader.traffic import Traffic
+from loader.tempo.quota import Pace, Quota, pace_of
+from loader.tempo.traffic import Traffic
 from tests import make
 from tests.virtual_time import virtual_time
 

@@ -34,9 +34,9 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> zipfile.ZipFile:
 def test_the_wheel_holds_the_loader_and_nothing_else(wheel: zipfile.ZipFile) -> None:
     """Not the tests, and no file that happened to lie there."""
     info = f"directory_loader-{__version__}.dist-info"
-    below = [*(ROOT / "loader").rglob("*.py"), *(ROOT / "loader" / "pages").iterdir()]
+    below = [*(ROOT / "loader").rglob("*.py"), *(ROOT / "loader" / "show" / "pages").iterdir()]
     sources = {str(path.relative_to(ROOT)) for path in below if path.is_file()}
-    licences = ("licenses/LICENSE", "licenses/loader/pages/uPlot.LICENSE")
+    licences = ("licenses/LICENSE", "licenses/loader/show/pages/uPlot.LICENSE")
 
     assert set(wheel.namelist()) == sources | {
         "loader/py.typed",

@@ -12,7 +12,7 @@ import pytest
 from loader import plan as planning
 from loader.errors import Refused
 from loader.plan import Plan, plan, refuse_drift
-from loader.refresh import Options
+from loader.refresh.night import Options
 from tests.nights import Nights, nights
 
 USERS: Mapping[str, Mapping[str, str]] = {f"user{n}": {"dept": f"d{n}", "site": "Wien"} for n in range(40)}

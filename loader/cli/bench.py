@@ -14,8 +14,8 @@ from loader.cli.output import written
 from loader.errors import LoaderError, Refused
 
 if TYPE_CHECKING:
-    from loader.bench import Pool, Sweep
-    from loader.findings import Report
+    from loader.bench.bench import Pool, Sweep
+    from loader.bench.findings import Report
     from loader.settings import Settings
 
 
@@ -77,8 +77,8 @@ def bench(
     Exit status: 0 it was measured; 1 with --compare: it has become slower; 2 nothing was sent; 3 stopped by the target;
     130 or 143 interrupted. The table has what was measured by then.
     """
-    from loader import findings
-    from loader.bench import read_pool
+    from loader.bench import findings
+    from loader.bench.bench import read_pool
 
     loaded = settings_of(settings, overrides)
     api = loaded.target["api"]
@@ -115,9 +115,9 @@ def _bench(settings: "Settings", pool: "Pool", seconds: float) -> "tuple[Report,
     import anyio
     from rich.console import Console
 
-    from loader.bench import bench
+    from loader.bench.bench import bench
     from loader.runs import Warnings
-    from loader.screen import drawing, show_line
+    from loader.show.screen import drawing, show_line
 
     async def run_bench() -> "tuple[Report, LoaderError | None]":
         async with anyio.create_task_group() as tasks:
@@ -136,8 +136,8 @@ def _bench(settings: "Settings", pool: "Pool", seconds: float) -> "tuple[Report,
 
 def _show(report: "Report", most_users: int | None) -> None:
     """The figures, on stdout: as a table, what it means, and lines for the settings."""
-    from loader import findings
-    from loader.screen import print_table
+    from loader.bench import findings
+    from loader.show.screen import print_table
 
     if report.steps:
         print_table(findings.HEADINGS, findings.rows(report))

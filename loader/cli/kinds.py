@@ -49,8 +49,8 @@ def refuse_other_than(path: Path, wanted: Literal["settings", "checkpoint", "exp
 
 def _checkpoint(settings: Path) -> str:
     """Where the checkpoint of a load with these settings is; "": there is none yet."""
-    from loader.panel import near
     from loader.settings import load_settings
+    from loader.show.panel import near
 
     try:
         path = load_settings(settings).checkpoint_path

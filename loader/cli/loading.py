@@ -19,12 +19,12 @@ if TYPE_CHECKING:
     from socket import socket
 
     from loader.checkpoint import Checkpoint
-    from loader.metrics import Prepared
     from loader.progress import Tally
     from loader.runs import Run
     from loader.settings import Settings
+    from loader.show.metrics import Prepared
+    from loader.show.telemetry import About
     from loader.snapshot import Snapshot
-    from loader.telemetry import About
 
 _LOG_EVERY_S = 10.0
 
@@ -75,9 +75,9 @@ def _run(run: "Run", until: "datetime | None", first: int | None, *, quiet: bool
 
         import loader.load  # noqa: F401  # what `go` imports
         from loader.lane import Lane
-        from loader.panel import About, View
         from loader.runs import Warnings
-        from loader.screen import progress
+        from loader.show.panel import About, View
+        from loader.show.screen import progress
 
     async def run_load(show: "Callable[[Snapshot], None]") -> None:
         lane = Lane(run.settings.limits.give_up_s, time.monotonic)
@@ -103,7 +103,7 @@ def _logged(quiet: bool) -> "Iterator[Callable[[Snapshot], None]]":
     from msgspec import to_builtins
     from rich.console import Console
 
-    from loader.screen import drawing
+    from loader.show.screen import drawing
 
     next_s = 0.0
 
@@ -129,8 +129,8 @@ def pages(settings: "Settings", dashboard: int | None) -> "Iterator[Pages]":
         yield Pages()
         return
     with QuickImports():
-        from loader import metrics as figures
-        from loader.telemetry import About
+        from loader.show import metrics as figures
+        from loader.show.telemetry import About
 
     about = About(settings.api.api, urlsplit(settings.base_url).netloc, settings.export.name or str(settings.source))
     with ExitStack() as held:
@@ -138,7 +138,7 @@ def pages(settings: "Settings", dashboard: int | None) -> "Iterator[Pages]":
         if settings.metrics:
             metrics = held.enter_context(figures.prepared(settings.metrics, settings.folder, about))
         if dashboard is not None:
-            from loader import dashboard as page
+            from loader.show import dashboard as page
 
             at = held.enter_context(page.prepared(dashboard))
         yield Pages(about, at, metrics)
@@ -150,11 +150,11 @@ async def _published(on: Pages) -> "AsyncIterator[Callable[[Snapshot], None]]":
     watchers: list[Callable[[Snapshot], None]] = []
     async with AsyncExitStack() as stack:
         if on.metrics is not None:
-            from loader.metrics import publishing
+            from loader.show.metrics import publishing
 
             watchers.append(await stack.enter_async_context(publishing(on.metrics, say)))
         if on.dashboard is not None and on.about is not None:
-            from loader.dashboard import dashboard
+            from loader.show.dashboard import dashboard
 
             watchers.append(await stack.enter_async_context(dashboard(on.dashboard, on.about, say)))
 
@@ -168,7 +168,7 @@ async def _published(on: Pages) -> "AsyncIterator[Callable[[Snapshot], None]]":
 def summarize(checkpoint: "Checkpoint") -> int:
     """Tell the outcomes of all rows; returns the exit status that they mean."""
     from loader.outcome import GOOD
-    from loader.panel import near
+    from loader.show.panel import near
 
     tally = _tell_outcomes(checkpoint)
     if accepted := {code: tally.counts[code] for code in sorted(tally.good - GOOD) if tally.counts[code]}:

@@ -36,7 +36,7 @@ def plan(settings: Path, overrides: tuple[str, ...], form: str, full: bool, outp
 
     from loader import plan as planning
     from loader.checkpoint import lock
-    from loader.refresh import Options
+    from loader.refresh.night import Options
     from loader.runs import refresh_of
 
     loaded = settings_of(settings, overrides)

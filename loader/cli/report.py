@@ -42,7 +42,7 @@ def report(checkpoint: Path, output: Path | None, form: _Form | None) -> None:
 
     Exit status: 0 it is made; 2 there is no checkpoint, or something can't be read or written.
     """
-    from loader.report import gather, render
+    from loader.show.report import gather, render
 
     form = form or _form(output)
     with checkpoint_of(checkpoint) as opened:

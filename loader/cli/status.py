@@ -55,9 +55,9 @@ def _watch(path: Path) -> None:
     from rich.console import Console
 
     from loader.checkpoint import Checkpoint, runner
-    from loader.panel import About, View
     from loader.results import is_fresh
-    from loader.screen import progress
+    from loader.show.panel import About, View
+    from loader.show.screen import progress
 
     with checkpoint_of(path) as opened:
         course = [(moment.at, moment.rows_per_s) for moment in opened.course()]

@@ -15,16 +15,16 @@ import pyarrow as pa
 import pyarrow.csv
 from numpy.typing import NDArray
 
-from loader.columns import ColumnMapper
 from loader.errors import ExportError, Stopped
 from loader.export.rows import Place, Read, Unit, Wanted, assemble, unsettled
 from loader.export.source import BOM, Source, stranger
 from loader.export.split import Cut, Splitter
 from loader.mapping import NO_VALUES, Mapped, Problem, RowMapping, misfit
+from loader.mapping.columns import ColumnMapper
+from loader.mapping.texts import PADDING, Texts
 from loader.outcome import Code
 from loader.record import Mark, Records, Rows
 from loader.span import SpanSet
-from loader.texts import PADDING, Texts
 
 #: csv.reader's own limit is 128 KiB a field; a row's length is bounded already.
 csv.field_size_limit(1 << 30)

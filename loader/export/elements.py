@@ -9,7 +9,7 @@ import numpy as np
 
 from loader.errors import ExportError, Stopped
 from loader.export.split import Cut
-from loader.structure import COMMA, Structure
+from loader.mapping.structure import COMMA, Structure
 
 _BLANK = b" \t\r\n"
 _NONE = np.empty(0, np.int64)

@@ -13,8 +13,8 @@ from loader.export.elements import elements
 from loader.export.rows import Place, Read, Unit, Wanted, assemble, unsettled
 from loader.export.source import Source
 from loader.export.split import Cut, Splitter
-from loader.jsonlines import Block, LineMapper
 from loader.mapping import Problem, RowMapping
+from loader.mapping.jsonlines import Block, LineMapper
 from loader.outcome import Code
 from loader.record import Rows
 from loader.span import SpanSet

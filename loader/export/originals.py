@@ -13,7 +13,6 @@ import msgspec
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from loader.columns import json_strings
 from loader.errors import ExportError
 from loader.export.columnar import Columnar
 from loader.export.delimited import preamble
@@ -23,6 +22,7 @@ from loader.export.source import Source
 from loader.export.split import Cut, Splitter
 from loader.export.typed import check_type, is_text, value_of
 from loader.mapping import RowMapping
+from loader.mapping.columns import json_strings
 from loader.record import Frame, json_string
 
 #: A row's number, and its text on one line, but for line ends inside quotes. None: it is too long to be held.

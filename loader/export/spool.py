@@ -13,7 +13,7 @@ import pyarrow as pa
 
 from loader.errors import ExportError
 from loader.export.source import Fingerprint
-from loader.spill import nameless
+from loader.refresh.spill import nameless
 
 _OPTIONS = pa.ipc.IpcWriteOptions(compression="zstd")
 

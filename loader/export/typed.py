@@ -15,7 +15,6 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from loader.columns import Joiner, Part, json_strings, reject, reject_blank, text_of
 from loader.errors import ExportError
 from loader.mapping import (
     Column,
@@ -29,6 +28,7 @@ from loader.mapping import (
     listed,
     others,
 )
+from loader.mapping.columns import Joiner, Part, json_strings, reject, reject_blank, text_of
 from loader.outcome import Code
 from loader.record import json_string
 

@@ -20,7 +20,7 @@ import loader.cli.run
 import loader.corrections
 import loader.load
 import loader.results
-import loader.screen
+import loader.show.screen
 import loader.targets.calven
 
 

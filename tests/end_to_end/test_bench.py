@@ -11,12 +11,12 @@ from typing import NamedTuple
 
 import pytest
 
-from loader.findings import Report, compare, is_slower
+from loader.bench.findings import Report, compare, is_slower
 from loader.settings import load_settings
+from tests.bench.test_bench import check
 from tests.end_to_end import oracle
 from tests.end_to_end.command import Ended, loader
 from tests.tenants import TENANTS, Tenant
-from tests.test_bench import check
 
 USERS = 300
 #: Long enough that what this machine adds doesn't show.

@@ -14,7 +14,7 @@ import yaml
 
 from loader.checkpoint import Checkpoint
 from tests.end_to_end.servers import free_port, running
-from tests.test_metrics import EXAMPLES, expressions
+from tests.show.test_metrics import EXAMPLES, expressions
 
 ROWS = 60_000
 

@@ -12,7 +12,7 @@ import pytest
 from loader.checkpoint import Checkpoint, runner
 from loader.demo import make_export
 from tests.end_to_end import oracle
-from tests.test_screen import Terminal
+from tests.show.test_screen import Terminal
 
 
 class Window(Terminal):

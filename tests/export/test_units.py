@@ -13,14 +13,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from loader.digest import Digester
 from loader.export import Place, delimited
 from loader.export.delimited import Delimited
 from loader.export.files import Files
 from loader.export.rows import Wanted
 from loader.mapping import Column, Empty
+from loader.mapping.texts import Texts
 from loader.record import Mark
-from loader.texts import Texts
+from loader.refresh.digest import Digester
 from tests import make
 
 ROWS = [("ann", "Ops", "Wien"), ("bob", "", "Graz"), ("cat", "Ops", ""), ("dan", "HR", "Linz")] * 50

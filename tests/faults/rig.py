@@ -18,15 +18,12 @@ from loader.batch import Batcher, BatchLimits
 from loader.ceiling import RequestSize
 from loader.checkpoint import Checkpoint, Entry
 from loader.client import Credentials, Tempo, bearer, gate, observe, pace
-from loader.concurrency import Concurrency
 from loader.dispatch import Dispatcher
 from loader.errors import LoaderError, Stopped, TimedOut, TransportError
 from loader.lane import Lane
 from loader.outcome import GOOD, Code, Outcome, Settled
 from loader.probe import refuse_undeclared
 from loader.progress import Tally
-from loader.quota import Quota, pace_of
-from loader.rate import Rate
 from loader.record import Frame, Mark, Rows
 from loader.request import Request, Response
 from loader.sandbox import CalvenOptions, FaultOptions, Memory, Options
@@ -34,6 +31,9 @@ from loader.settle import Settler
 from loader.snapshot import Note
 from loader.target import Target, WholeTarget
 from loader.targets.calven import FRAME, Calven
+from loader.tempo.concurrency import Concurrency
+from loader.tempo.quota import Quota, pace_of
+from loader.tempo.rate import Rate
 from loader.transport import Send
 
 KEY_ID, SECRET, TOKEN = "KEY-ID-0001", "a-secret-of-the-test", "a-token-of-the-test"

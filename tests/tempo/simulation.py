@@ -18,14 +18,14 @@ from pydantic import BaseModel, ConfigDict
 from loader.batch import Batch, BatchLimits
 from loader.ceiling import RequestSize
 from loader.client import Tempo, gate, observe, pace
-from loader.concurrency import Concurrency
 from loader.errors import TransportError
 from loader.lane import Abandoned, Lane
-from loader.quota import Quota, pace_of
-from loader.rate import Rate
 from loader.request import Request, Response
 from loader.settle import Settler
 from loader.targets.calven import FRAME, Calven
+from loader.tempo.concurrency import Concurrency
+from loader.tempo.quota import Quota, pace_of
+from loader.tempo.rate import Rate
 from tests.virtual_time import START_S
 
 

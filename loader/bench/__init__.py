@@ -1,0 +1,1 @@
+"""`loader bench`: how fast the target takes users, and with which limits."""
