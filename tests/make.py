@@ -37,7 +37,7 @@ secret = "env:CALVEN_SECRET"
 """
 
 
-def record(user: str = "ann", frame: Frame = FRAME, **attributes: Any) -> bytes:
+def record(user: str = "ann", frame: Frame = FRAME, /, **attributes: Any) -> bytes:
     """One record as mapping.py makes it."""
     return frame.record(user, json.dumps(attributes or {"department": "Ops"}, separators=(",", ":")).encode())
 

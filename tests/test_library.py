@@ -159,7 +159,7 @@ def test_an_interrupt_ends_what_is_on_the_wire_and_is_raised(tmp_path: Path) -> 
         if now.rows:
             signal.raise_signal(signal.SIGINT)
 
-    with sandbox_on_a_thread(faults=FaultOptions(latency_s=0.2)) as sandbox:
+    with sandbox_on_a_thread(faults=FaultOptions(latency_s=0.4)) as sandbox:
         settings = tables(sandbox.url, export=a_file(tmp_path))
         with pytest.raises(KeyboardInterrupt):
             loader.run(settings, watch=interrupt)
