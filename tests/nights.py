@@ -118,9 +118,10 @@ class Nights:
                 opened = _locked(refresh, refresh.night(settings.checkpoint_path, options or Options(), judge))
             checkpoint, resume = await _threaded(opened.__enter__)
             try:
-                await load(
-                    settings, checkpoint, resume, Lane(settings.limits.give_up_s), _ignore, self.said.append, first
-                )
+                if not resume.is_finished:
+                    await load(
+                        settings, checkpoint, resume, Lane(settings.limits.give_up_s), _ignore, self.said.append, first
+                    )
             finally:
                 with anyio.CancelScope(shield=True):
                     await _threaded(lambda: opened.__exit__(None, None, None))

@@ -16,7 +16,7 @@ import pyarrow.csv
 from numpy.typing import NDArray
 
 from loader.errors import ExportError, Stopped
-from loader.export.rows import Place, Read, Unit, Wanted, assemble, unsettled
+from loader.export.rows import Place, Read, Unit, Wanted, assemble, refuse_cut_off, unsettled
 from loader.export.source import BOM, Source, stranger
 from loader.export.split import Cut, Splitter
 from loader.mapping import NO_VALUES, Mapped, Problem, RowMapping, misfit
@@ -103,10 +103,18 @@ class Delimited:
         mapper = ColumnMapper(self._mapping, header)
         for cut in Splitter(self._delimiter, self._max).cuts(self._source.chunks(place.offset)):
             first = place.row
+            refuse_cut_off(cut, place, self._source.line, lambda row: self._wrong(row, header, mapper))
             place.move(cut.data, len(cut.starts), is_open=cut.is_open)
             if len(cut.starts):
                 rows = wanted(first, len(cut.starts))
                 yield Unit(first, len(cut.starts), partial(self._read, cut, rows, header, mapper))
+
+    def _wrong(self, row: Cut, header: list[str], mapper: ColumnMapper) -> str:
+        """What is wrong with a cut of one row, whatever its values are; "": nothing."""
+        bad, _ = self._parse(row, header, mapper)
+        if bad:
+            return bad[0].reason
+        return "" if _is_utf8(row.text(0)) else f"it is not {self._source.encoding_in_force}"
 
     def _read(self, cut: Cut, rows: NDArray[np.int64] | None, header: list[str], mapper: ColumnMapper) -> Read:
         """The rows of a cut, or some of them, as keys and values."""

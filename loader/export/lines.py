@@ -6,11 +6,12 @@ from functools import partial
 from itertools import islice
 
 import numpy as np
+import orjson
 from numpy.typing import NDArray
 
 from loader.errors import ExportError, Stopped
 from loader.export.elements import elements
-from loader.export.rows import Place, Read, Unit, Wanted, assemble, unsettled
+from loader.export.rows import Place, Read, Unit, Wanted, assemble, refuse_cut_off, unsettled
 from loader.export.source import Source
 from loader.export.split import Cut, Splitter
 from loader.mapping import Problem, RowMapping
@@ -58,6 +59,8 @@ class Lines:
         place.move(self._source.byte_order_mark())
         for cut in self._cuts(place.offset):
             first = place.row
+            if not self._is_array:  # an array that breaks off has no end, which is told where it is cut
+                refuse_cut_off(cut, place, self._source.line, _wrong)
             place.move(cut.data, len(cut.starts), is_open=cut.is_open)
             if len(cut.starts):
                 yield Unit(first, len(cut.starts), partial(self._read, cut, wanted(first, len(cut.starts)), mapper))
@@ -82,6 +85,17 @@ class Lines:
                 yield from _texts(cut)
         except Stopped:
             pass  # it breaks off: those who read it are told
+
+
+def _wrong(row: Cut) -> str:
+    """What is wrong with a cut of one row, whatever its values are; "": nothing."""
+    if row.bad:
+        return row.bad[0]
+    try:
+        orjson.loads(row.text(0))
+    except orjson.JSONDecodeError:
+        return "it is not JSON"
+    return ""
 
 
 def _block(cut: Cut, *, is_whole: bool, is_array: bool = False) -> Block:

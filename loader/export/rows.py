@@ -7,6 +7,7 @@ import numpy as np
 import xxhash
 from numpy.typing import NDArray
 
+from loader.errors import Stopped
 from loader.export.split import Cut, count_lines
 from loader.mapping import Mapped, Problem, Values
 from loader.outcome import Outcome, Settled
@@ -124,6 +125,22 @@ class Place:
         self._hash, self._marked = hash_from(mark.digest), mark.row
         self.marks.append(mark)
         return mark
+
+
+def refuse_cut_off(cut: Cut, place: Place, named: Callable[[int], str], wrong: Callable[[Cut], str]) -> None:
+    """Raise Stopped if the file ends within the last row of `cut`: with no line end, and broken.
+
+    `wrong` says what is wrong with a cut of one row, "" if nothing is. `place`: before the cut. A file that was cut off
+    looks like this; one that was cut off at a line's end, or within its last field, looks like a whole one.
+    """
+    if not len(cut.starts) or cut.data.endswith((b"\n", b"\r")):
+        return
+    last = len(cut.starts) - 1
+    if reason := wrong(cut.pick([last])):
+        raise Stopped(
+            f"{named(place.line + next(cut.lines([last])))} breaks off: the last row has no line end, and is broken "
+            f"({reason}). Get the whole file again, or mend that row if there is no more"
+        )
 
 
 def unsettled(cut: Cut, place: Place, settled: SpanSet) -> tuple[Cut, Sequence[int]]:

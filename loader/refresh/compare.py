@@ -58,7 +58,8 @@ class Counts:
     """Users by what became of them. `again`: known, and last night's outcome was no success (or nobody knows it).
 
     `missing` are gone since the last export, `gone_before` since an earlier one; `known` is what `missing` is a part
-    of. `removed`: users who are there and lack an attribute that they had. `unnamed`: gone, and nobody kept their keys.
+    of. `uncleared`: those gone before who are cleared only now. `removed`: users who are there and lack an attribute that
+    they had. `unnamed`: gone, and nobody kept their keys.
     """
 
     rows: int = 0
@@ -71,6 +72,7 @@ class Counts:
     known: int = 0
     missing: int = 0
     gone_before: int = 0
+    uncleared: int = 0
     removed: int = 0
     unnamed: int = 0
 
@@ -392,6 +394,7 @@ class Comparison:
         had = self.sets.without(int(held_of(entry[MARKS]) if self._clears else names_of(entry[MARKS])), EMPTY)
         if is_gone and (is_new or self._clears):
             part.gone.append(Gone(0, user, had))
+            part.counts.uncleared += not is_new and bool(had)
         elif emptied is not None and had and entry[MARKS] & TAKEN:
             part.counts.removed += 1
             part.gone.append(Gone(int(emptied[4] & ROW), user, had))

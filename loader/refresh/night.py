@@ -234,14 +234,18 @@ class Refresh:
         if self.export.fingerprint() != compared.fingerprint:
             raise Refused(f"{self.export} changed while it was compared; nothing was sent")
         counts, rules = compared.found.counts, self.rules
-        if counts.missing > _limit(rules.max_missing, counts.known):
+        if counts.missing + counts.uncleared > _limit(rules.max_missing, counts.known):
             names = ", ".join(_first_gone(compared.found))
+            earlier = (
+                f", and {counts.uncleared:,} gone earlier would be CLEARED with them, together" if counts.uncleared else ","
+            )
             raise Guarded(
                 "max_missing",
                 vars(counts),
-                f"{counts.missing:,} of the {counts.known:,} users of the export before are not in {self.export}, more "
-                f"than refresh.max_missing = {rules.max_missing}; nothing was sent",
-                "If they are really gone, say so once: --set refresh.max_missing=100%",
+                f"{counts.missing:,} of the {counts.known:,} users of the export before are not in {self.export}{earlier} "
+                f"more than refresh.max_missing = {rules.max_missing}; nothing was sent",
+                "If they are really gone, say so once: --set refresh.max_missing="
+                f"{'100%' if counts.missing + counts.uncleared <= counts.known else counts.missing + counts.uncleared}",
                 names=f". The first: {names}" if names else "",
             )
         if rules.missing == "clear" and counts.removed > _limit(rules.max_missing, counts.known):
@@ -284,13 +288,17 @@ class Refresh:
             with self.compared(path, options) as compared:
                 self.refuse(compared)
                 judge(compared)
-                resume = self._begin(path, compared, options)
+                if not options.fresh and self._is_done(path, compared):
+                    self.say(f"nothing has changed since the load that is finished; {path.name} is left as it is")
+                else:
+                    resume = self._begin(path, compared, options)
         elif options.is_full:
             raise Refused("--full: a load of this export has begun; finish it, or give it up: --fresh --yes --full")
         with Checkpoint.open(path, create=resume is None) as checkpoint:
             if resume is None:
                 resume = self.resume(checkpoint)
-                self.say(f"going on behind {len(resume.settled):,} settled rows")
+                if not resume.is_finished:
+                    self.say(f"going on behind {len(resume.settled):,} settled rows")
             resume.amend = self._amending(checkpoint, resume.settled)
             with self._concluding(checkpoint):
                 yield checkpoint, resume
@@ -318,6 +326,26 @@ class Refresh:
                 self.conclude(checkpoint)
             except CheckpointError as error:
                 raise Stopped(f"{error}; the next run marks what was acknowledged") from error
+
+    def _is_done(self, path: Path, compared: Compared) -> bool:
+        """Does the checkpoint hold the finished load of this very file, and has it left nothing to do?
+
+        A second run in the same night then leaves what the first one wrote.
+        """
+        counts, before = compared.found.counts, compared.before
+        if before is None or compared.full or not path.exists():
+            return False
+        if counts.to_send or counts.missing or counts.uncleared or counts.removed:
+            return False
+        if (before.about.keys is None) != (self.rules.missing == "ignore"):  # keys are to be kept now, or no more
+            return False
+        with Checkpoint.open(path, create=False) as checkpoint, checkpoint.refusing():
+            return (
+                checkpoint.get("finished_at") is not None
+                and checkpoint.get("identity") == self.identity
+                and checkpoint.get("export") == compared.fingerprint._asdict()
+                and (checkpoint.get("refresh") or {}).get("night") == before.about.night
+            )
 
     def _is_of_another_night(self, checkpoint: Checkpoint) -> bool:
         with State.open(self.rules.state) or _none() as state:
@@ -393,11 +421,12 @@ class Refresh:
                 lines.writerows((gone.user, gone.row or "", " ".join(gone.names)) for gone in found.gone())
         except OSError as error:
             raise CheckpointError(f"can't write {report}, and nothing was sent: {error.strerror}") from error
-        if counts.missing or counts.removed:
+        if counts.missing or counts.removed or counts.uncleared:
             what = "are cleared" if self.rules.missing == "clear" else "are left as they are"
+            earlier = f"{counts.uncleared:,} gone earlier; " if counts.uncleared else ""
             self.say(
                 f"gone since the last export: {counts.missing:,} users, and attributes of {counts.removed:,} more; "
-                f"they {what} at the target, and {report.name} names them"
+                f"{earlier}they {what} at the target, and {report.name} names them"
             )
         if counts.unnamed:
             self.say(

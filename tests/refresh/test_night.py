@@ -21,7 +21,7 @@ import pytest
 from anyio import to_thread
 
 from loader.checkpoint import Checkpoint
-from loader.errors import CheckpointError, Refused, Stopped
+from loader.errors import CheckpointError, Guarded, Refused, Stopped
 from loader.export import columnar
 from loader.export.files import Files
 from loader.export.typed import TypedMapper
@@ -540,6 +540,92 @@ async def test_what_is_missing_is_cleared_where_null_removes(tmp_path: Path) -> 
         assert await one.run() is None
         assert one.held() == USERS
         assert one.written == 3
+
+
+async def test_who_was_gone_before_is_guarded_when_it_is_cleared(tmp_path: Path) -> None:
+    """Half of all, accepted once and reported: to clear them is another thing than to report them."""
+    gone = list(USERS)[:50]
+    async with nights(tmp_path, "dx", refresh='missing = "report"') as one:
+        one.write(USERS)
+        await one.run()
+        one.set = ["refresh.max_missing=100%"]
+        one.write(changed(*gone))
+        assert await one.run() is None
+        one.set = []
+        one.write(changed(*gone))
+        assert await one.run() is None
+
+        one.refresh = 'missing = "clear"\nmax_missing = "2%"'
+        one.write(changed(*gone, "user70"))
+        error = await one.run()
+        assert isinstance(error, Guarded)
+        assert "1 of the 50 users of the export before are not in" in str(error)
+        assert "and 50 gone earlier would be CLEARED with them" in str(error)
+        assert str(error).endswith("--set refresh.max_missing=51")
+        assert one.written == 0
+
+        one.set = ["refresh.max_missing=51"]
+        assert await one.run() is None
+        assert any("50 gone earlier; they are cleared at the target" in said for said in one.said)
+        assert one.written == 51
+        assert one.held()[gone[0]] == {}
+
+        one.set = []
+        one.write(changed(*gone, "user70"))
+        assert await one.run() is None
+        assert one.written == 0
+
+
+@pytest.mark.parametrize("missing", ["report", "clear"])
+@pytest.mark.parametrize(
+    ("name", "head", "row", "end", "reason"),
+    [
+        ("csv", "email,dept,site\n", "user{0},d,Wien\n", "user7,d", "2 fields, the header has 3"),
+        ("csv", "email,dept,site\n", "user{0},d,Wien\n", 'user7,"d', "a quote is opened in this row and never closed"),
+        ("csv", "email,dept,site\n", "user{0},d,Wien\n", "user7,d,\xc3", "it is not UTF-8"),
+        ("ndjson", "", '{{"email":"user{0}","dept":"d"}}\n', '{"email":"user7","de', "it is not JSON"),
+    ],
+)
+async def test_a_file_that_ends_within_a_row_is_refused(
+    tmp_path: Path, missing: str, name: str, head: str, row: str, end: str, reason: str
+) -> None:
+    """Whoever stood behind that place has not gone."""
+    async with nights(tmp_path, "dx", refresh=f'missing = "{missing}"\nmax_missing = "50%"') as one:
+        one.set = [f'export.path="users.{name}"']
+        path = one.folder / f"users.{name}"
+        whole = [row.format(at) for at in range(20)]
+        path.write_text(head + "".join(whole))
+        assert await one.run() is None
+        path.write_bytes((head + "".join(whole[:15])).encode() + end.encode("latin-1"))
+        error = await one.run()
+
+        assert isinstance(error, Refused)
+        assert f"breaks off: the last row has no line end, and is broken ({reason})" in str(error)
+        assert "nothing was sent" in str(error)
+        assert one.written == 0
+
+        path.write_text((head + "".join(whole[:15])).rstrip("\n"))
+        assert await one.run() is None, "a last line that is whole needs no end"
+
+
+async def test_a_second_run_of_the_same_night_leaves_what_the_first_one_wrote(tmp_path: Path) -> None:
+    async with nights(tmp_path, refresh='missing = "report"') as one:
+        one.write(USERS)
+        await one.run()
+        one.write(changed("user1", user2={"dept": "x", "site": "Wien"}))
+        await one.run()
+        before = {path.name: path.read_bytes() for path in one.files() if "-" not in path.suffix}
+        codes = await one.codes()
+
+        assert await one.run() is None
+        assert any("nothing has changed since the load that is finished" in said for said in one.said)
+        assert one.written == 0
+        assert await one.codes() == codes == {"UNCHANGED": 98, "SUCCESS": 1}
+        assert {path.name: path.read_bytes() for path in one.files() if "-" not in path.suffix} == before
+
+        one.write(changed("user1", user2={"dept": "x", "site": "Wien"}))
+        assert await one.run() is None
+        assert await one.codes() == {"UNCHANGED": 99}, "another file is another night"
 
 
 async def test_what_could_not_be_cleared_is_cleared_the_next_night(tmp_path: Path) -> None:
