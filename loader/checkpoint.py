@@ -427,6 +427,15 @@ class Checkpoint:
         ).fetchall()
         return [(row, user, json.loads(names)) for row, user, names in found]
 
+    def count_behind(self, row: int, code: str) -> int:
+        """How many rows behind `row` have the outcome."""
+        many = self._db.execute("SELECT first, users FROM batch WHERE code = ? AND last > ?", (code, row))
+        count = sum(
+            user is not None and at > row for first, users in many for at, user in enumerate(orjson.loads(users), first)
+        )
+        (single,) = self._db.execute("SELECT count(*) FROM outcome WHERE code = ? AND row > ?", (code, row)).fetchone()
+        return count + int(single)
+
     def users(self, codes: Collection[str]) -> Iterator[tuple[int, list[str | None]]]:
         """The users of rows with one of `codes`, many at a time, in no order: the first one's row, and one a row.
 

@@ -1,6 +1,5 @@
 """`loader plan`: what tonight's refresh would send, and whether that is still so when it runs."""
 
-import math
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
@@ -55,15 +54,25 @@ class Plan(msgspec.Struct, frozen=True):
     samples: list[Sample]
     gone: list[Lost]
     refusal: str | None = None
+    unguarded: str = ""
+
+    @property
+    def is_empty(self) -> bool:
+        """Is there nothing that a run would send?"""
+        return not (self.to_send or self.counts["removed"])
 
 
 def plan(settings: Settings, refresh: Refresh, compared: Compared) -> Plan:
     """The plan of a comparison."""
     counts = compared.found.counts
     samples = list(_samples(refresh, compared))
-    cleared = sum(gone.row == 0 for gone in compared.found.gone()) if refresh.rules.missing == "clear" else 0
+    cleared = (
+        sum(gone.row == 0 and bool(gone.names) for gone in compared.found.gone())
+        if refresh.rules.missing == "clear"
+        else 0
+    )
     users = counts.to_send + cleared
-    requests = math.ceil(users / settings.batch_limits.users) * _requests_each(settings, samples)
+    requests = _requests(settings, users, samples)
     seconds = [
         (users if quota.unit == "users" else requests) * quota.window_s / quota.amount for quota in settings.quotas
     ]
@@ -84,6 +93,7 @@ def plan(settings: Settings, refresh: Refresh, compared: Compared) -> Plan:
         samples=samples,
         gone=[Lost(*each) for each in islice(compared.found.gone(), _GONE_SHOWN)],
         refusal=refusal,
+        unguarded=compared.unguarded,
     )
 
 
@@ -145,17 +155,28 @@ def _samples(refresh: Refresh, compared: Compared) -> Iterator[Sample]:
             break
 
 
-def _requests_each(settings: Settings, samples: list[Sample]) -> int:
-    """Requests that a batch takes, told by one user's."""
+def _requests(settings: Settings, users: int, samples: list[Sample]) -> int:
+    """Requests for so many users, searches among them, as `loader check` counts them; told by the samples."""
+    most = settings.batch_limits.users
+    whole, rest = divmod(users, most)
     if not samples:
-        return 1
-    first = samples[0]
+        return whole + bool(rest)
     target = settings.build_target()
-    record = target.frame.record(first.user, bytes(first.attributes))
+    records = [target.frame.record(each.user, bytes(each.attributes)) for each in samples]
+
+    def of(count: int) -> int:
+        chosen = range(count)
+        batch = Batch(
+            [*range(1, count + 1)],
+            [samples[at % len(samples)].user for at in chosen],
+            [records[at % len(samples)] for at in chosen],
+        )
+        return max(len(target.preview(batch)), 1)
+
     try:
-        return max(sum(request.users > 0 for request in target.preview(Batch([first.row], [first.user], [record]))), 1)
+        return (whole * of(most) if whole else 0) + (of(rest) if rest else 0)
     except LoaderError:
-        return 1
+        return whole + bool(rest)
 
 
 def lines(made: Plan) -> Iterator[str]:
@@ -163,18 +184,23 @@ def lines(made: Plan) -> Iterator[str]:
     counts = made.counts
     if made.full:
         yield f"all users would be sent: {made.full}"
+    if made.unguarded:
+        yield made.unguarded
+    missing = made.settings["refresh.missing"]
+    fate = "would be CLEARED" if missing == "clear" else "stay at the target as they are"
+    again = "as all are" if made.full else "as what was sent last failed, or its answer was lost"
     yield f"{counts['rows']:,} rows of {counts['users']:,} users:"
     for kind, words in (
         ("unchanged", "are as the target acknowledged them, and would not be sent"),
         ("new", "are new"),
         ("changed", "have other values"),
-        ("again", "are sent again, as nothing is known of what the target has"),
-        ("missing", "are gone since the last export"),
+        ("again", f"are known, and would be sent again, {again}"),
+        ("missing", f"are gone since the last export, and {fate}"),
+        ("uncleared", "are gone earlier, and would be CLEARED"),
+        ("removed", "lack an attribute that they had" + (", which would be CLEARED" if missing == "clear" else "")),
     ):
-        if counts[kind]:
+        if counts.get(kind):
             yield f"  {counts[kind]:>12,}  {words}"
-    if counts["removed"]:
-        yield f"  {counts['removed']:>12,}  lack an attribute that they had"
     time = f"{duration(made.seconds_by_latency)} if an answer takes {ASSUMED_LATENCY_S:g} s"
     if made.seconds_by_quota is not None and made.seconds_by_quota >= made.seconds_by_latency:
         time = f"{duration(made.seconds_by_quota)} at the quota"
@@ -184,7 +210,11 @@ def lines(made: Plan) -> Iterator[str]:
     yield f"to send: {users} in {requests}; {time}"
     for sample in made.samples:
         yield f"  {sample.kind}: row {sample.row:,}: {sample.user} {bytes(sample.attributes).decode()}"
+    word, lack = ("clear", "clear") if missing == "clear" else ("gone", "lost")
     for lost in made.gone:
-        yield f"  gone: {lost.user}" + (f", row {lost.row:,}: {', '.join(lost.attributes)}" if lost.row else "")
+        if lost.row:
+            yield f"  {lack} {', '.join(lost.attributes)}: {lost.user}, row {lost.row:,}"
+        else:
+            yield f"  {word}: {lost.user}"
     if made.refusal:
         yield f"A RUN WOULD REFUSE THIS EXPORT: {made.refusal}"

@@ -93,7 +93,7 @@ def status(checkpoint: Checkpoint) -> dict[str, Any]:
 def told_of(checkpoint: Checkpoint) -> dict[str, Any] | None:
     """What the comparison of a refresh found, in figures; None: it was none."""
     compared = checkpoint.get("refresh")
-    return compared and {name: value for name, value in compared.items() if name not in ("night", "clears")}
+    return compared and {name: value for name, value in compared.items() if name not in ("night", "clears", "alarm")}
 
 
 def is_fresh(now: Snapshot) -> bool:

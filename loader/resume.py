@@ -135,7 +135,7 @@ def set_aside(path: Path, *, even_unfinished: bool) -> Path | None:
 def differing(known: Mapping[str, Any], identity: Mapping[str, Any]) -> list[str]:
     """What two loads differ in, as lines for people."""
     names = _differing(known, identity)
-    return [f"  {name}: was {_show(known.get(name))}, is {_show(identity.get(name))}" for name in names]
+    return [f"  {name}: was {_show(name, known.get(name))}, is {_show(name, identity.get(name))}" for name in names]
 
 
 def _same_load(path: Path, known: dict[str, Any], identity: dict[str, Any]) -> None:
@@ -186,5 +186,7 @@ def _difference(
     return "" if export.is_same_up_to(marks, mapping, start) else "its size is the same, its content is not"
 
 
-def _show(value: Any) -> str:
+def _show(name: str, value: Any) -> str:
+    if name == "mapping.attributes" and isinstance(value, dict):  # by attribute, each with its column
+        return ", ".join(own if own == column else f"{column} → {own}" for own, column in value.items())
     return "not set" if value is None else repr(value)

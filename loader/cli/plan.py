@@ -63,6 +63,8 @@ def plan(settings: Path, overrides: tuple[str, ...], form: str, full: bool, outp
             click.echo(line)
     if made.refusal:
         return 2
+    if made.is_empty and output is None:
+        return 0
     flags = ["--full"] if full else []
     if output is not None:
         flags += ["--plan", str(output)]

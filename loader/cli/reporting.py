@@ -129,13 +129,23 @@ def _told(settings: "Settings", work: Callable[[], int], held: list[str], how: T
         if is_ours:
             state = summary(settings.checkpoint_path, began, status, message, ended)
             if status == 1:
-                state["message"] = f"{counted(state['failures'], 'row')} failed"
+                state["message"] = "; ".join(
+                    filter(None, (f"{counted(state['failures'], 'row')} failed", state["message"]))
+                )
             if status == 0:
                 held.clear()
+                if how.quiet and state["message"]:
+                    say(f"loader: {state['message']}")
             if is_refresh and (status or not how.quiet):
                 say(summary_line(state, is_told=ended is not None))
             if command is not None:
-                notify(command, settings.notify.timeout_s, state, lambda told: say(f"loader: {told}"))
+                notify(
+                    command,
+                    settings.folder,
+                    settings.notify.timeout_s,
+                    state,
+                    lambda told: say(f"loader: {told}"),
+                )
             if how.summary_json is not None:
                 _write(how.summary_json, state)
     return status

@@ -58,8 +58,8 @@ class Counts:
     """Users by what became of them. `again`: known, and last night's outcome was no success (or nobody knows it).
 
     `missing` are gone since the last export, `gone_before` since an earlier one; `known` is what `missing` is a part
-    of. `uncleared`: those gone before who are cleared only now. `removed`: users who are there and lack an attribute that
-    they had. `unnamed`: gone, and nobody kept their keys.
+    of. `uncleared`: those gone before who are cleared only now. `removed`: users who are there and lack an attribute
+    that they had. `unnamed`: gone, and nobody kept their keys.
     """
 
     rows: int = 0
@@ -137,7 +137,7 @@ class Comparison:
         self._before = before
         self._is_full = is_full
         self._is_named = is_named
-        self._are_values_known = are_values_known
+        self.are_values_known = are_values_known
         self._clears = clears
         self._is_replaced = is_replaced
         self._digester = Digester(secret)
@@ -309,7 +309,7 @@ class Comparison:
         counts, last, names = part.counts, users.last, self._names(users)
         known = old.take(at, axis=0) if len(old) else np.zeros((len(at), 5), np.uint64)
         marks = np.where(is_known, known[:, MARKS], np.uint64(0))
-        if not self._are_values_known:
+        if not self.are_values_known:
             marks &= TAKEN | MISSING | CLEARED
         is_acked = (marks & ACKED) > 0
         is_same = is_acked & (known[:, VALUES] == values[:, 0]) & (known[:, VALUES_2] == values[:, 1])

@@ -47,6 +47,7 @@ from loader.refresh.state import (
     MARKS,
     MOST_ROWS,
     TAKEN,
+    About,
     Draft,
     State,
     aside_of,
@@ -112,7 +113,10 @@ _PLAIN = Options()
 
 
 class Compared(NamedTuple):
-    """What a comparison found, and of what. `full`: why all users are sent, "" if that isn't so."""
+    """What a comparison found, and of what. `full`: why all users are sent, "" if that isn't so.
+
+    `unguarded`: which guards can't be held.
+    """
 
     night: str
     found: Found
@@ -122,6 +126,15 @@ class Compared(NamedTuple):
     secret: bytes
     fingerprint: Fingerprint
     comparison: Comparison
+    unguarded: str = ""
+
+    @property
+    def alarm(self) -> str:
+        """What those hear, too, who hear of nothing else, in one line: the export is not compared as it was before."""
+        if self.before is None or self.comparison.are_values_known:
+            return ""
+        text = "\n".join(filter(None, (f"all users are sent: {self.full}", self.unguarded)))
+        return text.replace(":\n  ", ": ").replace("\n  ", "; ").replace("\n", "; ")
 
 
 @dataclass(frozen=True)
@@ -183,8 +196,6 @@ class Refresh:
         _remove_leftovers(state)
         with State.open(state) or _none() as before:
             full, of = self._full(before, now, is_full=options.is_full)
-            if full:
-                self.say(f"all users are sent: {full}{self._unguarded(before, of)}")
             is_named = self.rules.missing != "ignore"
             known = None if of == "nothing" else before
             secret = secrets.token_bytes(digest.SECRET_BYTES) if known is None else known.about.secret
@@ -201,7 +212,8 @@ class Refresh:
             ) as comparison:
                 found = comparison.run(self.export, self.mapping, self.watch)
                 full_at = now if full or before is None else before.about.full_at
-                yield Compared(night, found, before, full, full_at, secret, fingerprint, comparison)
+                unguarded = self._unguarded(before, of)
+                yield Compared(night, found, before, full, full_at, secret, fingerprint, comparison, unguarded)
 
     def _full(self, before: State | None, now: float, *, is_full: bool) -> tuple[str, _Of]:
         """Why all users are sent, "" if they aren't; and of what the state tells."""
@@ -212,7 +224,7 @@ class Refresh:
             return f"{self.rules.state.name} is of a loader that made digests in another way", "nothing"
         if lines := differing(about.identity, self.identity):
             has_same_keys = about.identity.get(_KEY) == self.identity.get(_KEY)
-            why = "\n".join([f"{self.rules.state.name} is of a load with other settings:", *lines])
+            why = "\n".join([f"{self.rules.state.name} is of a load with other settings:", *lines, *self._left(about)])
             return why, "keys" if has_same_keys else "nothing"
         if is_full:
             return "--full", "values"
@@ -221,31 +233,37 @@ class Refresh:
             return f"the last time was {duration(now - about.full_at)} ago, and refresh.full_every is over", "values"
         return "", "values"
 
+    def _left(self, about: About) -> Iterator[str]:
+        """The attributes that were sent and are no more, of which nothing is known from now on."""
+        now = None if self.rules.is_replaced else self.export.names(self.mapping)
+        sent = {about.names[place] for each in about.sets for place in each}
+        if now is not None and (left := sorted(sent - set(now))):
+            yield f"  not mapped any more, left at the target: {', '.join(left)}"
+
     def _unguarded(self, before: State | None, of: _Of) -> str:
         """Which guards there are no more."""
         if before is None or of == "values":
             return ""
         if of == "nothing":
-            return "\nrefresh.max_missing can't be held tonight: who is gone can't be told"
-        return "\nrefresh.max_changed can't be held tonight" if self.rules.max_changed is not None else ""
+            return "refresh.max_missing can't be held tonight: who is gone can't be told"
+        return "refresh.max_changed can't be held tonight" if self.rules.max_changed is not None else ""
 
     def refuse(self, compared: Compared) -> None:
         """Raise Guarded if so much is gone, or other, that the export can't be right; Refused if it is another now."""
         if self.export.fingerprint() != compared.fingerprint:
             raise Refused(f"{self.export} changed while it was compared; nothing was sent")
         counts, rules = compared.found.counts, self.rules
-        if counts.missing + counts.uncleared > _limit(rules.max_missing, counts.known):
+        gone = counts.missing + counts.uncleared
+        if gone > _limit(rules.max_missing, counts.known):
             names = ", ".join(_first_gone(compared.found))
-            earlier = (
-                f", and {counts.uncleared:,} gone earlier would be CLEARED with them, together" if counts.uncleared else ","
-            )
+            earlier = f", and {counts.uncleared:,} gone earlier would be CLEARED with them" if counts.uncleared else ""
             raise Guarded(
                 "max_missing",
                 vars(counts),
-                f"{counts.missing:,} of the {counts.known:,} users of the export before are not in {self.export}{earlier} "
+                f"{counts.missing:,} of the {counts.known:,} users of the export before are not in {self.export}{earlier}, "
                 f"more than refresh.max_missing = {rules.max_missing}; nothing was sent",
                 "If they are really gone, say so once: --set refresh.max_missing="
-                f"{'100%' if counts.missing + counts.uncleared <= counts.known else counts.missing + counts.uncleared}",
+                + ("100%" if gone <= counts.known else str(gone)),
                 names=f". The first: {names}" if names else "",
             )
         if rules.missing == "clear" and counts.removed > _limit(rules.max_missing, counts.known):
@@ -286,6 +304,8 @@ class Refresh:
         resume = None
         if options.fresh or self.is_new(path):
             with self.compared(path, options) as compared:
+                if compared.full:
+                    self.say("\n".join(filter(None, (f"all users are sent: {compared.full}", compared.unguarded))))
                 self.refuse(compared)
                 judge(compared)
                 if not options.fresh and self._is_done(path, compared):
@@ -386,6 +406,7 @@ class Refresh:
                     rows = found.counts.rows
                     gone = _numbered(found.gone(), rows) if clears else ()
                     facts = {"night": compared.night, "clears": clears, "full": compared.full, **vars(found.counts)}
+                    facts["alarm"] = compared.alarm
                     checkpoint.begin_with(Code.UNCHANGED, _spans(found, comparison), found.marks, gone, refresh=facts)
                     resume = resumed(checkpoint, _settled(found.unchanged))
                 state.result()
