@@ -245,9 +245,10 @@ class RefreshTable(_Table):
     """what the target acknowledged. Not set: beside the export: `users.csv.gz` → `users.state`; for patterns beside the
     checkpoint"""
     missing: Missing = "ignore"
-    """users and attributes that are gone from the export: `ignore`, `report` or `clear`"""
+    """users and attributes that are gone from the export: `ignore`, `report` (those gone since the run before, each
+    once) or `clear` (also those gone earlier)"""
     max_missing: Annotated[str | int, PlainValidator(_count_or_share), _COUNT_OR_SHARE] = "5%"
-    """send nothing if more of the users of the export before are gone: a number or a share"""
+    """send nothing if more of the users of the export before are gone, or would be cleared: a number or a share"""
     max_changed: Annotated[str | int, PlainValidator(_count_or_share), _COUNT_OR_SHARE] | None = None
     """send nothing if more of the known users have other values: a number or a share; not set: any"""
     accept: list[Annotated[Code, BeforeValidator(_acceptable)]] = []
@@ -262,7 +263,8 @@ class NotifyTable(_Table):
 
     command: Annotated[list[str], Field(min_length=1)] | Annotated[str, Field(min_length=1)] | None = None
     """what is run at the end of each run, with [a summary as JSON](refresh.md#unattended) on its stdin:
-    `["mail-me", "--high"]`, or a text that is split as a shell would. No shell runs it"""
+    `["mail-me", "--high"]`, or a text that is split as a shell would. No shell runs it; a path begins at the
+    settings' folder"""
     timeout_s: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 60.0
     """it is ended when it takes longer"""
 

@@ -82,7 +82,9 @@ def test_one_line() -> None:
 def test_the_command_gets_the_summary(tmp_path: Path) -> None:
     script = "import os, sys; open('got', 'w').write(os.environ['LOADER_EXIT_STATUS'] + sys.stdin.read())"
     said: list[str] = []
-    notify([sys.executable, "-c", f"import os; os.chdir({str(tmp_path)!r}); {script}"], 20, STATE, said.append)
+    notify(
+        [sys.executable, "-c", f"import os; os.chdir({str(tmp_path)!r}); {script}"], tmp_path, 20, STATE, said.append
+    )
 
     assert said == []
     text = (tmp_path / "got").read_text()
@@ -90,16 +92,28 @@ def test_the_command_gets_the_summary(tmp_path: Path) -> None:
     assert json.loads(text[1:]) == STATE
 
 
-def test_what_the_command_does_wrong_is_said() -> None:
+def test_a_relative_command_begins_at_the_settings_folder(tmp_path: Path) -> None:
+    (tmp_path / "tell").write_text('#!/bin/sh\necho > "$1"\n')
+    (tmp_path / "tell").chmod(0o700)
     said: list[str] = []
-    notify("/nowhere/at-all", 20, STATE, said.append)
-    notify('"unclosed', 20, STATE, said.append)
-    notify([sys.executable, "-c", "import sys; sys.exit(3)"], 20, STATE, said.append)
-    notify(f"{sys.executable} -c 'import time; time.sleep(60)'", 0.1, STATE, said.append)
+    notify(f"./tell {tmp_path}/got", tmp_path, 20, STATE, said.append)
+
+    assert said == []
+    assert (tmp_path / "got").exists()
+
+
+def test_what_the_command_does_wrong_is_said(tmp_path: Path) -> None:
+    said: list[str] = []
+    notify("/nowhere/at-all", tmp_path, 20, STATE, said.append)
+    notify("./tell --loud", tmp_path, 20, STATE, said.append)
+    notify('"unclosed', tmp_path, 20, STATE, said.append)
+    notify([sys.executable, "-c", "import sys; sys.exit(3)"], tmp_path, 20, STATE, said.append)
+    notify(f"{sys.executable} -c 'import time; time.sleep(60)'", tmp_path, 0.1, STATE, said.append)
 
     assert said == [
-        "notify.command: can't run it: No such file or directory",
-        "notify.command: can't run it: No closing quotation",
+        "notify.command: can't run /nowhere/at-all: No such file or directory",
+        f"notify.command: can't run {tmp_path}/tell: No such file or directory",
+        "notify.command: can't run '\"unclosed': No closing quotation",
         "notify.command: it ended with 3",
         "notify.command: it was ended, as it took longer than notify.timeout_s = 0.1",
     ]

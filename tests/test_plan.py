@@ -10,9 +10,11 @@ import msgspec
 import pytest
 
 from loader import plan as planning
+from loader.check import inspect
 from loader.errors import Refused
 from loader.plan import Plan, plan, refuse_drift
-from loader.refresh.night import Options
+from loader.refresh.night import Options, Refresh
+from loader.settings import load_settings
 from tests.nights import Nights, nights
 
 USERS: Mapping[str, Mapping[str, str]] = {f"user{n}": {"dept": f"d{n}", "site": "Wien"} for n in range(40)}
@@ -111,6 +113,61 @@ async def test_a_run_refuses_a_plan_of_something_else(
         assert message in str(error)
         assert "Make it anew: loader plan" in str(error)
         assert one.written == 0
+
+
+async def test_a_plan_says_what_would_be_cleared_and_what_stays(tmp_path: Path) -> None:
+    gone = list(USERS)[:2]
+    tonight = {**{user: USERS[user] for user in list(USERS)[2:]}, "user7": {"dept": "d7"}}
+    async with nights(tmp_path, "dx", refresh='missing = "report"') as one:
+        one.write(USERS)
+        await one.run()
+        one.write(tonight)
+        one.refresh = 'missing = "report"\nmax_missing = 10'
+        told = list(planning.lines(await made(one)))
+        assert "             2  are gone since the last export, and stay at the target as they are" in told
+        assert {"  lost site: user7, row 6", *(f"  gone: {user}" for user in gone)} <= set(told)
+
+        await one.run()
+        one.refresh = 'missing = "clear"\nmax_missing = 10'
+        one.write({user: values for user, values in tonight.items() if user != "user20"})
+        found = await made(one)
+        told = list(planning.lines(found))
+        assert "             1  are gone since the last export, and would be CLEARED" in told
+        assert "             2  are gone earlier, and would be CLEARED" in told
+        assert {f"  clear: {user}" for user in (*gone, "user20")} <= set(told)
+        assert found.to_send == 3
+
+        one.refresh = 'missing = "clear"\nmax_missing = 2'
+        assert (await made(one)).refusal is not None
+
+
+async def test_who_is_sent_again_is_told_why(tmp_path: Path) -> None:
+    async with nights(tmp_path) as one:
+        one.write(USERS)
+        await one.run()
+        told = list(planning.lines(await made(one, Options(is_full=True))))
+
+    assert told[0] == "all users would be sent: --full"
+    assert "            40  are known, and would be sent again, as all are" in told
+
+
+@pytest.mark.parametrize("how", ["", "bulk = true", "bulk = true\nusers_per_lookup = 7", "users_per_lookup = 7"])
+def test_a_plan_counts_the_requests_that_check_counts(tmp_path: Path, how: str) -> None:
+    (tmp_path / "load.toml").write_text(
+        '[export]\npath = "users.csv"\n[mapping]\nuser = "email"\n[target]\napi = "scim"\n'
+        f'base_url = "https://idp.example.com"\n{how}\n[target.auth]\nscheme = "bearer"\ntoken = "env:T"\n'
+        '[limits]\nrequests_per_minute = 100\n[refresh]\nmode = "changed"\n'
+    )
+    (tmp_path / "users.csv").write_text("email,title\n" + "".join(f"user{at}@x,t\n" for at in range(250)))
+    settings = load_settings(tmp_path / "load.toml")
+    rules = settings.refresh_rules
+    assert rules is not None
+
+    refresh = Refresh(rules, settings.identity(), settings.source, settings.row_mapping(), lambda _: None)
+    with refresh.locked() as held, held.compared(settings.checkpoint_path) as compared:
+        planned = plan(settings, held, compared)
+
+    assert planned.requests == inspect(settings, lambda _rows, _share: None).requests
 
 
 @pytest.mark.parametrize("text", ["", "[]", '{"version": 1}'])

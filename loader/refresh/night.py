@@ -260,8 +260,8 @@ class Refresh:
             raise Guarded(
                 "max_missing",
                 vars(counts),
-                f"{counts.missing:,} of the {counts.known:,} users of the export before are not in {self.export}{earlier}, "
-                f"more than refresh.max_missing = {rules.max_missing}; nothing was sent",
+                f"{counts.missing:,} of the {counts.known:,} users of the export before are not in {self.export}"
+                f"{earlier}, more than refresh.max_missing = {rules.max_missing}; nothing was sent",
                 "If they are really gone, say so once: --set refresh.max_missing="
                 + ("100%" if gone <= counts.known else str(gone)),
                 names=f". The first: {names}" if names else "",

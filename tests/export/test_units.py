@@ -114,7 +114,9 @@ CELL = st.text(st.sampled_from(list('ab,"\r\n ü\0')), max_size=9) | st.sampled_
 def test_cells_are_the_same_whether_arrow_cuts_them_or_not(empty: Empty, rows: list[str], tail: bytes) -> None:
     with TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
         path = Path(folder) / "users.csv"
-        path.write_bytes("\n".join(["email,dept,site", *rows, ""]).encode() + tail)
+        path.write_bytes(
+            "\n".join(["email,dept,site", *rows, ""]).encode() + tail + b"\n"
+        )  # without an end it breaks off
         mapping = replace(make.mapping(), empty=empty)
 
         def found() -> list[object]:

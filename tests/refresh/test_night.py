@@ -6,6 +6,7 @@ import random
 import re
 import sqlite3
 import stat
+import time
 from collections.abc import Mapping
 from concurrent.futures import Future
 from contextlib import suppress
@@ -26,6 +27,7 @@ from loader.export import columnar
 from loader.export.files import Files
 from loader.export.typed import TypedMapper
 from loader.mapping import Mapped
+from loader.notify import summary, summary_line
 from loader.outcome import Code
 from loader.plan import Plan, plan
 from loader.refresh import scan
@@ -299,7 +301,7 @@ async def test_broken_rows_are_rejected_each_night_and_disturb_nothing(tmp_path:
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
-        ('mapping.attributes={department="dept"}', "mapping.attributes: was not set, is {'department': 'dept'}"),
+        ('mapping.attributes={department="dept"}', "mapping.attributes: was not set, is dept → department"),
         ('target.write="replace"', "target.write: was 'merge', is 'replace'"),
     ],
 )
@@ -337,6 +339,27 @@ async def test_with_another_mapping_it_is_still_known_who_is_gone(tmp_path: Path
         one.write(USERS)
         assert await one.run() is None
         assert one.written == 1  # with what it had before, of which the target may have lost the rest
+
+
+async def test_what_can_not_be_held_is_in_the_message_too(tmp_path: Path) -> None:
+    async with nights(tmp_path, refresh="max_changed = 3") as one:
+        one.write(USERS)
+        await one.run()
+        assert (await to_thread.run_sync(summary, one.checkpoint, 0.0, 0, ""))["message"] == "", (
+            "a first night is as it should be"
+        )
+
+        one.set = ['mapping.attributes={department="dept", site="site"}']
+        assert await one.run() is None
+        assert "\n  not mapped any more, left at the target: dept\n" in "\n".join(one.said)
+        found = await to_thread.run_sync(summary, one.checkpoint, 0.0, 0, "")
+        assert found["message"] == (
+            "all users are sent: users.state is of a load with other settings: mapping.attributes: was not set, "
+            "is dept → department, site; not mapped any more, left at the target: dept; "
+            "refresh.max_changed can't be held tonight"
+        )
+        assert found["message"] in summary_line(found)
+        assert "alarm" not in found["refresh"]
 
 
 async def test_with_another_key_nobody_can_tell_who_is_gone(tmp_path: Path) -> None:
@@ -567,6 +590,10 @@ async def test_who_was_gone_before_is_guarded_when_it_is_cleared(tmp_path: Path)
         one.set = ["refresh.max_missing=51"]
         assert await one.run() is None
         assert any("50 gone earlier; they are cleared at the target" in said for said in one.said)
+        assert (await to_thread.run_sync(summary, one.checkpoint, 0.0, 0, ""))["message"] == "51 cleared"
+        assert (await to_thread.run_sync(summary, one.checkpoint, time.time() + 9, 0, ""))["message"] == "", (
+            "of a run before"
+        )
         assert one.written == 51
         assert one.held()[gone[0]] == {}
 
