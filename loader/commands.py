@@ -1,6 +1,8 @@
 """What comes after a load, as commands that a shell takes, with the settings and overrides of its last run."""
 
 import shlex
+from collections.abc import Sequence
+from itertools import pairwise
 from os.path import relpath
 from pathlib import Path
 
@@ -51,15 +53,29 @@ def loading(checkpoint: Checkpoint, rows: Path) -> str:
         changes.append("export.format=ndjson")
     if "path" in settings.get("checkpoint", {}):
         changes.append(f"checkpoint.path={Path(path).with_suffix('.ckpt')}")
-    keys = {change.partition("=")[0] for change in changes}
+    keys = set(map(_key, changes))
     settings_file, *given = _given(checkpoint)
-    kept = [each for each in given[1::2] if each.partition("=")[0].strip() not in keys]
+    kept = [each for each in given[1::2] if _key(each) not in keys]
     sets = [word for change in (*kept, *changes) for word in ("--set", change)]
     return shlex.join(["loader", "run", settings_file, *sets])
 
 
+def flagged(command: Sequence[str], flags: Sequence[str]) -> str:
+    """A command, given as words, with more flags; what these override is left out."""
+    keys = {_key(word) for before, word in pairwise(flags) if before == "--set"}
+    kept = list(command)
+    for at in reversed(range(len(kept) - 1)):
+        if kept[at] == "--set" and _key(kept[at + 1]) in keys:
+            del kept[at : at + 2]
+    return shlex.join([*kept, *flags])
+
+
+def _key(override: str) -> str:
+    return override.partition("=")[0].strip()
+
+
 def _loader(command: str, checkpoint: Checkpoint, *flags: str) -> str:
-    return shlex.join(["loader", command, *_given(checkpoint), *flags])
+    return flagged(["loader", command, *_given(checkpoint)], flags)
 
 
 def _given(checkpoint: Checkpoint) -> list[str]:
