@@ -76,8 +76,13 @@ class Tempo:
     @property
     def brake(self) -> Brake:
         """Why it is not faster, at this moment."""
-        if self.waits_for or not self.concurrency.is_full:
-            return self.waits_for or ("halving" if self.traffic.halving else "reader")
+        if self.waits_for:
+            return self.waits_for
+        is_full = self.concurrency.is_full
+        if self.traffic.halving >= (self.concurrency.limit if is_full else 1):  # it may be all that is on the wire
+            return "halving"
+        if not is_full:
+            return "reader"
         return "limit" if self.concurrency.is_most else "target"
 
 

@@ -14,12 +14,14 @@ import pytest
 from loader import verdict
 from loader.batch import Batch, BatchLimits
 from loader.ceiling import RequestSize
+from loader.client import Tempo
 from loader.errors import Stopped, TimedOut, TransportError
 from loader.lane import Abandoned, Lane
 from loader.outcome import Code, Outcome, Result
 from loader.request import Request, Response
 from loader.retry import CAP_S
 from loader.settle import Settler
+from loader.snapshot import Brake
 from loader.targets.calven import FRAME, Calven
 from loader.transport import Send
 from loader.verdict import Stop, Then, Verdict, by_status
@@ -266,6 +268,25 @@ async def test_a_refused_batch_is_split_until_the_culprit_stands_alone(status: i
             assert (outcome.code, outcome.attempts) == (Code.SUCCESS, target.carried(user))
     assert len(target.requests) <= 1 + 14 * len(culprits)
     assert elapsed() < 0.11 * len(target.requests), "a split does not wait"
+
+
+@virtual_time
+async def test_what_is_refused_and_halved_is_seen() -> None:
+    """While it goes on, that is why it is not faster, and not that nothing is read."""
+    names = named(8)
+    tempo = Tempo()
+    seen: list[Brake] = []
+
+    def api(users: list[str]) -> Response:
+        seen.append(tempo.brake)
+        return Response(400, {}, b"not valid") if names[3] in users else results(users)
+
+    outcomes = await settler(Target(api), traffic=tempo.traffic).settle(batch_of(*names))
+
+    assert codes(outcomes).count(Code.INVALID) == 1
+    assert tempo.traffic.look().halved == 3, "8, 4 and 2"
+    assert seen == ["reader", *["halving"] * (len(seen) - 1)]
+    assert tempo.brake == "reader", "it is over"
 
 
 # 413: shrink

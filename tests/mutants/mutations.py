@@ -221,7 +221,8 @@ MUTATIONS = (
     Mutation(
         "a refused batch is not split",
         "loader/settle.py",
-        "                if not is_alone:\n                    return part.halves()\n                _fill",
+        "                if not is_alone:\n                    self._traffic.halves()\n                    part.is_half = True\n"
+        "                    return part.halves()\n                _fill",
         "                _fill",
         ("tests/test_settle.py::test_a_refused_batch_is_split_until_the_culprit_stands_alone",),
     ),
