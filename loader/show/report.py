@@ -100,7 +100,10 @@ def _advice(checkpoint: Checkpoint, code: Code) -> dict[str, str]:
     if advice.way == "correct" and not commands.can_be_corrected(checkpoint):
         return {"todo": ELSEWHERE, "command": _results(checkpoint, "--code", code)}
     if advice.way == "correct":
-        steps = [commands.taking_out(checkpoint, code), commands.loading(checkpoint, commands.corrected(checkpoint))]
+        steps = [
+            commands.taking_out(checkpoint, code),
+            commands.loading(checkpoint, commands.corrected(checkpoint, code)),
+        ]
         return {"todo": advice.todo, "command": "\n".join(steps)}
     return {"todo": advice.todo, "command": commands.retry(checkpoint) if advice.way else ""}
 
@@ -126,11 +129,11 @@ def _mending(checkpoint: Checkpoint, outcomes: Mapping[str, int]) -> Iterator[tu
     if again := sum(outcomes.get(code, 0) for code in WORTH_RETRYING - checkpoint.good):
         words = f"When the causes below are mended, send {counted(again, 'row')} again:"
         yield words, commands.retry(checkpoint)
-    if wrong := [code for code in (Code.REJECTED, Code.INVALID) if outcomes.get(code)]:
+    if wrong := [code for code in commands.CORRECTED if outcomes.get(code)]:
         if commands.can_be_corrected(checkpoint):
-            words = "What has to be corrected: take these rows out as they stand in the export, …"
+            words = "Then, as a retry sends the old values: take the rows to correct out as they stand in the export, …"
             yield words, commands.taking_out(checkpoint, *wrong)
-            load = commands.loading(checkpoint, commands.corrected(checkpoint))
+            load = commands.loading(checkpoint, commands.corrected(checkpoint, *wrong))
             yield "… correct them in that file, and load it:", load
         else:
             yield f"What has to be corrected. {ELSEWHERE}", _results(checkpoint, *(f"--code={code}" for code in wrong))

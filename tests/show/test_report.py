@@ -54,8 +54,8 @@ def test_it_says_what_the_checkpoint_holds(checkpoint: Checkpoint) -> None:
     assert [row["row"] for row in outcomes["INVALID"]["examples"]] == [7, 8, 9]
     assert outcomes["INVALID"]["reasons"] == [{"target_code": "E17", "http_status": 400, "rows": 3}]
     assert outcomes["INVALID"]["command"].splitlines() == [
-        f"loader results {checkpoint.path} --rows --code INVALID -o corrected.csv",
-        "loader run 'a b.toml' --set export.path=corrected.csv",
+        f"loader results {checkpoint.path} --rows --code INVALID -o invalid.csv",
+        "loader run 'a b.toml' --set export.path=invalid.csv",
     ]
     assert (found["seconds"], found["requests"], found["refused"]) == (20, 80, 6)
     assert found["go_on"][0]["command"] == "loader run 'a b.toml'"
