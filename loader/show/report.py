@@ -3,21 +3,22 @@
 import json
 import shlex
 import time
-from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
-from itertools import islice
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Literal
 
 from loader import __version__, commands
 from loader.advice import ADVICE, ELSEWHERE
 from loader.checkpoint import Checkpoint, Moment, ResultRow
 from loader.outcome import GOOD, WORTH_RETRYING, Code
+from loader.reasons import kind
 from loader.results import status
 from loader.snapshot import BRAKES, Found
 from loader.words import counted
 
-#: So many rows are shown of each outcome that is not good.
+#: So many rows are shown of each reason, and so many reasons of each outcome that is not good.
 _EXAMPLES = 5
+_MOST_REASONS = 20
 
 #: The course is drawn from so many moments: more than a screen has points.
 _MOMENTS = 1_500
@@ -84,10 +85,31 @@ def _runs(course: Sequence[Moment]) -> list[list[Moment]]:
 def _what_failed(checkpoint: Checkpoint, code: Code) -> dict[str, Any]:
     """Reasons and examples, of an outcome that is not good."""
     if code in GOOD:
-        return {"reasons": [], "examples": []}
+        return {"reasons": [], "messages": [], "other_rows": 0}
     reasons = [reason for reason in checkpoint.reasons(code) if reason.target_code or reason.http_status]
-    examples = islice(checkpoint.results([code]), _EXAMPLES)
-    return {"reasons": [reason._asdict() for reason in reasons], "examples": [_example(row) for row in examples]}
+    return {"reasons": [reason._asdict() for reason in reasons], **_alike(checkpoint.results([code]))}
+
+
+def _alike(rows: Iterable[ResultRow]) -> dict[str, Any]:
+    """The first rows of each reason, the most frequent reason first, and how many rows have one.
+
+    `other_rows`: those with reasons that are too many to be shown.
+    """
+    other = 0
+    counts: Counter[str] = Counter()
+    first: dict[str, list[ResultRow]] = defaultdict(list)
+    for row in rows:
+        reason = kind(row.message, row.user)
+        if reason not in counts and len(counts) >= _MOST_REASONS:
+            other += 1
+            continue
+        counts[reason] += 1
+        if len(first[reason]) < _EXAMPLES:
+            first[reason].append(row)
+    messages = [
+        {"rows": count, "examples": [_example(row) for row in first[reason]]} for reason, count in counts.most_common()
+    ]
+    return {"messages": messages, "other_rows": other}
 
 
 def _example(row: ResultRow) -> dict[str, Any]:
