@@ -57,7 +57,6 @@ def results(
     """Write a line per settled row, in order of row.
 
     \b
-    loader results users.ckpt -o results.csv
     loader results users.ckpt --failed
     loader results users.ckpt --code USER_NOT_FOUND --code INVALID --format ndjson
     loader results users.ckpt --excel --formula-safe -o results.csv

@@ -129,11 +129,12 @@ def test_each_reason_shows_with_its_first_users(tmp_path: Path) -> None:
     with Checkpoint.open(tmp_path / "users.ckpt", create=True) as checkpoint:
         short = [f"users.csv line {row}: 2 fields, the header has 3" for row in range(1, 51)]
         messages = [*short, "users.csv line 52: 'three' is not a JSON number"]
-        rows = [(row, f"u{row}", Code.REJECTED, text) for row, text in enumerate(messages, 1)]
-        rows += [(row, f"ann{row}@x.com", Code.INVALID, f"ann{row}@x.com has left") for row in (60, 61)]
-        rows += [(row, "", Code.FAILED, "x" * (row - 69)) for row in range(70, 95)]
+        rows = [Settled(row, f"u{row}", Outcome(Code.REJECTED, text)) for row, text in enumerate(messages, 1)]
+        gone = [(row, f"{name}@x.com") for row, name in ((60, "ann"), (61, "bob"))]
+        rows += [Settled(row, user, Outcome(Code.INVALID, f"{user} has left")) for row, user in gone]
+        rows += [Settled(row, "", Outcome(Code.FAILED, "x" * (row - 69))) for row in range(70, 95)]
         checkpoint.put(started_at=1e9, finished_at=1e9)
-        checkpoint.commit([Entry(settled=[Settled(row, user, Outcome(*why)) for row, user, *why in rows])])
+        checkpoint.commit([Entry(settled=rows)])
         found = gather(checkpoint)
     shown = {each["code"]: each for each in found["outcomes"]}
 
