@@ -16,7 +16,7 @@ import anyio
 from loader.batch import Batch, BatchLimits
 from loader.ceiling import RequestSize
 from loader.errors import Stopped, TimedOut, TransportError
-from loader.lane import Lane
+from loader.lane import Abandoned, Lane
 from loader.outcome import Code, Outcome, Result
 from loader.request import Request, Response
 from loader.retry import backoff_s, retry_after_s
@@ -111,16 +111,30 @@ class Settler:
         """How large a batch may be, as far as is known by now."""
         return self._size.limits
 
-    async def settle(self, batch: Batch) -> list[Outcome]:
-        """An outcome for each user of `batch`, in its order. Raises Stopped, or Abandoned if the run stops."""
+    async def settle(
+        self, batch: Batch, salvage: Callable[[Batch, list[Outcome]], None] = lambda *_: None
+    ) -> list[Outcome]:
+        """An outcome for each user of `batch`, in its order. Raises Stopped, or Abandoned if the run stops.
+
+        Before it raises, `salvage` is given those who are settled by then, if there are some: of a batch that is being
+        halved, which takes long, most may be.
+        """
         outcomes: list[Outcome] = [_NOT_YET] * len(batch)
         todo = [_Part(range(len(batch)), batch)]
-        while todo:
-            part = heappop(todo)
-            if part.due and (wait := part.due - self._lane.now()) > 0:
-                await self._lane.back_off(wait)
-            for left in await self._step(part, outcomes):
-                heappush(todo, left)
+        try:
+            while todo:
+                part = todo[0]
+                if part.due and (wait := part.due - self._lane.now()) > 0:
+                    await self._lane.back_off(wait)
+                left = await self._step(part, outcomes)
+                heappop(todo)
+                for each in left:
+                    heappush(todo, each)
+        except (Abandoned, Stopped):
+            open_ = {at for part in todo for at in part.positions}
+            if settled := [at for at in range(len(batch)) if at not in open_]:
+                salvage(batch.pick(settled), [outcomes[at] for at in settled])
+            raise
         return outcomes
 
     async def _step(self, part: _Part, outcomes: list[Outcome]) -> Sequence[_Part]:

@@ -845,3 +845,37 @@ async def test_a_run_that_had_an_answer_stops_too() -> None:
 
     with pytest.raises(Stopped, match="no usable answer"):
         await made.settle(batch_of("evil"))
+
+
+@virtual_time
+async def test_who_is_settled_when_a_run_stops_is_salvaged() -> None:
+    """With the rows merged into theirs, and nobody whose fate is open."""
+    lane = Lane(600)
+
+    def api(users: list[str]) -> Answer:
+        if "b" in users and len(users) > 1:
+            return Response(400, {}, b"")
+        if users == ["b"]:
+            lane.stop(Stopped("enough"))
+            return Response(503, {"retry-after": "9"}, b"")
+        return results(users)
+
+    batch = batch_of("a", "b", "c", "d")
+    batch.merged.update({3: [1, 2], 2: [7]})
+    salvaged: list[tuple[Batch, list[Outcome]]] = []
+    with pytest.raises(Abandoned):
+        await settler(Target(api), lane=lane).settle(batch, lambda *some: salvaged.append(some))
+
+    ((some, outcomes),) = salvaged
+    assert "b" not in some.users
+    assert codes(outcomes) == [Code.SUCCESS] * len(some)
+    assert some.merged == {row: rows for row, rows in batch.merged.items() if row in some.numbers}
+
+
+@virtual_time
+async def test_where_nobody_is_settled_nothing_is_salvaged() -> None:
+    lane = Lane(600)
+    lane.stop(Stopped("enough"))
+
+    with pytest.raises(Abandoned):
+        await settler(Target(results), lane=lane).settle(batch_of("a", "b"), lambda *_: pytest.fail("nobody is"))
