@@ -171,8 +171,8 @@ class MappingTable(_Table):
     """only for `calven-hierarchy`, and instead of all the others: `{ group = "Team" }` names the columns that hold its
     four fields; those that it doesn't name have the fields' own names"""
     attributes: Annotated[dict[str, str], Field(min_length=1)] | None = None
-    """`{ apiName = "column" }`; not set: every other column, under its own name, but for `loader_code` and
-    `loader_message`, which [`results --rows`](commands.md#correct-and-load-again) adds"""
+    """`{ apiName = "column" }`; not set: every other column, under its own name, but for `loader_row`,
+    `loader_code` and `loader_message`, which [`results --rows`](commands.md#correct-and-load-again) adds"""
     types: dict[str, Type] = {}
     """`{ apiName = "number" }`, or `"boolean"`, `"json"`, `"string"`; nothing is guessed: `00123` stays `"00123"`"""
     empty: Empty = "omit"

@@ -176,7 +176,7 @@ def summarize(checkpoint: "Checkpoint") -> int:
         words = ", ".join(f"{count:,} {code}" for code, count in accepted.items())
         say(f"accepted, as refresh.accept says: {words}")
     if tally.failures:
-        command = shlex.join(["loader", "results", near(checkpoint.path)])
+        command = shlex.join(["loader", "results", near(checkpoint.path), "--failed"])
         say(f"{counted(tally.failures, 'row')} failed; see them with: {command}")
     return tally.exit_status
 
