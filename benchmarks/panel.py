@@ -1,13 +1,15 @@
-"""What the panel costs a load: the same load in turns, quiet and on a terminal; and what one frame costs by itself.
+"""What it costs a load to be looked at: the same load in turns, quiet, on a terminal, and with a dashboard that is
+followed; and what one frame of the panel costs by itself.
 
     python -m benchmarks.panel --users 2000000 --repeat 5
 
-Seconds of the processor are compared, as those of the clock tell more of the machine's neighbours.
+Each in pairs with a quiet one: by the clock, and in seconds of the processor, which neighbours disturb less.
 """
 
 import argparse
 import fcntl
 import os
+import re
 import statistics
 import struct
 import subprocess
@@ -15,7 +17,10 @@ import tempfile
 import termios
 import threading
 import time
+from contextlib import suppress
 from pathlib import Path
+from typing import TextIO
+from urllib.request import urlopen
 
 import msgspec
 from rich.console import Console
@@ -42,23 +47,42 @@ class Reader:
         threading.Thread(target=self._read, daemon=True).start()
 
     def _read(self) -> None:
-        while data := os.read(self._master, 65_536):
-            self.bytes += len(data)
+        with suppress(OSError):  # nobody writes there any more
+            while data := os.read(self._master, 65_536):
+                self.bytes += len(data)
 
 
-def run(folder: Path, load: list[str], core: int | None, terminal: Reader | None) -> tuple[float, float]:
+class Follower:
+    """Somebody who follows the dashboard whose address is told on `stderr`, to its end."""
+
+    def __init__(self) -> None:
+        reader, self.stderr = os.pipe()
+        threading.Thread(target=self._follow, args=[os.fdopen(reader, encoding="utf-8")], daemon=True).start()
+
+    def _follow(self, lines: TextIO) -> None:
+        for line in lines:
+            if found := re.search(r"(http://127\.0\.0\.1:[0-9]+/)(\?token=\S+)", line):
+                with urlopen(f"{found[1]}events{found[2]}") as events:
+                    while events.read1(65_536):
+                        pass
+
+
+def run(folder: Path, load: list[str], core: int | None, way: str, terminal: Reader) -> tuple[float, float]:
     """One load: seconds of the clock, and of the processor."""
     (folder / CHECKPOINT).unlink(missing_ok=True)
+    shown = {"quiet": lambda: subprocess.DEVNULL, "panel": lambda: terminal.tty, "dashboard": lambda: Follower().stderr}
+    stderr = shown[way]()
     began = time.monotonic()
-    shown = subprocess.DEVNULL if terminal is None else terminal.tty
     process = subprocess.Popen(
-        [*pinned(core), *load, *(["--quiet"] if terminal is None else [])],
+        [*pinned(core), *load, *{"quiet": ["--quiet"], "panel": [], "dashboard": ["--dashboard"]}[way]],
         cwd=folder,
         env=os.environ | ENVIRONMENT | {"TERM": "xterm-256color"},
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
-        stderr=shown,
+        stderr=stderr,
     )
+    if way == "dashboard":
+        os.close(stderr)
     _, status, usage = os.wait4(process.pid, 0)
     process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode:
@@ -88,25 +112,25 @@ def main() -> None:
     arguments.add_argument("--repeat", type=int, default=5)
     given = arguments.parse_args()
     at = cores()
-    quiet, drawn = list[tuple[float, float]](), list[tuple[float, float]]()
+    runs: dict[str, list[tuple[float, float]]] = {way: [] for way in ("quiet", "panel", "dashboard")}
     with Server(at.server) as server, tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
+        folder, terminal = Path(name), Reader()
         load = command(folder, kept(cache(), given.users), server.url, 500, 16)
         for _ in range(given.repeat):
-            for runs, terminal in ((quiet, None), (drawn, Reader())):
+            for way, done in runs.items():
                 server.reset(given.users)
-                runs.append(run(folder, load, at.client, terminal))
-                print(
-                    f"{'quiet' if terminal is None else 'panel'}  {runs[-1][0]:6.2f} s  {runs[-1][1]:6.2f} s CPU",
-                    flush=True,
-                )
+                done.append(run(folder, load, at.client, way, terminal))
+                print(f"{way:9}  {done[-1][0]:6.2f} s  {done[-1][1]:6.2f} s CPU", flush=True)
         with Checkpoint.read(folder / CHECKPOINT) as opened:
             now, about = opened.now(), About.of(opened)
     assert now is not None
-    without, with_it = (statistics.median(cpu for _, cpu in runs) for runs in (quiet, drawn))
-    pairs = statistics.median(after[1] / before[1] - 1 for before, after in zip(quiet, drawn, strict=True))
+    for way, done in runs.items():
+        clock, cpu = (
+            statistics.median(mine[at] / quiet[at] - 1 for mine, quiet in zip(done, runs["quiet"], strict=True))
+            for at in (0, 1)
+        )
+        print(f"{way:9}  in pairs with quiet, median: {clock:+.1%} by the clock, {cpu:+.1%} CPU")
     each = frame_cpu_s(now, about)
-    print(f"CPU, median: {without:.2f} s quiet, {with_it:.2f} s with the panel; in pairs {pairs:+.1%}")
     print(f"a frame: {each * 1000:.1f} ms of CPU, so {each:.1%} of one core at one a second")
 
 

@@ -44,8 +44,9 @@ ADVICE: Mapping[Code, Advice] = {
     ),
     Code.PARTIAL: Advice(
         "some attributes were taken, some were not; the message lists them",
-        "Often the attribute is not known there: create it, or leave it out of the mapping; then send them again.",
-        "retry",
+        "Mend the values that the messages name, and load these rows again. If an attribute is not known there: create "
+        "it, or leave it out of the mapping, and send them again with loader retry.",
+        "correct",
     ),
     Code.NO_RESULT: Advice(
         "the API answered, and left this user out every time",

@@ -38,11 +38,13 @@ class Batch:
         return Batch(self.numbers[first:last], self.users[first:last], self.records[first:last])
 
     def pick(self, positions: Sequence[int]) -> "Batch":
-        """The users at `positions` as a batch to send."""
+        """The users at `positions`, with the rows merged into theirs."""
+        numbers = [self.numbers[at] for at in positions]
         return Batch(
-            [self.numbers[at] for at in positions],
+            numbers,
             [self.users[at] for at in positions],
             [self.records[at] for at in positions],
+            {row: self.merged[row] for row in numbers if row in self.merged},
         )
 
 

@@ -4,7 +4,6 @@ Only the outcome of a run is not known here, and what in it depends on the targe
 that user's later rows are held back and merged, so a run may make a few requests less.
 """
 
-import re
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -21,6 +20,7 @@ from loader.keys import MOST_KEYS, Hashes, Keys
 from loader.lane import Lane
 from loader.outcome import Code, Settled
 from loader.probe import Probed, probe, undeclared_words
+from loader.reasons import kind
 from loader.record import Frame, Rows
 from loader.request import Request, Response
 from loader.settings import Settings
@@ -138,17 +138,11 @@ def _count_problems(found: Findings, settled: Iterable[Settled]) -> None:
     for item in settled:
         found.codes[item.outcome.code] += 1
         if item.outcome.code is Code.REJECTED:
-            kind = _kind(item.outcome.message)
-            if kind not in found.reasons and len(found.reasons) >= _MOST_REASONS:
-                kind = "another reason"
-            count, first = found.reasons.get(kind, (0, item))
-            found.reasons[kind] = (count + 1, first)
-
-
-def _kind(message: str) -> str:
-    """A message without what is its row's own: place, numbers, and the value that is shown."""
-    reason = re.sub(r"^.*? line \d+: ", "", message)
-    return re.sub(r"\d[\d,]*", "N", re.sub(r"(: )(['\"]).*\2( is )", r"\1…\3", reason))
+            reason = kind(item.outcome.message)
+            if reason not in found.reasons and len(found.reasons) >= _MOST_REASONS:
+                reason = "another reason"
+            count, first = found.reasons.get(reason, (0, item))
+            found.reasons[reason] = (count + 1, first)
 
 
 def _count_attributes(found: Findings, frame: Frame, records: Iterable[bytes]) -> None:

@@ -76,8 +76,13 @@ class Tempo:
     @property
     def brake(self) -> Brake:
         """Why it is not faster, at this moment."""
-        if self.waits_for or not self.concurrency.is_full:
-            return self.waits_for or "reader"
+        if self.waits_for:
+            return self.waits_for
+        is_full = self.concurrency.is_full
+        if self.traffic.halving >= (self.concurrency.limit if is_full else 1):  # it may be all that is on the wire
+            return "halving"
+        if not is_full:
+            return "reader"
         return "limit" if self.concurrency.is_most else "target"
 
 
@@ -431,7 +436,7 @@ class Credentials:
                 if do in (Do.STOP, Do.RENEW, Do.SPLIT, Do.SHRINK) or is_refusal(response):
                     raise Stopped(f"no token was given: {reason}{way_out(response)}{_clocks(response, self._wall())}")
                 if do is Do.WAIT and (wait := retry_after_s(response.headers, self._wall())):
-                    self._lane.hold(wait)
+                    self._lane.hold(wait, reason)
             failures += 1
             self._lane.failed(f"no token: {reason}")
             if not wait:
@@ -450,7 +455,7 @@ class Credentials:
             if 200 <= response.status < 300 and (more := self._scheme.welcome(response)):
                 return {**headers, **more}
             if by_status(response) is Do.WAIT and (wait := retry_after_s(response.headers, self._wall())):
-                self._lane.hold(wait)
+                self._lane.hold(wait, words(response))
             reason = words(response)
         self._warn(
             f"{request.method} {request.path} failed, which is not needed to go on, but may make it slower: {reason}"

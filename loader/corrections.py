@@ -8,8 +8,8 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import BinaryIO, NamedTuple, get_args
 
-from loader.checkpoint import Checkpoint, ResultRow
-from loader.errors import CheckpointError, ExportError, Refused
+from loader.checkpoint import Checkpoint, ResultRow, lock
+from loader.errors import CheckpointError, ExportError, Refused, Stopped
 from loader.export import Fingerprint
 from loader.export.files import Files, Format, located, matching
 from loader.export.originals import delimiter_of, fields, header, originals
@@ -18,9 +18,9 @@ from loader.mapping import ADDED, RowMapping
 from loader.outcome import Code
 from loader.settings import access_from
 
-_CODE, _MESSAGE = (json.dumps(name).encode() for name in ADDED)
-#: The two members as they are written here, at the end of a row that was corrected once and has failed again.
-_MEMBERS = re.compile(rb',?%s:"[A-Z_]*",%s:"(?:[^"\\]|\\.)*"\s*\}\Z' % (_CODE, _MESSAGE))
+_ROW, _CODE, _MESSAGE = (json.dumps(name).encode() for name in ADDED)
+#: The members as they are written here, at the end of a row that was corrected once and has failed again.
+_MEMBERS = re.compile(rb',?%s:[0-9]+,%s:"[A-Z_]*",%s:"(?:[^"\\]|\\.)*"\s*\}\Z' % (_ROW, _CODE, _MESSAGE))
 
 
 class Written(NamedTuple):
@@ -84,7 +84,7 @@ def write_rows(
     is_second = False
     if is_delimited:
         begin, first = header(export)
-        is_second = tuple(fields(first, delimiter)[-2:]) == ADDED
+        is_second = tuple(fields(first, delimiter)[-len(ADDED) :]) == ADDED
         is_utf8 = export.encoding.lower().replace("_", "-") in ("utf-8", "utf8")
         if (is_marked or not is_utf8) and not begin.startswith(BOM):
             out.write(BOM)  # so that it is read as what it is, though export.encoding still says otherwise
@@ -103,30 +103,44 @@ def write_rows(
     return Written(written, too_long)
 
 
+def note_taken_out(path: Path, codes: Collection[str], file: Path) -> bool:
+    """Note in the checkpoint that rows with these outcomes were taken out into `file`. False: it can't be written now.
+
+    A retry afterwards would send what they were before.
+    """
+    try:
+        with lock(path), Checkpoint.open(path, create=False) as checkpoint:
+            known = checkpoint.get("taken_out") or {}
+            checkpoint.put(taken_out=known | dict.fromkeys(codes, str(file)))
+    except (CheckpointError, Stopped):  # a run has it, or it is to be read alone
+        return False
+    return True
+
+
 def _delimited(text: bytes, result: ResultRow, delimiter: str, *, is_second: bool) -> bytes:
-    """A row with two fields more. One that is broken stays broken: unmended it is rejected again, and never guessed."""
+    """A row with three fields more. One that is broken stays broken: unmended it is rejected again, nothing guessed."""
     if is_second:
-        text = _without_last_two(text, delimiter)
+        text = _without_ours(text, delimiter)
     message = _line(result.message).replace('"', '""')
-    return text + f'{delimiter}{result.code}{delimiter}"{message}"'.encode("utf-8", "replace")
+    return text + f'{delimiter}{result.row}{delimiter}{result.code}{delimiter}"{message}"'.encode("utf-8", "replace")
 
 
-def _without_last_two(text: bytes, delimiter: str) -> bytes:
+def _without_ours(text: bytes, delimiter: str) -> bytes:
     """Without the fields that were written here the time before, if they are still there."""
     sep, codes = re.escape(delimiter), "|".join(Code)
-    ours = rf'{sep}"?(?:{codes})"?{sep}(?:"(?:[^"]|"")*"|[^"{sep}]*)\Z'
+    ours = rf'{sep}"?[0-9]+"?{sep}"?(?:{codes})"?{sep}(?:"(?:[^"]|"")*"|[^"{sep}]*)\Z'
     return re.sub(ours.encode(), b"", text)
 
 
 def _member(text: bytes, result: ResultRow) -> bytes:
-    """A JSON object with two members more. What is none comes out as it is, and is rejected again unless mended."""
+    """A JSON object with three members more. What is none comes out as it is, and is rejected again unless mended."""
     text = text.strip()
     if not (text.startswith(b"{") and text.endswith(b"}")):
         return text
     text = _MEMBERS.sub(b"}", text)
     comma = b"" if text[1:-1].isspace() or text == b"{}" else b","
     code, message = (json.dumps(value).encode() for value in (result.code, _line(result.message)))
-    return text[:-1] + comma + b"%s:%s,%s:%s}" % (_CODE, code, _MESSAGE, message)
+    return text[:-1] + comma + b"%s:%d,%s:%s,%s:%s}" % (_ROW, result.row, _CODE, code, _MESSAGE, message)
 
 
 def _line(message: str) -> str:

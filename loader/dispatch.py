@@ -116,15 +116,23 @@ class Dispatcher:
         """One place in flight: a batch, and when that is durable, the next."""
         while (batch := await self._next()) is not None:
             self._in_flight += 1
-            try:
-                outcomes = await self._settler.settle(batch)
-            except Abandoned:  # unsettled: the next run sends it again
-                self._free()
-            except Stopped as error:
-                self._lane.stop(error)
+            entry = await self._settled(batch)
+            if entry is None:
                 self._free()
             else:
-                await self._put(Entry(batch, outcomes)).over.wait()
+                await self._put(entry).over.wait()
+
+    async def _settled(self, batch: Batch) -> Entry | None:
+        """All of a batch, or who of it could be settled before the run stopped. None: nobody; the next run sends it."""
+        salvaged: list[Entry] = []
+        try:
+            outcomes = await self._settler.settle(batch, lambda *some: salvaged.append(Entry(*some)))
+            return Entry(batch, outcomes)
+        except Abandoned:
+            pass
+        except Stopped as error:
+            self._lane.stop(error)
+        return salvaged[0] if salvaged else None
 
     async def _next(self) -> Batch | None:
         """The next batch, as soon as there is one. None: there is none any more, or the run stops."""

@@ -8,6 +8,7 @@ import math
 import random
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Literal, NamedTuple
 
 import anyio
 
@@ -17,6 +18,20 @@ from loader.errors import LoaderError, Stopped
 _DOWN_AFTER = 10
 #: The intervals between questions whether it is back, the first and the longest; by chance up to twice as long.
 _ASK_S, _ASK_MOST_S = 0.5, 8.0
+#: Fewer failures are told of, too, if nothing usable comes for so long; and a pause, if so much of it is left.
+_TOLD_AFTER, _TOLD_AFTER_S, _PAUSE_S = 2, 3.0, 1.0
+
+
+class Trouble(NamedTuple):
+    """Why nothing goes on: the target asked for a pause, or is down. `reason`: its last words of that.
+
+    `since`: of no usable answer; `gives_up_at`: then the run stops (math.inf: never).
+    """
+
+    kind: Literal["pause", "down"]
+    reason: str
+    since: float
+    gives_up_at: float
 
 
 class Abandoned(LoaderError):
@@ -39,6 +54,8 @@ class Lane:
         self._uniform = uniform
         self._give_up_s = give_up_s
         self._held_until = 0.0
+        self._held_for = ""  # why
+        self._failed_for = ""  # the last time
         self._trouble_since: float | None = None
         self._failures = 0  # in a row
         self._asked = 0  # since it is down: is it back?
@@ -56,9 +73,21 @@ class Lane:
         for wait in self._waits:
             wait.cancel()
 
-    def hold(self, seconds: float) -> None:
+    def hold(self, seconds: float, reason: str = "") -> None:
         """The target asked for a pause: nobody sends before it is over."""
         self._held_until = max(self._held_until, self.now() + seconds)
+        self._held_for = reason
+
+    @property
+    def trouble(self) -> Trouble | None:
+        """Why nothing goes on at this moment; None: it goes on, or that is not worth a word."""
+        now = self.now()
+        since = now if self._trouble_since is None else self._trouble_since
+        if self.held_for_s() > _PAUSE_S:
+            return Trouble("pause", self._held_for, since, since + self._give_up_s)
+        if self.is_down or (self._failures >= _TOLD_AFTER and now - since >= _TOLD_AFTER_S):
+            return Trouble("down", self._failed_for, since, since + self._give_up_s)
+        return None
 
     @property
     def is_clear(self) -> bool:
@@ -131,6 +160,7 @@ class Lane:
     def failed(self, reason: str) -> None:
         """An attempt got no usable answer. Raises Stopped when that has lasted for `give_up_s`."""
         self._failures += 1
+        self._failed_for = reason
         self.delayed(reason)
 
     def delayed(self, reason: str) -> None:

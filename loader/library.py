@@ -177,9 +177,12 @@ class Load:
         flags = Flags(first, until, fresh, yes, full, None if plan is None else Path(plan), allow_shrink)
         return await self._do(begun(self._ready(), flags, _log.info, self._heed), first, until)
 
-    async def retry(self, *, until: datetime | None = None) -> Report:
-        """Send again what failed in a finished load, as `loader retry` does. Returns and raises as `run` does."""
-        return await self._do(reopened(self._ready(), _log.info), None, until)
+    async def retry(self, *, until: datetime | None = None, even_taken_out: bool = False) -> Report:
+        """Send again what failed in a finished load, as `loader retry` does. Returns and raises as `run` does.
+
+        `even_taken_out`: also rows that were taken out to be corrected, as they were; else that is Refused.
+        """
+        return await self._do(reopened(self._ready(), _log.info, even_taken_out=even_taken_out), None, until)
 
     def stop(self, reason: str = "stopped as asked") -> None:
         """Send nothing more; what is on the wire may finish. `run` then returns, and each one after this at once."""

@@ -92,7 +92,7 @@ async def load(
             tally.add(entry.outcomes, batch.numbers, batch.users, sum(map(len, batch.merged.values())))
         # Where one answer is about all, there is nothing left to stop.
         if whole is None and (reason := tally.reason_to_stop(limits.max_failures)):
-            lane.stop(Stopped(reason))
+            lane.stop(reason)
 
     batcher = Batcher(
         target.frame, settings.batch_limits, replace=target.write == "replace", rows_are_users=whole is None
@@ -120,7 +120,9 @@ async def load(
     ):
         credentials = Credentials(target.scheme, settings.secrets, wire, lane, tempo, warn=warn)
         send = layers(wire, lane, tempo, credentials, target.refuses_token)
-        settler = Settler(target, send, lane, size, limits.attempts, warn, is_proven=tally.is_proven)
+        settler = Settler(
+            target, send, lane, size, limits.attempts, warn, is_proven=tally.is_proven, traffic=tempo.traffic
+        )
         tasks.start_soon(reading.pump)
         tasks.start_soon(meter.beat, watch)
         await refuse_undeclared(target, send, await to_thread.run_sync(export.names, settings.row_mapping()), warn)

@@ -12,7 +12,7 @@ from loader.checkpoint import Retrying
 from loader.lane import Lane
 from loader.outcome import GOOD
 from loader.progress import Tally
-from loader.snapshot import Brake, Found, Note, Snapshot, Wire
+from loader.snapshot import Brake, Found, Note, Snapshot, Trouble, Wire
 from loader.tempo.quota import Pace
 from loader.tempo.traffic import Traffic
 
@@ -92,7 +92,9 @@ class Meter:
         self._recent.append((now, rows, self._tally.sent))
         reason = self._lane.reason
         found = self._found(now)
-        is_known = share and elapsed > _UNKNOWN_S and not found.is_guess
+        trouble = self._trouble(now)
+        is_down = trouble is not None and trouble.kind == "down"
+        is_known = share and elapsed > _UNKNOWN_S and not found.is_guess and not is_down
         self._last = Snapshot(
             self._wall(),
             rows,
@@ -115,6 +117,7 @@ class Meter:
             tuple(sorted(self._tally.good - GOOD)),
             self._again,
             self._kept,
+            trouble,
         )
         return self._last
 
@@ -145,6 +148,19 @@ class Meter:
         if self._again:
             return (self._tally.rows - sum(self._kept.values())) / self._again
         return self._position() / self._size if self._size else None
+
+    def _trouble(self, now: float) -> Trouble | None:
+        """Why nothing goes on, by the clock on the wall."""
+        if (found := self._lane.trouble) is None:
+            return None
+        wall = self._wall() - now
+        return Trouble(
+            found.kind,
+            found.reason,
+            wall + found.since,
+            None if math.isinf(found.gives_up_at) else wall + found.gives_up_at,
+            self._lane.held_for_s() if found.kind == "pause" else None,
+        )
 
     def _pace(self, seconds: float) -> tuple[float, float]:
         """Rows, and users sent, a second, over the last so many."""

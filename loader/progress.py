@@ -4,6 +4,7 @@ from collections import Counter, deque
 from collections.abc import Mapping, Sequence
 from itertools import islice
 
+from loader.errors import Stopped
 from loader.outcome import GOOD, Code, Outcome
 from loader.snapshot import Failure
 
@@ -79,8 +80,10 @@ class Tally:
         """The exit status of a load that is finished with these outcomes."""
         return 1 if self.failures else 0
 
-    def reason_to_stop(self, max_failures: str | int) -> str | None:
+    def reason_to_stop(self, max_failures: str | int) -> Stopped | None:
         """Why not to go on, or None. `max_failures`: a number of rows, or a share such as "5%".
+
+        The command to go on with after that many failures allows twice as many.
 
         What is accepted counts here, too: how much of it may be, is a limit as good as any.
         """
@@ -88,18 +91,20 @@ class Tally:
             return None
         sent = self.sent
         if sent >= _HOPELESS and not self._is_judged and not self._is_hopeful:
-            return (
+            return Stopped(
                 f"not one of the first {sent:,} users sent was accepted; the last: {self.last_failure}. If the mapping "
                 "is wrong, mend it and start over with --fresh --yes; if these users do fail, run it again to go on"
             )
         if isinstance(max_failures, int):
-            passed = failures > max_failures
+            passed, more = failures > max_failures, str(2 * failures)
         else:
             share = float(max_failures.rstrip("%")) / 100
-            passed = failures > share * max(self.rows, _SHARE_FROM)
+            of = max(self.rows, _SHARE_FROM)
+            passed, more = failures > share * of, f"{min(-(-200 * failures // of), 100)}%"
         if passed:
-            return (
+            return Stopped(
                 f"{failures:,} of {self.rows:,} rows failed, more than limits.max_failures = {max_failures}; "
-                f"the last: {self.last_failure}. To go on all the same, raise that limit"
+                f"the last: {self.last_failure}. To go on all the same, raise that limit",
+                *("--set", f"limits.max_failures={more}"),
             )
         return None

@@ -6,6 +6,8 @@ import time
 from collections.abc import Collection, Iterator
 from typing import Any, TextIO
 
+from msgspec import to_builtins
+
 from loader.checkpoint import Checkpoint, runner
 from loader.commands import go_on
 from loader.outcome import GOOD, Code
@@ -61,9 +63,9 @@ def status(checkpoint: Checkpoint) -> dict[str, Any]:
     counts = {code.value: count for code, count in sorted(checkpoint.outcomes().items(), key=lambda item: -item[1])}
     finished, process, now = checkpoint.get("finished_at"), runner(checkpoint.path), checkpoint.now()
     rows, good, retrying = sum(counts.values()), checkpoint.good, checkpoint.retrying()
-    rate, left = 0.0, None
+    rate, left, trouble = 0.0, None, None
     if process is not None and now is not None and is_fresh(now):
-        rate, left = now.sent_per_s, now.left_s
+        rate, left, trouble = now.sent_per_s, now.left_s, now.trouble
     elif now is not None and process is None:
         rate = now.sent / max(now.elapsed_s, 1.0)
     waiting = rows - sum(checkpoint.counts().values())
@@ -78,6 +80,7 @@ def status(checkpoint: Checkpoint) -> dict[str, Any]:
         "accepted": sorted(good - GOOD),
         "users_per_s": round(rate, 1),
         "left_s": None if left is None else round(left, 1),
+        "trouble": trouble and {**to_builtins(trouble), "words": trouble.words()},
         "started_at": checkpoint.get("started_at"),
         "retried_at": checkpoint.get("retried_at"),
         "retry": retrying and {"rows": retrying.rows, "sent_again": retrying.rows - waiting},
@@ -129,6 +132,8 @@ def status_lines(state: dict[str, Any]) -> Iterator[str]:
             yield retry_line(retry["sent_again"], retry["rows"])
         if state["state"] == "running":
             yield f"running (process {state['process']}); {begun}{pace}{left}"
+            if state["trouble"]:
+                yield f"waiting: {state['trouble']['words']}"
         else:
             yield f"not finished; {begun}{pace}. Go on with: {state['go_on']}"
             if state["ended"]:

@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 from loader.checkpoint import Checkpoint
-from loader.errors import CheckpointError
+from loader.errors import CheckpointError, Refused
 from loader.export import Export, Fingerprint
 from loader.export.remote import Remote
 from loader.mapping import RowMapping
-from loader.outcome import WORTH_RETRYING
+from loader.outcome import WORTH_RETRYING, Code
 from loader.record import Mark, Rows
 from loader.span import SpanSet
 
@@ -92,19 +92,34 @@ def resumed(checkpoint: Checkpoint, settled: SpanSet) -> Resume:
     return Resume(settled, checkpoint.start_at(settled.first_hole()), known)
 
 
-def reopen(checkpoint: Checkpoint, resume: Resume) -> Resume:
+def reopen(checkpoint: Checkpoint, resume: Resume, *, even_taken_out: bool = False) -> Resume:
     """Take what may become better out of a finished load, for a run to send it again; finished still: nothing may.
 
-    A retry that was interrupted just goes on. Raises CheckpointError if the load itself is not finished.
+    A retry that was interrupted just goes on. Raises CheckpointError if the load itself is not finished; and, unless
+    `even_taken_out`, Refused if rows that would be sent were taken out to be corrected: they may be loaded by now.
     """
     with checkpoint.refusing():
         if not resume.is_finished and checkpoint.get("retried_at") is None:
             raise CheckpointError(
                 f"{checkpoint.path} holds a load that is not finished; finish it first, with loader run"
             )
+        if resume.is_finished and not even_taken_out:
+            _refuse_taken_out(checkpoint)
         if not resume.is_finished or not checkpoint.reopen(WORTH_RETRYING):
             return resume
         return replace(_go_on(checkpoint), amend=resume.amend)
+
+
+def _refuse_taken_out(checkpoint: Checkpoint) -> None:
+    outcomes = checkpoint.outcomes()
+    taken = {code: file for code, file in (checkpoint.get("taken_out") or {}).items() if outcomes.get(Code(code))}
+    if taken:
+        files = ", ".join(sorted({*taken.values()}))
+        raise Refused(
+            f"rows that are {', '.join(taken)} were taken out to be corrected, into {files}. "
+            "A retry sends them as they were: if that file is loaded already, its corrections would be undone. If it "
+            "isn't, or if you load it again behind the retry (loader run … --fresh), retry with --yes"
+        )
 
 
 def set_aside(path: Path, *, even_unfinished: bool) -> Path | None:

@@ -147,8 +147,11 @@ def _night(refresh: Refresh, path: Path, flags: Flags) -> Iterator[tuple[Checkpo
 
 
 @contextmanager
-def reopened(settings: Settings, say: Say) -> Iterator[Run]:
-    """A finished load with the rows that are worth it taken out again, for whoever has its lock. Raises as begun()."""
+def reopened(settings: Settings, say: Say, *, even_taken_out: bool = False) -> Iterator[Run]:
+    """A finished load with the rows that are worth it taken out again, for whoever has its lock. Raises as begun().
+
+    `even_taken_out`: also those that were given out to be corrected.
+    """
     path, export = settings.checkpoint_path, settings.source
     if export.comes_once:
         raise Refused(f"{export} can't be read again; load from what can to be able to retry")
@@ -160,7 +163,7 @@ def reopened(settings: Settings, say: Say) -> Iterator[Run]:
     with kept, Checkpoint.open(path, create=False) as checkpoint:
         resume = begin(checkpoint, settings.identity(), export, settings.row_mapping())
         whole = _whole(settings, say, retry=True)
-        yield _again(_of(settings, checkpoint, reopen(checkpoint, resume), whole), say)
+        yield _again(_of(settings, checkpoint, reopen(checkpoint, resume, even_taken_out=even_taken_out), whole), say)
 
 
 def _of(settings: Settings, checkpoint: Checkpoint, resume: Resume, whole: Whole | None = None) -> Run:

@@ -171,8 +171,8 @@ class MappingTable(_Table):
     """only for `calven-hierarchy`, and instead of all the others: `{ group = "Team" }` names the columns that hold its
     four fields; those that it doesn't name have the fields' own names"""
     attributes: Annotated[dict[str, str], Field(min_length=1)] | None = None
-    """`{ apiName = "column" }`; not set: every other column, under its own name, but for `loader_code` and
-    `loader_message`, which [`results --rows`](commands.md#correct-and-load-again) adds"""
+    """`{ apiName = "column" }`; not set: every other column, under its own name, but for `loader_row`,
+    `loader_code` and `loader_message`, which [`results --rows`](commands.md#correct-and-load-again) adds"""
     types: dict[str, Type] = {}
     """`{ apiName = "number" }`, or `"boolean"`, `"json"`, `"string"`; nothing is guessed: `00123` stays `"00123"`"""
     empty: Empty = "omit"
@@ -807,7 +807,14 @@ def _without_secret(override: str) -> str:
     if key == "export.path" and isinstance(value, str) and shown(value) != value:
         return f"{key}={shown(value)}"
     is_secret = _SECRETS.fullmatch(key) is not None and key != "target.auth.scheme"
-    return f"{key}=…" if is_secret and not (isinstance(value, str) and _is_pointer(value)) else override
+    return f"{key}=…" if is_secret and not _only_points(value, is_auth=key == "target.auth") else override
+
+
+def _only_points(value: Any, *, is_auth: bool) -> bool:
+    """Does it say where secrets stand, and none itself? `is_auth`: a table of them, beside the scheme."""
+    if is_auth and isinstance(value, dict):
+        return all(name == "scheme" or _only_points(each, is_auth=False) for name, each in value.items())
+    return isinstance(value, str) and _is_pointer(value)
 
 
 def put(data: dict[str, Any], key: str, value: Any, whence: str) -> None:

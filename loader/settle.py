@@ -16,11 +16,12 @@ import anyio
 from loader.batch import Batch, BatchLimits
 from loader.ceiling import RequestSize
 from loader.errors import Stopped, TimedOut, TransportError
-from loader.lane import Lane
+from loader.lane import Abandoned, Lane
 from loader.outcome import Code, Outcome, Result
 from loader.request import Request, Response
 from loader.retry import backoff_s, retry_after_s
 from loader.target import Target, WholeTarget
+from loader.tempo.traffic import Traffic
 from loader.transport import Send
 from loader.verdict import Answer, Do, Stop, Then, is_page, way_out, words
 
@@ -53,6 +54,7 @@ class _Part:
     waits: int = 0
     timeouts: int = 0
     due: float = 0.0
+    is_half: bool = False  # of what was refused as a whole
     is_suspect: bool = False  # half of a batch that failed again and again
     sent_at: float = 0.0
     answers: Sequence[Response] = ()  # to the first of its requests, which need not be sent again
@@ -69,14 +71,17 @@ class _Part:
     def halves(self) -> "list[_Part]":
         middle = len(self.batch) // 2
         cuts = ((0, middle), (middle, len(self.batch)))
-        return [_Part(self.positions[a:b], self.batch.part(a, b), self.carried, self.asked) for a, b in cuts]
+        return [
+            _Part(self.positions[a:b], self.batch.part(a, b), self.carried, self.asked, is_half=self.is_half)
+            for a, b in cuts
+        ]
 
 
 class Settler:
     """Settles batches of one lane, any number at once.
 
     `is_proven`: this load has seen the target name its users before, so that silence is about single users. `is_last`:
-    whatever is not settled yet is in flight.
+    whatever is not settled yet is in flight. `traffic` is told what is refused and halved.
     """
 
     def __init__(
@@ -89,6 +94,7 @@ class Settler:
         warn: Callable[[str], None],
         *,
         is_proven: bool = False,
+        traffic: Traffic | None = None,
         uniform: Callable[[float, float], float] = random.uniform,
         wall: Callable[[], float] = time.time,
     ) -> None:
@@ -98,6 +104,7 @@ class Settler:
         self._size = size
         self._attempts = attempts
         self._warn = warn
+        self._traffic = traffic or Traffic()
         self._uniform = uniform
         self._wall = wall
         self._probing = anyio.Lock(fast_acquire=True)
@@ -111,16 +118,36 @@ class Settler:
         """How large a batch may be, as far as is known by now."""
         return self._size.limits
 
-    async def settle(self, batch: Batch) -> list[Outcome]:
-        """An outcome for each user of `batch`, in its order. Raises Stopped, or Abandoned if the run stops."""
+    async def settle(
+        self, batch: Batch, salvage: Callable[[Batch, list[Outcome]], None] = lambda *_: None
+    ) -> list[Outcome]:
+        """An outcome for each user of `batch`, in its order. Raises Stopped, or Abandoned if the run stops.
+
+        Before it raises, `salvage` is given those who are settled by then, if there are some: of a batch that is being
+        halved, which takes long, most may be.
+        """
         outcomes: list[Outcome] = [_NOT_YET] * len(batch)
         todo = [_Part(range(len(batch)), batch)]
-        while todo:
-            part = heappop(todo)
-            if part.due and (wait := part.due - self._lane.now()) > 0:
-                await self._lane.back_off(wait)
-            for left in await self._step(part, outcomes):
-                heappush(todo, left)
+        is_halved = False
+        try:
+            while todo:
+                part = todo[0]
+                if part.due and (wait := part.due - self._lane.now()) > 0:
+                    await self._lane.back_off(wait)
+                left = await self._step(part, outcomes)
+                heappop(todo)
+                for each in left:
+                    if each.is_half and not is_halved:
+                        is_halved = True
+                        self._traffic.halving += 1
+                    heappush(todo, each)
+        except (Abandoned, Stopped):
+            open_ = {at for part in todo for at in part.positions}
+            if settled := [at for at in range(len(batch)) if at not in open_]:
+                salvage(batch.pick(settled), [outcomes[at] for at in settled])
+            raise
+        finally:
+            self._traffic.halving -= is_halved
         return outcomes
 
     async def _step(self, part: _Part, outcomes: list[Outcome]) -> Sequence[_Part]:
@@ -147,6 +174,8 @@ class Settler:
                 raise Stopped(f"the target refuses to go on: {reason}; {advice}")
             case Do.SPLIT | Do.SHRINK:
                 if not is_alone:
+                    self._traffic.halves()
+                    part.is_half = True
                     return part.halves()
                 _fill(outcomes, part, Code.INVALID, reason, response)
                 return ()
@@ -358,7 +387,7 @@ class Settler:
         self._lane.delayed(reason)
         seconds = retry_after_s(response.headers, self._wall()) if response else None
         if seconds:
-            self._lane.hold(seconds)
+            self._lane.hold(seconds, reason)
         else:  # the pace is slowed down for all (rate.py); this only keeps the parts from coming back together
             part.due = self._lane.now() + backoff_s(1, self._uniform)
 

@@ -1,6 +1,8 @@
 """A load at one moment, as an immutable value: what every screen, page, metric and report of it is made from."""
 
+import re
 from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime
 from typing import Literal
 
 import msgspec
@@ -9,11 +11,12 @@ from loader.outcome import GOOD, Code
 from loader.plain import plain
 
 #: Why a load is not faster: what the next request waits for, or that nothing is there to be sent.
-Brake = Literal["reader", "target", "limit", "pause", "token", "quota", "rate"]
+Brake = Literal["reader", "halving", "target", "limit", "pause", "token", "quota", "rate"]
 
 #: The same, for people.
 BRAKES: Mapping[Brake, str] = {
     "reader": "the export is read no faster",
+    "halving": "what is refused is halved, to find the users it is about",
     "target": "the target works no faster",
     "limit": "limits.concurrency allows no more at once",
     "pause": "the target is waited for",
@@ -22,15 +25,21 @@ BRAKES: Mapping[Brake, str] = {
     "rate": "the target refuses to take more",
 }
 
+#: Instead of the last, where this run was not refused: then the target's headers say so, or a run before found it.
+_TOLD = "the target takes no more, by its headers or the run before"
+
 #: Instead of the time left, while that is so.
 FINDING = "finding the pace"
+
+#: What is further away is told with its day.
+_DAY_S = 86_400 / 2
 
 #: Upper bounds of the classes in which the times of answers are counted, in seconds; one more is for all above.
 BOUNDS_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 
 
 class Found(msgspec.Struct, frozen=True):
-    """What a run found of the target, where the next one begins. None: nothing yet, or no less than the limits allow.
+    """What is known of the target, where the next run begins. None: nothing yet, or no less than the limits allow.
 
     `requests_per_s`: what it takes before it refuses for the rate; `concurrency`: how many requests it works on at
     once; `users`, `body_bytes`: the largest request; `seconds_per_user`: the quickest answers' time. `brake`: why it
@@ -47,9 +56,7 @@ class Found(msgspec.Struct, frozen=True):
     is_guess: bool = False
 
     def words(self) -> Iterator[str]:
-        """For people: each in a few words."""
-        if self.brake is not None:
-            yield BRAKES[self.brake]
+        """What was found, for people: each in a few words."""
         if self.concurrency is not None:
             yield f"{self.concurrency} requests at once"
         if self.requests_per_s is not None and not self.is_guess:
@@ -76,7 +83,8 @@ class Wire(msgspec.Struct, frozen=True):
 
     `requests`: sent; `refused`: answered with 429; `broken`: without a usable answer, or one of 5xx; `on_wire`: sent
     and not answered; `times`: answers by class of BOUNDS_S, and `seconds`, their sum. `p50_s`, `p95_s`: of the answers
-    since the snapshot before; None: there were none.
+    since the snapshot before; None: there were none. `halved`: batches, or halves of them, that were refused as a whole
+    (400, 422, 413 and the like) and go on in halves.
     """
 
     requests: int = 0
@@ -87,6 +95,32 @@ class Wire(msgspec.Struct, frozen=True):
     seconds: float = 0.0
     p50_s: float | None = None
     p95_s: float | None = None
+    halved: int = 0
+
+
+class Trouble(msgspec.Struct, frozen=True):
+    """Why nothing goes on: the target asked for a pause, or is down. `reason`: its last words of that, or the error.
+
+    `since`: of no usable answer, in Unix time; `gives_up_at`: then the run stops (None: never). `left_s`: of the pause.
+    """
+
+    kind: Literal["pause", "down"]
+    reason: str
+    since: float
+    gives_up_at: float | None = None
+    left_s: float | None = None
+
+    def words(self) -> str:
+        """For people, in one line, whatever the target said."""
+        reason = plain(self.reason)
+        if self.left_s is not None:
+            status = re.match(r"HTTP ([0-9]+)", reason)
+            return f"the target asked for a pause{f' ({status[1]})' if status else ''}, {self.left_s:.0f} s more"
+        end = ""
+        if self.gives_up_at is not None:
+            form = "%H:%M" if self.gives_up_at - self.since < _DAY_S else "%a %H:%M"
+            end = f"; gives up at {datetime.fromtimestamp(self.gives_up_at, UTC).astimezone():{form}}"
+        return f"the target is down{end}; the last error: {reason}"
 
 
 class Snapshot(msgspec.Struct, frozen=True):
@@ -100,6 +134,7 @@ class Snapshot(msgspec.Struct, frozen=True):
 
     `sent`: users that this run has sent, `sent_per_s` over its last seconds: other rows are settled without.
     `accepted`: outcomes that count as well. `again`: a retry sends so many rows again; those `kept`, by code, stay.
+    `trouble`: why nothing goes on; None: it does.
     """
 
     at: float
@@ -123,6 +158,7 @@ class Snapshot(msgspec.Struct, frozen=True):
     accepted: tuple[Code, ...] = ()
     again: int = 0
     kept: Mapping[Code, int] = {}
+    trouble: Trouble | None = None
 
     @property
     def good(self) -> frozenset[Code]:
@@ -133,6 +169,15 @@ class Snapshot(msgspec.Struct, frozen=True):
     def failed(self) -> int:
         """Rows whose outcome is none of the good ones."""
         return sum(count for code, count in self.counts.items() if code not in self.good)
+
+    @property
+    def why(self) -> str:
+        """Why it is not faster, or that nothing goes on, for people; "": nobody knows."""
+        if self.trouble is not None:
+            return self.trouble.words()
+        if self.found.brake == "rate" and not self.wire.refused:
+            return _TOLD
+        return BRAKES[self.found.brake] if self.found.brake is not None else ""
 
     @property
     def shown(self) -> "Snapshot":

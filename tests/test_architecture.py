@@ -33,6 +33,7 @@ LAYERS: tuple[tuple[str, tuple[str, ...]], ...] = (
             "record",
             "request",
             "outcome",
+            "reasons",
             "advice",
             "snapshot",
             "progress",

@@ -595,6 +595,19 @@ async def test_a_token_endpoint_that_is_down_for_good_ends_the_run() -> None:
 
 
 @virtual_time
+async def test_while_no_token_comes_the_run_says_why() -> None:
+    """Within seconds, though each attempt waits longer than the one before."""
+    issuer, lane = Issuer(), Lane(600)
+    issuer.answers = [Response(500, {}, b"database is away")] * 1000
+    with anyio.move_on_after(10):
+        await layers(issuer, Target(), lane)(REQUEST)
+
+    assert lane.trouble is not None
+    assert (lane.trouble.kind, lane.trouble.reason) == ("down", "no token: HTTP 500: database is away")
+    assert lane.trouble.gives_up_at == lane.trouble.since + 600
+
+
+@virtual_time
 async def test_a_stop_ends_the_wait_for_a_token() -> None:
     issuer, lane = Issuer(), Lane(600)
     issuer.answers = [Response(500)] * 1000

@@ -56,15 +56,15 @@ def written(checkpoint: Checkpoint, *codes: str) -> bytes:
     return out.getvalue()
 
 
-def test_csv_has_two_columns_more(tmp_path: Path) -> None:
+def test_csv_has_three_columns_more(tmp_path: Path) -> None:
     """Whatever the message holds; the fields before stand as they stood."""
     with loaded(tmp_path, 'email,d\na,"x, ""y"""\nb,2\n') as checkpoint:
         text = written(checkpoint)
 
     assert text.decode() == (
-        "email,d,loader_code,loader_message\n"
-        'a,"x, ""y""",USER_NOT_FOUND,"who is ""that""?"\n'
-        'b,2,USER_NOT_FOUND,"who is ""that""?"\n'
+        "email,d,loader_row,loader_code,loader_message\n"
+        'a,"x, ""y""",1,USER_NOT_FOUND,"who is ""that""?"\n'
+        'b,2,2,USER_NOT_FOUND,"who is ""that""?"\n'
     )
 
 
@@ -83,12 +83,14 @@ def test_what_is_taken_out_of_another_encoding_is_read_as_what_it_is(tmp_path: P
     assert make.sent(corrected.rows(make.mapping())) == {1: ("a", {"straße": "Weiß – €"})}
 
 
-def test_ndjson_has_two_members_more(tmp_path: Path) -> None:
+def test_ndjson_has_three_members_more(tmp_path: Path) -> None:
     """Objects only: what is none stays as it is."""
     with loaded(tmp_path, '{"email":"a","n":1.10 }\n{}\noops\n{"email":7}\n', "users.ndjson") as checkpoint:
         lines = written(checkpoint).decode().splitlines()
 
-    assert lines[0] == ('{"email":"a","n":1.10 ,"loader_code":"USER_NOT_FOUND","loader_message":"who is \\"that\\"?"}')
+    assert lines[0] == (
+        '{"email":"a","n":1.10 ,"loader_row":1,"loader_code":"USER_NOT_FOUND","loader_message":"who is \\"that\\"?"}'
+    )
     assert json.loads(lines[1])["loader_code"] == "REJECTED"
     assert lines[2] == "oops"
     assert json.loads(lines[3])["loader_message"].startswith("users.ndjson line 4: ")
@@ -108,13 +110,13 @@ def test_loaded_again_the_columns_are_no_attributes(tmp_path: Path, name: str) -
     assert second == first
 
 
-def test_a_row_corrected_by_leaving_the_two_fields_out_loses_nothing_more(tmp_path: Path) -> None:
+def test_a_row_corrected_by_leaving_the_added_fields_out_loses_nothing_more(tmp_path: Path) -> None:
     """It is ragged then, and what is cut off it next time is ours alone."""
-    with loaded(tmp_path, "email,d,loader_code,loader_message\na,1\nb,2,FAILED,why\n") as checkpoint:
+    with loaded(tmp_path, "email,d,loader_row,loader_code,loader_message\na,1\nb,2,9,FAILED,why\n") as checkpoint:
         lines = written(checkpoint).decode().splitlines()
 
-    assert lines[1].startswith("a,1,REJECTED,")
-    assert lines[2] == 'b,2,USER_NOT_FOUND,"who is ""that""?"'
+    assert lines[1].startswith("a,1,1,REJECTED,")
+    assert lines[2] == 'b,2,2,USER_NOT_FOUND,"who is ""that""?"'
 
 
 ROWS = st.lists(
@@ -162,7 +164,7 @@ def test_codes_filter_and_rows_too_long_are_counted(tmp_path: Path) -> None:
         count = write_rows(checkpoint, export_of(checkpoint), out, ["REJECTED"])
 
     assert count == Written(1, 1)
-    assert out.getvalue().decode().splitlines()[1].startswith("b,2,3,REJECTED,")
+    assert out.getvalue().decode().splitlines()[1].startswith("b,2,3,2,REJECTED,")
 
 
 def test_another_export_is_refused(tmp_path: Path) -> None:

@@ -187,6 +187,26 @@ async def test_a_stop_lets_the_wire_finish_and_sends_nothing_more() -> None:
     assert rig.codes() == {Code.SUCCESS: sent * 10}
 
 
+@virtual_time
+async def test_who_is_settled_of_a_batch_that_is_being_halved_stays_settled() -> None:
+    """A stop leaves unsettled only whom it must: else a run in short pieces would halve the same batch for ever."""
+    poisoned = "user00777@example.com"
+    rig = Rig(
+        options(FaultOptions(latency_s=1.0), roster=RosterOptions(poison=re.compile(poisoned))),
+        users_per_request=64,
+        concurrency=1,
+    )
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(rig.run, [*users(63), *users(1, 777)])
+        await anyio.sleep(4.5)  # 64 are refused, the first 32 taken, the others refused …
+        rig.lane.stop(Stopped("enough"))
+
+    settled = [user for entry in rig.checkpoint.entries if entry.batch is not None for user in entry.batch.users]
+    assert 32 <= len(settled) < 64
+    assert sorted(settled) == sorted(rig.memory.ledger.users), "what the API took is known"
+    assert rig.codes() == {Code.SUCCESS: len(settled)}
+
+
 async def stopped_at(stop_s: float, seed: int, concurrency: int, rate: float | None, size: int) -> None:
     rows = users(200) + hot(100, 11) + users(100, 500)
     witness = Witness()

@@ -12,7 +12,9 @@ from urllib.parse import urlsplit
 import click
 import pytest
 
+from loader.checkpoint import Checkpoint, Entry
 from loader.cli import main
+from loader.outcome import Code, Outcome, Settled
 from tests.pages import PORT, Block, blocks, complaint, run
 
 ROOT = Path(__file__).parents[1]
@@ -211,6 +213,29 @@ def test_the_page_on_options_is_the_help_of_the_commands() -> None:
         path.write_text(text, "utf-8")
 
     assert path.read_text("utf-8") == text
+
+
+@pytest.mark.parametrize(
+    ("mended", "out"), [("other,1\nann,3\n", "0"), ("other,1\n", "1"), ("ann,3\n", "1"), ("other\nann,3\n", "1")]
+)
+def test_what_is_still_out_is_exact_for_each_row(mended: str, out: str, tmp_path: Path) -> None:
+    """Of the page on failures: of a key that was corrected, and of a user with two such rows."""
+    rejected = [Settled(row, "ann", Outcome(Code.REJECTED)) for row in (1, 3)]
+    with Checkpoint.open(tmp_path / "users.ckpt", create=True) as checkpoint:
+        checkpoint.commit([Entry(settled=[*rejected, Settled(2, "bob", Outcome(Code.SUCCESS))])])
+    again = [
+        Settled(row, line.split(",")[0], Outcome(Code.SUCCESS if "," in line else Code.REJECTED))
+        for row, line in enumerate(mended.splitlines(), 1)
+    ]
+    with Checkpoint.open(tmp_path / "mended.ckpt", create=True) as checkpoint:
+        checkpoint.commit([Entry(settled=again)])
+    (tmp_path / "mended.csv").write_text("email,loader_row\n" + mended)
+    text = (DOCS / "failures.md").read_text("utf-8")
+    (command,) = re.findall(r"^```sh\n(sqlite3 :memory: .*?)^```$", text, re.MULTILINE | re.DOTALL)
+
+    told = subprocess.run(["bash", "-c", command], cwd=tmp_path, check=True, capture_output=True, text=True)
+
+    assert told.stdout == f"{out}\n"
 
 
 def test_the_page_on_schedules_shows_the_examples_as_they_are() -> None:

@@ -112,6 +112,27 @@ def test_the_run_stops_after_give_up_s_without_a_usable_answer() -> None:
     assert stopped.value.exit_status == 3
 
 
+def test_trouble_is_told_with_its_reason_and_when_it_gives_up() -> None:
+    """A failure now and then is none."""
+    now = 100.0
+    lane = Lane(600, lambda: now)
+    lane.failed("HTTP 500")
+    now = 104.0
+    assert lane.trouble is None, "one failure, of which the next answer may tell that it was nothing"
+
+    lane.failed("Connection refused")
+    assert lane.trouble == ("down", "Connection refused", 100.0, 700.0)
+    lane.hold(30, "HTTP 503")
+    assert lane.trouble == ("pause", "HTTP 503", 100.0, 700.0)
+    now = 134.0
+    assert lane.trouble == ("down", "Connection refused", 100.0, 700.0)
+    lane.succeeded(0.1)
+    assert lane.trouble is None
+    for _ in range(10):
+        lane.failed("HTTP 502")
+    assert lane.trouble == ("down", "HTTP 502", 134.0, 734.0), "so many in a row need no time"
+
+
 async def ask(lane: Lane, moments: list[float], *, takes: Callable[[float], bool]) -> None:
     """One after the other, requests that the target takes, or does not, 50 ms after they went."""
     while elapsed() < 120:

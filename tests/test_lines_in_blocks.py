@@ -62,6 +62,7 @@ NAMES = [
     " x",
     "x ",
     "x,y",
+    "loader_row",
     "loader_code",
     "costCenter",
     "a" * 17,

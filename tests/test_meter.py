@@ -12,7 +12,7 @@ from loader.lane import Lane
 from loader.meter import Meter
 from loader.outcome import Code
 from loader.progress import Tally
-from loader.snapshot import Brake, Found, Note, Snapshot
+from loader.snapshot import Brake, Found, Note, Snapshot, Trouble
 from loader.tempo.quota import Pace, Quota, pace_of
 from loader.tempo.traffic import Traffic
 from tests import make
@@ -202,6 +202,27 @@ def test_the_brake_is_what_was_waited_for_most_of_late() -> None:
         seen.append(bench.meter.snapshot().found.brake)
 
     assert seen == brakes
+
+
+def test_while_the_target_is_down_no_time_is_told_but_why_and_when_it_gives_up() -> None:
+    bench = Bench()
+    bench.settle(400)
+    bench.now, bench.position = 110.0, 400
+    assert bench.meter.snapshot().left_s == pytest.approx(15)
+
+    bench.lane.failed("HTTP 500")
+    bench.now = 114.0
+    bench.lane.failed("Connection refused")
+    found = bench.meter.snapshot()
+    assert found.left_s is None
+    assert found.trouble == Trouble("down", "Connection refused", 1e9 + 110, 1e9 + 710)
+
+    bench.lane.succeeded(0.1)
+    assert bench.meter.snapshot().left_s is not None
+    bench.lane.hold(30, "HTTP 429")
+    found = bench.meter.snapshot()
+    assert found.left_s is not None
+    assert found.trouble == Trouble("pause", "HTTP 429", 1e9 + 114, 1e9 + 714, 30.0)
 
 
 def test_what_stops_and_holds_a_load_is_seen() -> None:

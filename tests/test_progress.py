@@ -78,10 +78,24 @@ def test_the_reason_to_stop_has_the_targets_words() -> None:
     made = tally(SUCCESS=1)
     made.add([Outcome(Code.USER_NOT_FOUND, "no such UPN")] * 2, [1, 2], ["a", "b"])
 
-    assert made.reason_to_stop(1) == (
+    reason = made.reason_to_stop(1)
+    assert str(reason) == (
         "2 of 3 rows failed, more than limits.max_failures = 1; the last: USER_NOT_FOUND: no such UPN. "
         "To go on all the same, raise that limit"
     )
+
+
+@pytest.mark.parametrize(
+    ("most", "failures", "raised"), [(1, 2, "4"), ("5%", 20, "20%"), ("5%", 11, "11%"), ("60%", 180, "100%")]
+)
+def test_the_command_to_go_on_with_allows_more_failures(most: str | int, failures: int, raised: str) -> None:
+    """With the limit that stopped it, it could not go on."""
+    made = tally(SUCCESS=200 - failures, INVALID=failures)
+
+    reason = made.reason_to_stop(most)
+    assert reason is not None
+    assert reason.flags == ("--set", f"limits.max_failures={raised}")
+    assert made.reason_to_stop(int(raised) if raised.isdigit() else raised) is None
 
 
 def test_who_runs_it_again_has_decided_to_go_on() -> None:
@@ -101,7 +115,7 @@ def test_what_is_accepted_fails_no_load_and_passes_no_limit() -> None:
     assert (one.failures, one.exit_status) == (1, 1)
     assert [failure.user for failure in one.failed] == ["b"]
     assert Tally({Code.USER_NOT_FOUND: 10}, good).exit_status == 0
-    assert "more than limits.max_failures = 5%" in (one.reason_to_stop("5%") or "")
+    assert "more than limits.max_failures = 5%" in str(one.reason_to_stop("5%"))
     for counts, stops in (({}, True), ({Code.UNCHANGED: 1}, False), ({Code.SUCCESS: 1}, False)):
         quiet = Tally(counts, good)
         quiet.add([make.outcome(Code.USER_NOT_FOUND)] * 1_500, range(1_500), [""] * 1_500)

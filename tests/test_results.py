@@ -13,7 +13,7 @@ from msgspec.structs import replace
 from loader.checkpoint import Checkpoint, Entry, lock
 from loader.outcome import Code, Outcome, Settled
 from loader.results import COLUMNS, outcome_lines, status, status_lines, write_results
-from loader.snapshot import Found, Note, Snapshot
+from loader.snapshot import Found, Note, Snapshot, Trouble
 from tests import make
 
 USERS = ["ann", 'o"hara, x', "a\nb", "a\rb", "é\0"]
@@ -156,6 +156,29 @@ def test_while_the_pace_is_being_found_status_says_so(checkpoint: Checkpoint) ->
         lines = list(status_lines(status(checkpoint)))
 
     assert lines[-1].endswith(", finding the pace"), "and no pace is told as found"
+
+
+def test_while_the_target_is_down_status_says_why_and_when_it_gives_up(checkpoint: Checkpoint) -> None:
+    """To people and to programs; and no time left."""
+    checkpoint.put(started_at=1.0)
+    trouble = Trouble("down", "Connection refused", time.time(), time.time() + 600)
+    now = Snapshot(time.time(), 6, {}, 0.5, 2.0, 0.0, 3.0, None, trouble=trouble, found=Found(brake="token"))
+    checkpoint.commit([], Note(now))
+    assert status(checkpoint)["trouble"] is None, "no run is on"
+
+    with lock(checkpoint.path):
+        state = status(checkpoint)
+    assert state["trouble"] == {
+        "kind": "down",
+        "reason": "Connection refused",
+        "since": trouble.since,
+        "gives_up_at": trouble.gives_up_at,
+        "left_s": None,
+        "words": trouble.words(),
+    }
+    lines = list(status_lines(state))
+    assert f"waiting: {trouble.words()}" in lines
+    assert not any(line.startswith("found:") for line in lines), "nobody found what it waits for"
 
 
 def test_a_retry_that_is_not_finished_is_told_as_one(checkpoint: Checkpoint) -> None:

@@ -519,6 +519,8 @@ def test_a_checkpoint_keeps_the_way_to_an_address(tmp_path: Path, monkeypatch: p
         ("target.auth.secret=env:NAME", "target.auth.secret=env:NAME"),
         ("target.auth.secret=hunter2", "target.auth.secret=…"),
         ('target.auth={secret="hunter2"}', "target.auth=…"),
+        ('target.auth={scheme="hmac", key_id="env:K", secret="hunter2"}', "target.auth=…"),
+        ('target.auth={scheme="bearer", token="env:T"}', 'target.auth={scheme="bearer", token="env:T"}'),
         ('target={auth={secret="hunter2"}}', "target=…"),
         ("network.proxy=http://ann:hunter2@proxy:3128", "network.proxy=…"),
         ("export.database=postgresql://ann:hunter2@h/d", "export.database=…"),

@@ -14,12 +14,14 @@ import pytest
 from loader import verdict
 from loader.batch import Batch, BatchLimits
 from loader.ceiling import RequestSize
+from loader.client import Tempo
 from loader.errors import Stopped, TimedOut, TransportError
 from loader.lane import Abandoned, Lane
 from loader.outcome import Code, Outcome, Result
 from loader.request import Request, Response
 from loader.retry import CAP_S
 from loader.settle import Settler
+from loader.snapshot import Brake
 from loader.targets.calven import FRAME, Calven
 from loader.transport import Send
 from loader.verdict import Stop, Then, Verdict, by_status
@@ -266,6 +268,25 @@ async def test_a_refused_batch_is_split_until_the_culprit_stands_alone(status: i
             assert (outcome.code, outcome.attempts) == (Code.SUCCESS, target.carried(user))
     assert len(target.requests) <= 1 + 14 * len(culprits)
     assert elapsed() < 0.11 * len(target.requests), "a split does not wait"
+
+
+@virtual_time
+async def test_what_is_refused_and_halved_is_seen() -> None:
+    """While it goes on, that is why it is not faster, and not that nothing is read."""
+    names = named(8)
+    tempo = Tempo()
+    seen: list[Brake] = []
+
+    def api(users: list[str]) -> Response:
+        seen.append(tempo.brake)
+        return Response(400, {}, b"not valid") if names[3] in users else results(users)
+
+    outcomes = await settler(Target(api), traffic=tempo.traffic).settle(batch_of(*names))
+
+    assert codes(outcomes).count(Code.INVALID) == 1
+    assert tempo.traffic.look().halved == 3, "8, 4 and 2"
+    assert seen == ["reader", *["halving"] * (len(seen) - 1)]
+    assert tempo.brake == "reader", "it is over"
 
 
 # 413: shrink
@@ -845,3 +866,37 @@ async def test_a_run_that_had_an_answer_stops_too() -> None:
 
     with pytest.raises(Stopped, match="no usable answer"):
         await made.settle(batch_of("evil"))
+
+
+@virtual_time
+async def test_who_is_settled_when_a_run_stops_is_salvaged() -> None:
+    """With the rows merged into theirs, and nobody whose fate is open."""
+    lane = Lane(600)
+
+    def api(users: list[str]) -> Answer:
+        if "b" in users and len(users) > 1:
+            return Response(400, {}, b"")
+        if users == ["b"]:
+            lane.stop(Stopped("enough"))
+            return Response(503, {"retry-after": "9"}, b"")
+        return results(users)
+
+    batch = batch_of("a", "b", "c", "d")
+    batch.merged.update({3: [1, 2], 2: [7]})
+    salvaged: list[tuple[Batch, list[Outcome]]] = []
+    with pytest.raises(Abandoned):
+        await settler(Target(api), lane=lane).settle(batch, lambda *some: salvaged.append(some))
+
+    ((some, outcomes),) = salvaged
+    assert "b" not in some.users
+    assert codes(outcomes) == [Code.SUCCESS] * len(some)
+    assert some.merged == {row: rows for row, rows in batch.merged.items() if row in some.numbers}
+
+
+@virtual_time
+async def test_where_nobody_is_settled_nothing_is_salvaged() -> None:
+    lane = Lane(600)
+    lane.stop(Stopped("enough"))
+
+    with pytest.raises(Abandoned):
+        await settler(Target(results), lane=lane).settle(batch_of("a", "b"), lambda *_: pytest.fail("nobody is"))

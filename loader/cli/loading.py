@@ -48,6 +48,7 @@ def go(
     on: Pages,
 ) -> int:
     """Run the load, and tell how it ended. `again` is the command to go on with, `retry` the one to send again with."""
+    from loader.commands import flagged
     from loader.outcome import WORTH_RETRYING
 
     try:
@@ -57,7 +58,7 @@ def go(
     except LoaderError as error:
         if run.checkpoint.outcomes():
             _tell_outcomes(run.checkpoint)
-        ended = LoaderError(f"{error}\nGo on with: {' '.join([again, *error.flags])}")
+        ended = LoaderError(f"{error}\nGo on with: {flagged(shlex.split(again), error.flags)}")
         ended.exit_status = error.exit_status
         raise ended from error
     status = summarize(run.checkpoint)
@@ -175,7 +176,7 @@ def summarize(checkpoint: "Checkpoint") -> int:
         words = ", ".join(f"{count:,} {code}" for code, count in accepted.items())
         say(f"accepted, as refresh.accept says: {words}")
     if tally.failures:
-        command = shlex.join(["loader", "results", near(checkpoint.path)])
+        command = shlex.join(["loader", "results", near(checkpoint.path), "--failed"])
         say(f"{counted(tally.failures, 'row')} failed; see them with: {command}")
     return tally.exit_status
 

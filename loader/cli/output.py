@@ -14,10 +14,12 @@ if TYPE_CHECKING:
 
 
 @contextmanager
-def writing_to(path: Path | None, checkpoint: "Checkpoint", kept: Iterable[Path] = ()) -> Iterator[BinaryIO]:
+def writing_to(
+    path: Path | None, checkpoint: "Checkpoint", kept: Iterable[Path] = (), *, is_kept: bool = False
+) -> Iterator[BinaryIO]:
     """Stdout, or the file at `path`, as results hold users.
 
-    Raises Refused if it can't be written, or if it is the checkpoint or the export.
+    Raises Refused if it can't be written, if it is the checkpoint or the export, or if it is there and `is_kept`.
     """
     if path is None:
         try:
@@ -33,6 +35,10 @@ def writing_to(path: Path | None, checkpoint: "Checkpoint", kept: Iterable[Path]
     ours = [checkpoint.path.with_name(checkpoint.path.name + suffix) for suffix in suffixes]
     if path.resolve() in [each.resolve() for each in (*ours, *kept, *map(Path, checkpoint.get("files") or ()))]:
         raise Refused(f"-o {path} would overwrite the checkpoint or the export; name another file")
+    if is_kept and os.path.isfile(path):
+        raise Refused(
+            f"-o {path}: it is there already, and may hold corrections; --force replaces it, and -o names another"
+        )
     with written(path) as file:
         yield file
 

@@ -24,12 +24,13 @@ if TYPE_CHECKING:
 @settings_file
 @overriding
 @ending
+@click.option("--yes", is_flag=True, help="Even rows that were taken out to be corrected, as they were.")
 @showing
 @telling
 @log_json
 @ends
 def retry(
-    settings: Path, overrides: tuple[str, ...], until: str | None, dashboard: int | None, telling: Telling
+    settings: Path, overrides: tuple[str, ...], until: str | None, yes: bool, dashboard: int | None, telling: Telling
 ) -> int:
     """Send again what failed in a finished load.
 
@@ -41,6 +42,9 @@ def retry(
     Reads the export again, which must not have changed, and sends the rows that are FAILED, NO_RESULT, PARTIAL,
     INVALID, USER_NOT_FOUND or LOCATION_NOT_FOUND, each followed by the later rows of its user. REJECTED rows have to be
     corrected instead: loader results CHECKPOINT --rows. Until a row has a new outcome, the one it had stands.
+
+    Retry first, then correct: a retry sends the rows as they were. Of rows that were taken out to be corrected it is
+    therefore refused, unless with --yes.
 
     Exit status: as of loader run, and about all rows of the load. If it is interrupted, the same command goes on.
     """
@@ -56,7 +60,8 @@ def retry(
         if not os.path.exists(path):  # Path.exists() raises for a name that is too long
             raise Refused(f"there is no checkpoint {path} yet; load first, with: {again('run', settings, overrides)}")
         export.check(loaded.row_mapping())
-        with lock(path), pages(loaded, dashboard) as on, reopened(loaded, note) as load:
+        once_more = reopened(loaded, note, even_taken_out=yes)
+        with lock(path), pages(loaded, dashboard) as on, once_more as load:
             if load.resume.is_finished:
                 return summarize(load.checkpoint)
             command = again("retry", settings, overrides)

@@ -62,6 +62,8 @@ def _watch(path: Path) -> None:
     with checkpoint_of(path) as opened:
         course = [(moment.at, moment.rows_per_s) for moment in opened.course()]
         view = View(About.of(opened), course, is_ours=False)
+    if runner(path) is None:
+        say(f"loader: no run of {path} is on: start it, then watch it. This is how it stands:")
     silent = 0
     with progress(Console(), view) as show:
         while (process := runner(path)) is not None:

@@ -103,6 +103,8 @@ class Files:
         """Raise ExportError if a file can't be read, or doesn't fit the mapping or the other files."""
         first: list[str] | None = None
         for file in range(len(self.paths)):
+            if self.format not in ("parquet", "arrow"):
+                self._source(file).refuse_utf8_taken_for_another()
             reader = self._reader(self._source(file).glance(), mapping)
             columns = reader.columns()
             if columns is not None and mapping.attributes is None:

@@ -7,6 +7,7 @@ import errno
 import io
 import itertools
 import os
+import re
 import select
 import sys
 import zlib
@@ -43,6 +44,9 @@ _STRANGERS = {
     b"%PDF-": "is a PDF: ask for the export as CSV",
     b"SQLite format 3\0": "is a SQLite database: export.query and export.database load from one",
 }
+#: So much of a text's beginning, and so many letters in it, tell whether it is UTF-8.
+_TELLING_BYTES, _LETTERS_THAT_TELL = 4 << 20, 3
+_BEYOND_ASCII = re.compile(r"[^\x00-\x7f]")
 _RAW_BYTES = 1 << 18
 _GLANCE_BYTES = 1 << 15
 _LOOK_UP_S = 0.2
@@ -226,6 +230,24 @@ class Source:
                 break
         return BOM if begin.startswith(BOM) else b""
 
+    def refuse_utf8_taken_for_another(self) -> None:
+        """Raise ExportError if the encoding is of one byte a letter, and the text's beginning is UTF-8 all the same.
+
+        In such an encoding any bytes are letters, so that nothing else would show it. By chance its letters are UTF-8
+        once or twice; all of them, and several, never.
+        """
+        if self._is_utf8 or not _is_of_one_byte(self.encoding) or self.byte_order_mark():
+            return
+        letters = ""
+        with contextlib.suppress(Stopped, UnicodeError):  # it breaks off, or is no UTF-8
+            letters = _beyond_ascii(replace(self, position=0).chunks(), self.encoding, once=self.is_stdin)
+        if len(letters) >= _LETTERS_THAT_TELL:
+            wrong = letters[0].encode().decode(self.encoding, "replace")
+            raise ExportError(
+                f"{self.name} is UTF-8, and export.encoding says {self.encoding}: {letters[0]} would be sent as "
+                f'{wrong}. Set export.encoding = "utf-8"; if it is {self.encoding} all the same, convert it first'
+            )
+
     @property
     def _is_utf8(self) -> bool:
         return codecs.lookup(self.encoding).name == "utf-8"
@@ -370,6 +392,26 @@ def _stdin(compression: Compression, encoding: str) -> _Replayed:
         file = io.BufferedReader(_Stdin(file.fileno()))
         begin = file.peek(4)[:4]
     return _Replayed(source._text(source._bytes(file, compression or _sniff(begin))))
+
+
+def _is_of_one_byte(encoding: str) -> bool:
+    return len(bytes(range(256)).decode(encoding, "replace")) == 256
+
+
+def _beyond_ascii(chunks: Iterator[bytes], encoding: str, *, once: bool) -> str:
+    """The letters beyond ASCII with which a text begins, were it UTF-8. Raises UnicodeError if it is none.
+
+    `chunks`: as they come from a source, so that they are turned back into its bytes. `once`: no more than the first.
+    """
+    decoder = codecs.getincrementaldecoder("utf-8")()
+    letters, seen = "", 0
+    for chunk in chunks:
+        text = decoder.decode(chunk.decode("utf-8", "surrogateescape").encode(encoding, "surrogateescape"))
+        letters += "".join(_BEYOND_ASCII.findall(text))
+        seen += len(chunk)
+        if once or seen >= _TELLING_BYTES:
+            break
+    return letters
 
 
 def stranger(begin: bytes) -> str:

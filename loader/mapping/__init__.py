@@ -27,7 +27,7 @@ Empty = Literal["omit", "null", "keep"]
 NESTED_USER, NESTED_ATTRIBUTES = "userName", "attributes"
 
 #: What `loader results --rows` adds to each row: never an attribute, unless it is named as one.
-ADDED = ("loader_code", "loader_message")
+ADDED = ("loader_row", "loader_code", "loader_message")
 
 _STRINGS = re.compile(rb'"(?:[^"\\]++|\\.)*+"', re.DOTALL)
 

@@ -74,7 +74,8 @@ class Live:
             {"code": code, "rows": rows, "is_good": code in now.good, "meaning": ADVICE[code].meaning}
             for code, rows in sorted(now.counts.items(), key=lambda item: -item[1])
         ]
-        facts["words"] = list(now.found.words())
+        facts["waits"] = now.why if now.trouble is not None else ""
+        facts["words"] = [*([now.why] if now.why and now.trouble is None else []), *now.found.words()]
         return orjson.dumps({"now": facts, "course": columns([self._course])})
 
 

@@ -21,7 +21,7 @@ from rich.text import Text
 from loader.checkpoint import Checkpoint
 from loader.outcome import Code
 from loader.plain import plain
-from loader.snapshot import BRAKES, FINDING, Failure, Snapshot, duration
+from loader.snapshot import FINDING, Failure, Snapshot, duration
 from loader.words import counted
 
 #: Lines of a panel, none longer than so many cells, and at most so many lines.
@@ -31,8 +31,6 @@ Frame = Callable[[int, int], list[Text]]
 _COURSE_S = 300
 #: If more of the rows fail, that is the first thing to say.
 _MANY = 0.10
-#: Below this a wait is not worth a word.
-_WAIT_S = 1.0
 _DAY_S = 86_400 / 2
 
 #: What goes before a line, and from which width on.
@@ -112,8 +110,8 @@ def line(now: Snapshot) -> str:
         parts.append(FINDING)
     if now.stopping:
         parts.append("stopping: what is in flight may finish")
-    elif now.held_s > _WAIT_S:
-        parts.append(f"the target is waited for, {now.held_s:.0f} s")
+    elif now.why and not now.is_last:
+        parts.append(now.why)
     return " · ".join([*parts, *now.found.words()])
 
 
@@ -208,7 +206,7 @@ def _state(now: Snapshot) -> tuple[str, str]:
     """How the load is, in a word and a colour."""
     if now.stopping:
         return "stopping", "yellow"
-    if now.held_s > _WAIT_S:
+    if now.trouble is not None:
         return "waiting", "yellow"
     if now.failed > _MANY * max(now.rows, 100):
         return "many fail", "red"
@@ -252,7 +250,7 @@ def _progress(now: Snapshot, width: int) -> Text:
         done = time.strftime(form, time.localtime(now.at + now.left_s))
         parts.append((f"{_about(now.left_s)} left, done at {done}", "bold"))
     elif now.share is not None and not now.stopping:
-        parts.append((f"time left: {FINDING if now.found.is_guess else 'not known yet'}", "dim"))
+        parts.append((f"time left: {_no_time_left(now)}", "dim"))
     if now.again:
         parts.append(_sent_again(now))
     elif now.share and now.share < 1 and width >= _LABELLED + 20:
@@ -261,6 +259,12 @@ def _progress(now: Snapshot, width: int) -> Text:
         parts.append(f"{now.rows:,} rows")
     parts.append(f"{duration(now.elapsed_s)} gone")
     return _joined(parts, width)
+
+
+def _no_time_left(now: Snapshot) -> str:
+    if now.trouble is not None and now.trouble.kind == "down":
+        return "not known while the target is down"
+    return FINDING if now.found.is_guess else "not known yet"
 
 
 def _rounded(count: float) -> str:
@@ -314,12 +318,9 @@ def _curve(now: float, course: Sequence[tuple[float, float]], cells: int) -> tup
 
 def _why(now: Snapshot, width: int, most: int = _REASON) -> list[Text]:
     """Why it is not faster, or why it ends."""
-    if now.stopping:
-        lines = _wrapped(Text(), now.stopping, width, most)
-    elif now.held_s > _WAIT_S:
-        lines = [Text(f"the target is waited for, {now.held_s:.0f} s")]
-    else:
-        return [Text(BRAKES[now.found.brake])] if now.found.brake is not None else []
+    if not now.stopping and now.trouble is None:
+        return [Text(now.why)] if now.why else []
+    lines = _wrapped(Text(), now.stopping or now.why, width, most)
     for line in lines:
         line.stylize("yellow")
     return lines
@@ -328,6 +329,8 @@ def _why(now: Snapshot, width: int, most: int = _REASON) -> list[Text]:
 def _wire(now: Snapshot, width: int) -> Text:
     wire = now.wire
     parts: list[str | tuple[str, str]] = [f"{wire.on_wire:,} of {now.at_once:,} requests at once"]
+    if wire.halved:
+        parts.append((f"refused and halved: {wire.halved:,}", "yellow"))
     if wire.p50_s is not None and wire.p95_s is not None:
         parts.append(f"p50 {_short(wire.p50_s)}, p95 {_short(wire.p95_s)}")
     parts.append((f"429: {wire.refused:,}", "yellow" if wire.refused else "dim"))
@@ -341,7 +344,7 @@ def _short(seconds: float) -> str:
 
 def _found(now: Snapshot, width: int) -> Iterator[Text]:
     """What else is known of the target."""
-    if words := list(msgspec.structs.replace(now.found, brake=None, concurrency=None).words()):
+    if words := list(msgspec.structs.replace(now.found, concurrency=None).words()):
         yield _joined(words, width)
 
 
@@ -406,7 +409,7 @@ def _advice(about: About, now: Snapshot, width: int, is_ours: bool, most: int = 
     if now.stopping:
         return [Text(f"what is in flight may finish{' (Ctrl-C again to stop at once)' if is_ours else ''}")]
     leave = "Ctrl-C stops it, the same command goes on" if is_ours else "Ctrl-C ends the watching, not the load"
-    if not now.failed or now.held_s > _WAIT_S:
+    if not now.failed or now.trouble is not None:
         return [_joined(["nothing to do", leave], width)]
     bad = {code: count for code, count in now.counts.items() if code not in now.good}
     words = ["loader results", shlex.quote(about.checkpoint), f"--code {max(bad, key=lambda code: bad[code])}"]

@@ -3,21 +3,22 @@
 import json
 import shlex
 import time
-from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
-from itertools import islice
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Literal
 
 from loader import __version__, commands
 from loader.advice import ADVICE, ELSEWHERE
 from loader.checkpoint import Checkpoint, Moment, ResultRow
 from loader.outcome import GOOD, WORTH_RETRYING, Code
+from loader.reasons import kind
 from loader.results import status
 from loader.snapshot import BRAKES, Found
 from loader.words import counted
 
-#: So many rows are shown of each outcome that is not good.
+#: So many rows are shown of each reason, and so many reasons of each outcome that is not good.
 _EXAMPLES = 5
+_MOST_REASONS = 20
 
 #: The course is drawn from so many moments: more than a screen has points.
 _MOMENTS = 1_500
@@ -84,10 +85,31 @@ def _runs(course: Sequence[Moment]) -> list[list[Moment]]:
 def _what_failed(checkpoint: Checkpoint, code: Code) -> dict[str, Any]:
     """Reasons and examples, of an outcome that is not good."""
     if code in GOOD:
-        return {"reasons": [], "examples": []}
+        return {"reasons": [], "messages": [], "other_rows": 0}
     reasons = [reason for reason in checkpoint.reasons(code) if reason.target_code or reason.http_status]
-    examples = islice(checkpoint.results([code]), _EXAMPLES)
-    return {"reasons": [reason._asdict() for reason in reasons], "examples": [_example(row) for row in examples]}
+    return {"reasons": [reason._asdict() for reason in reasons], **_alike(checkpoint.results([code]))}
+
+
+def _alike(rows: Iterable[ResultRow]) -> dict[str, Any]:
+    """The first rows of each reason, the most frequent reason first, and how many rows have one.
+
+    `other_rows`: those with reasons that are too many to be shown.
+    """
+    other = 0
+    counts: Counter[str] = Counter()
+    first: dict[str, list[ResultRow]] = defaultdict(list)
+    for row in rows:
+        reason = kind(row.message, row.user)
+        if reason not in counts and len(counts) >= _MOST_REASONS:
+            other += 1
+            continue
+        counts[reason] += 1
+        if len(first[reason]) < _EXAMPLES:
+            first[reason].append(row)
+    messages = [
+        {"rows": count, "examples": [_example(row) for row in first[reason]]} for reason, count in counts.most_common()
+    ]
+    return {"messages": messages, "other_rows": other}
 
 
 def _example(row: ResultRow) -> dict[str, Any]:
@@ -100,7 +122,10 @@ def _advice(checkpoint: Checkpoint, code: Code) -> dict[str, str]:
     if advice.way == "correct" and not commands.can_be_corrected(checkpoint):
         return {"todo": ELSEWHERE, "command": _results(checkpoint, "--code", code)}
     if advice.way == "correct":
-        steps = [commands.taking_out(checkpoint, code), commands.loading(checkpoint, commands.corrected(checkpoint))]
+        steps = [
+            commands.taking_out(checkpoint, code),
+            commands.loading(checkpoint, commands.corrected(checkpoint, code)),
+        ]
         return {"todo": advice.todo, "command": "\n".join(steps)}
     return {"todo": advice.todo, "command": commands.retry(checkpoint) if advice.way else ""}
 
@@ -126,11 +151,11 @@ def _mending(checkpoint: Checkpoint, outcomes: Mapping[str, int]) -> Iterator[tu
     if again := sum(outcomes.get(code, 0) for code in WORTH_RETRYING - checkpoint.good):
         words = f"When the causes below are mended, send {counted(again, 'row')} again:"
         yield words, commands.retry(checkpoint)
-    if wrong := [code for code in (Code.REJECTED, Code.INVALID) if outcomes.get(code)]:
+    if wrong := [code for code in commands.CORRECTED if outcomes.get(code)]:
         if commands.can_be_corrected(checkpoint):
-            words = "What has to be corrected: take these rows out as they stand in the export, …"
+            words = "Then, as a retry sends the old values: take the rows to correct out as they stand in the export, …"
             yield words, commands.taking_out(checkpoint, *wrong)
-            load = commands.loading(checkpoint, commands.corrected(checkpoint))
+            load = commands.loading(checkpoint, commands.corrected(checkpoint, *wrong))
             yield "… correct them in that file, and load it:", load
         else:
             yield f"What has to be corrected. {ELSEWHERE}", _results(checkpoint, *(f"--code={code}" for code in wrong))

@@ -9,7 +9,8 @@ class Traffic:
     """Requests and their answers. Times in seconds."""
 
     def __init__(self) -> None:
-        self._requests = self._ended = self._refused = self._broken = 0
+        self._requests = self._ended = self._refused = self._broken = self._halved = 0
+        self.halving = 0  # batches that are being halved, at this moment
         self._fresh: list[float] = []  # since the last look
         self._times = [0] * (len(BOUNDS_S) + 1)
         self._seconds = 0.0
@@ -36,6 +37,10 @@ class Traffic:
         """It was given up by us."""
         self._ended += 1
 
+    def halves(self) -> None:
+        """What was refused as a whole goes on in halves."""
+        self._halved += 1
+
     def look(self) -> Wire:
         """All of it, and the times since the last look."""
         fresh = sorted(self._fresh)
@@ -52,4 +57,5 @@ class Traffic:
             self._seconds,
             fresh[len(fresh) // 2] if fresh else None,
             fresh[len(fresh) * 95 // 100] if fresh else None,
+            self._halved,
         )

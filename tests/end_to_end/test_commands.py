@@ -3,6 +3,7 @@
 import gzip
 import json
 import os
+import shlex
 import signal
 import sqlite3
 import stat
@@ -360,10 +361,17 @@ def test_max_failures_stops_and_resumes(tmp_path: Path, url: str) -> None:
     path = settings(tmp_path, url, text, users_per_request=10, concurrency=1, max_failures=50)
 
     stopped = oracle.run("run", path)
+    again = oracle.run("run", path, "--set", "limits.max_failures=60", "--set", "limits.concurrency=2")
+    command = shlex.split(again[2].rpartition("Go on with: loader ")[2])
+    status = json.loads(loader("status", tmp_path / "users.ckpt", "--format", "json").out)
     finished = oracle.run("run", path, "--set", "limits.max_failures=1000")
 
-    assert (stopped[0], finished[0]) == (3, 1)
+    assert (stopped[0], again[0], finished[0]) == (3, 3, 1)
     assert "max_failures" in stopped[2]
+    assert command[:4] == ["run", str(path), "--set", "limits.concurrency=2"]
+    assert command[4] == "--set"
+    assert int(command[5].removeprefix("limits.max_failures=")) > 100, "one with which it can go on"
+    assert status["go_on"] == shlex.join(["loader", *command])
     assert len(oracle.results(tmp_path / "users.ckpt")) == 400
 
 

@@ -364,6 +364,34 @@ def test_failed_rows_are_corrected_and_loaded_as_they_are(tmp_path: Path, url: s
     assert ledger["ragged@x.com"] == {"Dept": "Ops"}
 
 
+def test_a_retry_does_not_undo_corrections(tmp_path: Path, url: str) -> None:
+    """Rows that were taken out may be corrected and loaded by now: sending the old ones again has to be asked for."""
+    path = settings(tmp_path, url, users(1) + "former@x.com,Ops,1,Wien,3\n")
+    oracle.run("run", path)
+    file = tmp_path / "corrected.csv"
+
+    _, _, told = oracle.run("results", tmp_path / "users.ckpt", "--rows", "--failed", "-o", file)
+    refused, _, why = oracle.run("retry", path)
+    sent, _, again = oracle.run("retry", path, "--yes")
+
+    assert "retry before you load it: a retry afterwards sends the old values again, and asks for --yes then" in told
+    assert (refused, f"rows that are USER_NOT_FOUND were taken out to be corrected, into {file}" in why) == (2, True)
+    assert (sent, "1 row is sent again" in again) == (1, True)
+
+
+def test_who_failed_is_shown_without_those_who_did_not(tmp_path: Path, url: str) -> None:
+    """By the command that a run names."""
+    path = settings(tmp_path, url, users(2) + "former@x.com,Ops,1,Wien,3\nragged@x.com\n")
+    _, _, told = oracle.run("run", path)
+
+    status, out, _ = oracle.run("results", tmp_path / "users.ckpt", "--failed")
+
+    assert "2 rows failed; see them with: loader results" in told
+    assert told.split("see them with: ")[1].splitlines()[0].endswith(" --failed")
+    assert (status, [row["code"] for row in csv.DictReader(io.StringIO(out))]) == (0, ["USER_NOT_FOUND", "REJECTED"])
+    assert oracle.run("results", tmp_path / "users.ckpt", "--failed", "--code", "INVALID")[0] == 2
+
+
 def test_rows_need_their_export(tmp_path: Path, url: str) -> None:
     """Moved, it is named with --export; gone or changed, status 2 says so; and it is never written over."""
     path = settings(tmp_path, url, users(2))
@@ -374,11 +402,21 @@ def test_rows_need_their_export(tmp_path: Path, url: str) -> None:
     export.rename(moved)
     gone = oracle.run("results", checkpoint, "--rows")
     found = oracle.run("results", checkpoint, "--rows", "--export", moved)
+    kept = tmp_path / "kept.csv"
+    kept.write_text("corrections")
+    asked = [
+        oracle.run("results", checkpoint, "--rows", "--export", moved, "-o", kept, *flag) for flag in ([], ["--force"])
+    ]
+    none = oracle.run("results", checkpoint, "--rows", "--export", moved, "--failed", "-o", tmp_path / "none.csv")
     moved.write_text(HEADER + users(3))
     changed = oracle.run("results", checkpoint, "--rows", "--export", moved)
 
     assert [result[0] for result in (over, gone, found, changed)] == [2, 2, 0, 2]
     assert "name another file" in over[2]
     assert "--export" in gone[2]
-    assert found[1].splitlines()[1] == 'user1@x.com,Sales,1,Wien,1,SUCCESS,"OK"'
+    assert found[1].splitlines()[1] == 'user1@x.com,Sales,1,Wien,1,1,SUCCESS,"OK"'
+    assert [status for status, _, _ in asked] == [2, 0]
+    assert "it is there already, and may hold corrections; --force replaces it" in asked[0][2]
+    assert kept.read_text() == found[1]
+    assert (none[0], "there are no such rows" in none[2], (tmp_path / "none.csv").exists()) == (0, True, False)
     assert "name the right one with --export" in changed[2]

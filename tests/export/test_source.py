@@ -128,3 +128,34 @@ def test_what_is_packed_breaks_off_at_its_last_byte(tmp_path: Path) -> None:
 
     with pytest.raises(Stopped, match=f"ends at byte {len(data)} "):
         list(made.chunks())
+
+
+@pytest.mark.parametrize(
+    ("content", "encoding", "is_refused"),
+    [
+        ("Jörg, Zoë, Łukasz".encode(), "cp1252", True),
+        ("Jörg, Zoë, Łukasz".encode(), "iso-8859-5", True),
+        (b"x" * 3_000_000 + "Jörg, Zoë, Łukasz".encode(), "cp1252", True),
+        ("Jörg, Zoë, Łukasz".encode(), "utf-8", False),
+        (b"\xef\xbb\xbf" + "Jörg, Zoë, Łukasz".encode(), "cp1252", False),
+        ("Jörg, Zoë".encode("cp1252"), "cp1252", False),
+        ("Jörg, Zoë, Ã¼, Ã¤, Ã¶".encode("cp1252"), "cp1252", False),
+        ("Ã¼ Ã¤".encode("cp1252"), "cp1252", False),
+        ("Jörg, Zoë, Łukasz".encode(), "gbk", False),
+        ("Jörg, Zoë, Łukasz".encode("utf-16"), "utf-16", False),
+        (b"plain", "cp1252", False),
+    ],
+)
+def test_utf8_is_not_taken_for_letters_of_one_byte(
+    content: bytes, encoding: str, is_refused: bool, tmp_path: Path
+) -> None:
+    """Nothing else would show it: each of its bytes is a letter there."""
+    path = tmp_path / "users.csv"
+    path.write_bytes(content)
+    source = Source(path, None, encoding=encoding)
+
+    if is_refused:
+        with pytest.raises(ExportError, match=r'users.csv is UTF-8, .* says .*: ö would be sent as .*"utf-8"'):
+            source.refuse_utf8_taken_for_another()
+    else:
+        source.refuse_utf8_taken_for_another()

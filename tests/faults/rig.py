@@ -252,7 +252,7 @@ class Rig:
         if (batch := entry.batch) is not None:
             self.tally.add(entry.outcomes, batch.numbers, batch.users, sum(map(len, batch.merged.values())))
         if not self._is_whole and (reason := self.tally.reason_to_stop(self._max_failures)):
-            self.lane.stop(Stopped(reason))
+            self.lane.stop(reason)
 
     async def run(self, rows: Sequence[Row] | AsyncIterator[Rows], block: int = 250) -> dict[int, Settled]:
         """Run the load to its end, or until it stops (`lane.reason`). What became of each row."""

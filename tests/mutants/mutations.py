@@ -54,10 +54,16 @@ MUTATIONS = (
     Mutation(
         "the last batches are dropped on SIGTERM",
         "loader/dispatch.py",
-        "                outcomes = await self._settler.settle(batch)\n",
-        "                outcomes = await self._settler.settle(batch)\n                if self._lane.stopping.is_set():\n"
-        "                    raise Abandoned\n",
+        "            return Entry(batch, outcomes)\n",
+        "            return None if self._lane.stopping.is_set() else Entry(batch, outcomes)\n",
         ("tests/test_dispatch.py::test_a_stop_lets_the_wire_finish_and_sends_nothing_more",),
+    ),
+    Mutation(
+        "whose fate is open is salvaged with the others",
+        "loader/settle.py",
+        "if at not in open_]",
+        "if outcomes[at]]",
+        ("tests/test_settle.py::test_who_is_settled_when_a_run_stops_is_salvaged",),
     ),
     Mutation(
         "merged rows keep the last row's attributes alone",
@@ -70,16 +76,17 @@ MUTATIONS = (
     Mutation(
         "an outcome is committed before the answer",
         "loader/dispatch.py",
-        "                outcomes = await self._settler.settle(batch)\n",
-        "                await self._put(Entry(batch, [Outcome(Code.SUCCESS)] * len(batch))).over.wait()\n"
-        "                await self._settler.settle(batch)\n                continue\n",
+        "            entry = await self._settled(batch)\n",
+        "            from loader.outcome import Code, Outcome\n"
+        "            await self._put(Entry(batch, [Outcome(Code.SUCCESS)] * len(batch))).over.wait()\n"
+        "            await self._settled(batch)\n            continue\n",
         ("tests/chaos/test_chaos.py::test_a_story",),
     ),
     Mutation(
         "a place is free before the commit",
         "loader/dispatch.py",
-        "                await self._put(Entry(batch, outcomes)).over.wait()\n",
-        "                self._put(Entry(batch, outcomes))\n",
+        "                await self._put(entry).over.wait()\n",
+        "                self._put(entry)\n",
         ("tests/test_dispatch.py::test_no_more_than_twice_the_concurrency_is_in_flight",),
     ),
     Mutation(
@@ -142,8 +149,8 @@ MUTATIONS = (
     Mutation(
         "rows that were held back are given before the answer is durable",
         "loader/dispatch.py",
-        "                outcomes = await self._settler.settle(batch)\n",
-        "                outcomes = await self._settler.settle(batch)\n                self._batcher.release(batch)\n",
+        "            entry = await self._settled(batch)\n",
+        "            entry = await self._settled(batch)\n            self._batcher.release(batch)\n",
         ("tests/test_dispatch.py::test_no_row_of_a_user_is_overtaken",),
     ),
     # Never over the limit ----------------------------------------------------------------------------------------------
@@ -221,7 +228,8 @@ MUTATIONS = (
     Mutation(
         "a refused batch is not split",
         "loader/settle.py",
-        "                if not is_alone:\n                    return part.halves()\n                _fill",
+        "                if not is_alone:\n                    self._traffic.halves()\n                    part.is_half = True\n"
+        "                    return part.halves()\n                _fill",
         "                _fill",
         ("tests/test_settle.py::test_a_refused_batch_is_split_until_the_culprit_stands_alone",),
     ),

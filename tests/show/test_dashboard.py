@@ -7,13 +7,14 @@ from pathlib import Path
 
 import aiohttp
 import anyio
+import msgspec
 import pytest
 
 from loader.errors import Refused
 from loader.outcome import Code
 from loader.show.dashboard import Live, dashboard, prepared
 from loader.show.telemetry import About
-from loader.snapshot import Failure, Snapshot
+from loader.snapshot import Failure, Snapshot, Trouble
 
 ABOUT = About("calven", "api.calven.com", "/data/<b>users</b>.csv")
 FAILURE = Failure(3, "jane", Code.INVALID, "<i>")
@@ -62,6 +63,16 @@ async def test_each_snapshot_is_told_as_it_comes_and_the_end(tmp_path: Path) -> 
     assert outcomes == [("SUCCESS", True), ("INVALID", False)]
     assert last["now"]["failures"][0]["user"] == "jane"
     assert last["course"]["rows"] == [3]
+    assert last["now"]["waits"] == ""
+
+
+def test_a_target_that_is_down_is_no_healthy_load() -> None:
+    live = Live()
+    live.watch(msgspec.structs.replace(NOW, trouble=Trouble("down", "Connection refused", NOW.at)))
+
+    now = json.loads(live.data())["now"]
+    assert now["waits"] == "the target is down; the last error: Connection refused"
+    assert now["waits"] not in now["words"]
 
 
 async def test_who_does_not_know_the_token_gets_nothing() -> None:

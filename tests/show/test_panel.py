@@ -10,7 +10,7 @@ import pytest
 
 from loader.outcome import Code
 from loader.show.panel import About, View, in_ascii, line
-from loader.snapshot import Failure, Found, Snapshot, Wire
+from loader.snapshot import Failure, Found, Snapshot, Trouble, Wire
 
 ABOUT = About("users.csv.gz", "calven", "api.calven.com", "users.ckpt")
 
@@ -31,6 +31,10 @@ NOW = Snapshot(
     ),
     found=Found(requests_per_s=48.7, concurrency=16, users=100, brake="quota"),
 )
+
+
+PAUSE = Trouble("pause", "HTTP 429: slow down", NOW.at - 7, NOW.at + 593, 30.2)
+DOWN = Trouble("down", "can't connect to 127.0.0.1:9: Connection refused", NOW.at - 60, NOW.at + 540)
 
 
 def changed(**fields: Any) -> Snapshot:
@@ -181,7 +185,12 @@ def test_of_outcomes_that_have_no_room_the_sum_is_shown() -> None:
 @pytest.mark.parametrize(
     ("fields", "word", "seen"),
     [
-        ({"held_s": 30.2}, "waiting", "the target is waited for, 30 s"),
+        ({"trouble": PAUSE}, "waiting", "the target asked for a pause (429), 30 s more"),
+        ({"trouble": DOWN, "left_s": None}, "waiting", "the target is down; gives up at 08:09; the last error: can't"),
+        ({"trouble": DOWN, "left_s": None}, "waiting", "time left: not known while the target is down"),
+        ({"trouble": DOWN, "rows": 0, "counts": {}, "elapsed_s": 4.0}, "waiting", "Connection refused"),
+        ({"wire": Wire(900, on_wire=12, halved=62)}, "loading", "at once · refused and halved: 62"),
+        ({"found": Found(5.0, brake="rate"), "wire": Wire()}, "loading", "the target takes no more, by its headers"),
         ({"stopping": "interrupted by SIGINT"}, "stopping", "may finish (Ctrl-C again to stop at once)"),
         ({"counts": {Code.SUCCESS: 600, Code.INVALID: 400}, "rows": 1000}, "many fail", "--code INVALID"),
         ({"before": 1_000_000, "left_s": None}, "loading", "resumed at 1,000,000 rows"),
@@ -248,7 +257,8 @@ def test_a_line_tells_the_same_in_short() -> None:
         " 62% · 1,234,567 rows · 797/s · 6,129 failed · 25:48 gone · 16:01 left · the quota allows no more · "
         "16 requests at once · up to 48.7 requests/s · up to 100 users a request"
     )
-    assert "the target is waited for, 30 s" in line(changed(held_s=30.2))
+    assert "the target asked for a pause (429), 30 s more" in line(changed(trouble=PAUSE))
+    assert "the target is down; gives up at 08:09; the last error: can't connect" in line(changed(trouble=DOWN))
     assert "stopping: what is in flight may finish" in line(changed(stopping="it is 06:00"))
     assert " left" not in line(changed(is_last=True))
 

@@ -11,6 +11,7 @@ import pytest
 
 from loader.advice import ADVICE
 from loader.checkpoint import Checkpoint, Entry, lock
+from loader.commands import corrected, loading
 from loader.outcome import GOOD, Code, Outcome, Settled
 from loader.show.report import gather, render
 from loader.snapshot import Note, Snapshot, Wire
@@ -51,11 +52,12 @@ def test_it_says_what_the_checkpoint_holds(checkpoint: Checkpoint) -> None:
 
     assert (found["rows"], found["failures"], found["state"], found["runs"]) == (10, 4, "unfinished", 2)
     assert {code: each["rows"] for code, each in outcomes.items()} == {"SUCCESS": 6, "INVALID": 3, "REJECTED": 1}
-    assert [row["row"] for row in outcomes["INVALID"]["examples"]] == [7, 8, 9]
+    (alike,) = outcomes["INVALID"]["messages"]
+    assert (alike["rows"], [row["row"] for row in alike["examples"]]) == (3, [7, 8, 9])
     assert outcomes["INVALID"]["reasons"] == [{"target_code": "E17", "http_status": 400, "rows": 3}]
     assert outcomes["INVALID"]["command"].splitlines() == [
-        f"loader results {checkpoint.path} --rows --code INVALID -o corrected.csv",
-        "loader run 'a b.toml' --set export.path=corrected.csv",
+        f"loader results {checkpoint.path} --rows --code INVALID -o invalid.csv",
+        "loader run 'a b.toml' --set export.path=invalid.csv",
     ]
     assert (found["seconds"], found["requests"], found["refused"]) == (20, 80, 6)
     assert found["go_on"][0]["command"] == "loader run 'a b.toml'"
@@ -120,6 +122,49 @@ def test_a_load_that_is_well_has_nothing_left_to_do(tmp_path: Path) -> None:
         (step,) = gather(checkpoint)["go_on"]
 
     assert step["words"].startswith("All is well, and nothing is left to do")
+
+
+def test_each_reason_shows_with_its_first_users(tmp_path: Path) -> None:
+    """However many there are of another; what is a row's own makes no reason of its own."""
+    with Checkpoint.open(tmp_path / "users.ckpt", create=True) as checkpoint:
+        short = [f"users.csv line {row}: 2 fields, the header has 3" for row in range(1, 51)]
+        messages = [*short, "users.csv line 52: 'three' is not a JSON number"]
+        rows = [Settled(row, f"u{row}", Outcome(Code.REJECTED, text)) for row, text in enumerate(messages, 1)]
+        gone = [(row, f"{name}@x.com") for row, name in ((60, "ann"), (61, "bob"))]
+        rows += [Settled(row, user, Outcome(Code.INVALID, f"{user} has left")) for row, user in gone]
+        rows += [Settled(row, "", Outcome(Code.FAILED, "x" * (row - 69))) for row in range(70, 95)]
+        checkpoint.put(started_at=1e9, finished_at=1e9)
+        checkpoint.commit([Entry(settled=rows)])
+        found = gather(checkpoint)
+    shown = {each["code"]: each for each in found["outcomes"]}
+
+    assert [(each["rows"], each["examples"][0]["row"]) for each in shown["REJECTED"]["messages"]] == [(50, 1), (1, 51)]
+    assert [each["rows"] for each in shown["INVALID"]["messages"]] == [2]
+    assert (len(shown["FAILED"]["messages"]), shown["FAILED"]["other_rows"]) == (20, 5)
+    lines = [line for line in render(found, "md").splitlines() if line.startswith(("| 1 |", "| 51 |"))]
+    assert [line.rsplit("|", 2)[1].strip() for line in lines] == ["50", "1"]
+
+
+def test_rows_of_one_outcome_do_not_go_where_those_of_another_do(checkpoint: Checkpoint) -> None:
+    """Nor onto the export they are taken from."""
+    names = {
+        str(corrected(checkpoint, *codes)) for codes in (["REJECTED"], ["INVALID"], ["PARTIAL"], ["INVALID", "PARTIAL"])
+    }
+    checkpoint.path = checkpoint.path.with_name("rejected.ckpt")
+
+    assert names == {"rejected.csv", "invalid.csv", "partial.csv", "corrected.csv"}
+    assert str(corrected(checkpoint, "REJECTED")) == "rejected-rejected.csv"
+    assert str(corrected(checkpoint, "REJECTED", "INVALID")) == "rejected-again.csv"
+
+
+def test_what_was_taken_out_is_loaded_as_utf8(checkpoint: Checkpoint) -> None:
+    """Whatever the encoding of the export was."""
+    checkpoint.put(settings={"export": {"encoding": "cp1252"}})
+    changed = loading(checkpoint, Path("invalid.csv"))
+    checkpoint.put(settings={"export": {"encoding": "UTF8"}})
+
+    assert changed.endswith(" --set export.path=invalid.csv --set export.encoding=utf-8")
+    assert "encoding" not in loading(checkpoint, Path("invalid.csv"))
 
 
 def test_letters_are_shown_as_letters(checkpoint: Checkpoint) -> None:
@@ -188,7 +233,7 @@ def test_markdown_keeps_its_tables(checkpoint: Checkpoint) -> None:
     rows = [line for line in text.splitlines() if line.startswith("| 7 ")]
 
     assert len(rows) == 1
-    assert len(re.findall(r"(?<!\\)\|", rows[0])) == 7
+    assert len(re.findall(r"(?<!\\)\|", rows[0])) == 8
     assert "\x1b" not in text
 
 

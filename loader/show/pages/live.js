@@ -22,7 +22,7 @@
   let draw = null, toldAt = 0;
   const show = ({ now, course }, isOver) => {
     const failed = now.outcomes.filter((each) => !each.is_good).reduce((sum, each) => sum + each.rows, 0);
-    const held = now.held_s > 1 ? `the target is waited for, ${now.held_s.toFixed(0)} s` : "";
+    const held = isOver ? "" : now.waits;
     const state = now.stopping ? (isOver ? "stopped" : "stopping") : isOver ? "ended" : held ? "waiting" : "running";
     say("state", state);
     at("state").className = "badge " + (now.stopping ? "bad" : isOver ? (failed ? "bad" : "good") : held ? "warn" : "good");
@@ -38,7 +38,7 @@
     say("pace", count(now.now_per_s));
     say("mean", `${count(now.rows_per_s)} on average`);
     say("requests", count(now.wire.requests));
-    say("refused", now.wire.refused ? `${count(now.wire.refused)} refused (429)` : "");
+    say("refused", [now.wire.refused && `${count(now.wire.refused)} refused (429)`, now.wire.halved && `${count(now.wire.halved)} refused and halved`].filter(Boolean).join(", "));
     say("words", now.words.join(" · "));
     at("outcomes").replaceChildren(...now.outcomes.filter((each) => each.rows).map((each) => row([
       [each.code, "code " + (each.is_good ? "" : "bad")], [count(each.rows), "number"], [percent(each.rows / now.rows), "number"], [each.meaning, ""],
