@@ -714,8 +714,6 @@ def test_a_refresh_is_cancelled_at_any_moment(tmp_path: Path, seed: int) -> None
     refresh = {"refresh": {"mode": "changed"}}
     run_virtual(cancelled_again_and_again(tmp_path, seed, patient=False, **refresh))
 
-    (tmp_path / "users.csv").touch()  # the same file would be the same night, and its load is finished
-
     async def next_night() -> None:
         async with in_virtual_time() as memory:
             settings = tables("http://127.0.0.1:9", export={"path": tmp_path / "users.csv"}, **refresh)

@@ -308,10 +308,7 @@ class Refresh:
                     self.say("\n".join(filter(None, (f"all users are sent: {compared.full}", compared.unguarded))))
                 self.refuse(compared)
                 judge(compared)
-                if not options.fresh and self._is_done(path, compared):
-                    self.say(f"nothing has changed since the load that is finished; {path.name} is left as it is")
-                else:
-                    resume = self._begin(path, compared, options)
+                resume = self._begin(path, compared, options)
         elif options.is_full:
             raise Refused("--full: a load of this export has begun; finish it, or give it up: --fresh --yes --full")
         with Checkpoint.open(path, create=resume is None) as checkpoint:
@@ -346,26 +343,6 @@ class Refresh:
                 self.conclude(checkpoint)
             except CheckpointError as error:
                 raise Stopped(f"{error}; the next run marks what was acknowledged") from error
-
-    def _is_done(self, path: Path, compared: Compared) -> bool:
-        """Does the checkpoint hold the finished load of this very file, and has it left nothing to do?
-
-        A second run in the same night then leaves what the first one wrote.
-        """
-        counts, before = compared.found.counts, compared.before
-        if before is None or compared.full or not path.exists():
-            return False
-        if counts.to_send or counts.missing or counts.uncleared or counts.removed:
-            return False
-        if (before.about.keys is None) != (self.rules.missing == "ignore"):  # keys are to be kept now, or no more
-            return False
-        with Checkpoint.open(path, create=False) as checkpoint, checkpoint.refusing():
-            return (
-                checkpoint.get("finished_at") is not None
-                and checkpoint.get("identity") == self.identity
-                and checkpoint.get("export") == compared.fingerprint._asdict()
-                and (checkpoint.get("refresh") or {}).get("night") == before.about.night
-            )
 
     def _is_of_another_night(self, checkpoint: Checkpoint) -> bool:
         with State.open(self.rules.state) or _none() as state:

@@ -635,26 +635,6 @@ async def test_a_file_that_ends_within_a_row_is_refused(
         assert await one.run() is None, "a last line that is whole needs no end"
 
 
-async def test_a_second_run_of_the_same_night_leaves_what_the_first_one_wrote(tmp_path: Path) -> None:
-    async with nights(tmp_path, refresh='missing = "report"') as one:
-        one.write(USERS)
-        await one.run()
-        one.write(changed("user1", user2={"dept": "x", "site": "Wien"}))
-        await one.run()
-        before = {path.name: path.read_bytes() for path in one.files() if "-" not in path.suffix}
-        codes = await one.codes()
-
-        assert await one.run() is None
-        assert any("nothing has changed since the load that is finished" in said for said in one.said)
-        assert one.written == 0
-        assert await one.codes() == codes == {"UNCHANGED": 98, "SUCCESS": 1}
-        assert {path.name: path.read_bytes() for path in one.files() if "-" not in path.suffix} == before
-
-        one.write(changed("user1", user2={"dept": "x", "site": "Wien"}))
-        assert await one.run() is None
-        assert await one.codes() == {"UNCHANGED": 99}, "another file is another night"
-
-
 async def test_what_could_not_be_cleared_is_cleared_the_next_night(tmp_path: Path) -> None:
     """And a user who comes back meanwhile is sent, as the answer to the clearing may have been lost."""
     async with nights(tmp_path, "dx", refresh='missing = "clear"') as one:
