@@ -32,7 +32,8 @@
     if (now.share == null) at("done").removeAttribute("value"); else at("done").value = now.share;
     say("share", now.again ? `Sent again: ${count(now.rows)} of ${count(now.again)} rows` : now.share == null ? "Export settled: nobody knows how much there is" : `Export settled: ${percent(now.share)}`);
     say("rows", count(now.rows));
-    say("failed", count(failed) + (failed ? ` (${percent(failed / now.rows)})` : ""));
+    say("failed", count(failed));
+    say("of_rows", failed ? percent(failed / now.rows) : "");
     at("failed").className = failed ? "bad" : "good";
     say("left", isOver ? "–" : now.left_s == null ? (now.found.is_guess ? "finding the pace" : "not known") : duration(now.left_s));
     say("pace", count(now.now_per_s));
