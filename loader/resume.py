@@ -12,7 +12,7 @@ from loader.errors import CheckpointError, Refused
 from loader.export import Export, Fingerprint
 from loader.export.remote import Remote
 from loader.mapping import RowMapping
-from loader.outcome import WORTH_RETRYING, Code
+from loader.outcome import WORTH_RETRYING
 from loader.record import Mark, Rows
 from loader.span import SpanSet
 
@@ -103,23 +103,24 @@ def reopen(checkpoint: Checkpoint, resume: Resume, *, even_taken_out: bool = Fal
             raise CheckpointError(
                 f"{checkpoint.path} holds a load that is not finished; finish it first, with loader run"
             )
-        if resume.is_finished and not even_taken_out:
-            _refuse_taken_out(checkpoint)
+        if resume.is_finished and not even_taken_out and (words := taken_out(checkpoint)):
+            raise Refused(words)
         if not resume.is_finished or not checkpoint.reopen(WORTH_RETRYING):
             return resume
         return replace(_go_on(checkpoint), amend=resume.amend)
 
 
-def _refuse_taken_out(checkpoint: Checkpoint) -> None:
-    outcomes = checkpoint.outcomes()
-    taken = {code: file for code, file in (checkpoint.get("taken_out") or {}).items() if outcomes.get(Code(code))}
-    if taken:
-        files = ", ".join(sorted({*taken.values()}))
-        raise Refused(
-            f"rows that are {', '.join(taken)} were taken out to be corrected, into {files}. "
-            "A retry sends them as they were: if that file is loaded already, its corrections would be undone. If it "
-            "isn't, or if you load it again behind the retry (loader run … --fresh), retry with --yes"
-        )
+def taken_out(checkpoint: Checkpoint) -> str:
+    """What to know of rows worth a retry that were taken out to be corrected; "": none were."""
+    taken = {code: file for code, file in (checkpoint.get("taken_out") or {}).items() if code in WORTH_RETRYING}
+    if not taken:
+        return ""
+    files = ", ".join(sorted({*taken.values()}))
+    return (
+        f"rows that are {', '.join(taken)} were taken out to be corrected, into {files}. "
+        "A retry sends them as they were: if that file is loaded already, its corrections are undone, so load it again "
+        "behind the retry (loader run … --fresh)"
+    )
 
 
 def set_aside(path: Path, *, even_unfinished: bool) -> Path | None:

@@ -132,7 +132,7 @@ def _write_rows(
             taken = [code for code in WORTH_RETRYING if outcomes.get(code) and (not codes or code in codes)]
             if taken:
                 is_noted = note_taken_out(checkpoint.path, taken, output)
-                will = "asks for --yes then" if is_noted else "does not know that these were taken out"
+                will = "says so then" if is_noted else "does not know that these were taken out"
                 say(f"loader: retry before you load it: a retry afterwards sends the old values again, and {will}")
     if written.too_long:
         say(f"loader: left out, as too long (export.max_row_bytes): {counted(written.too_long, 'row')}")

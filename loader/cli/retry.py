@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 @settings_file
 @overriding
 @ending
-@click.option("--yes", is_flag=True, help="Even rows that were taken out to be corrected, as they were.")
+@click.option("--yes", is_flag=True, help="Say nothing of rows that were taken out to be corrected.")
 @showing
 @telling
 @log_json
@@ -50,6 +50,7 @@ def retry(
     """
     with QuickImports():
         from loader.checkpoint import lock
+        from loader.resume import taken_out
         from loader.runs import reopened
 
     def work(loaded: "Settings", moment: "datetime | None") -> int:
@@ -60,8 +61,10 @@ def retry(
         if not os.path.exists(path):  # Path.exists() raises for a name that is too long
             raise Refused(f"there is no checkpoint {path} yet; load first, with: {again('run', settings, overrides)}")
         export.check(loaded.row_mapping())
-        once_more = reopened(loaded, note, even_taken_out=yes)
+        once_more = reopened(loaded, note, even_taken_out=True)
         with lock(path), pages(loaded, dashboard) as on, once_more as load:
+            if not yes and (words := taken_out(load.checkpoint)):
+                note(words)
             if load.resume.is_finished:
                 return summarize(load.checkpoint)
             command = again("retry", settings, overrides)
