@@ -658,13 +658,18 @@ def publish(path: Path) -> None:
     """Put a draft where there is no checkpoint. Raises CheckpointError."""
     try:
         _part_of(path).rename(path)
-        handle = os.open(path.absolute().parent, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
+        sync_folder(path.absolute().parent)
     except OSError as error:
         raise CheckpointError(f"checkpoint {path}: {error.strerror}") from error
+
+
+def sync_folder(folder: Path) -> None:
+    """Make the names in it durable. Raises OSError."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
 
 
 def discard(path: Path) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import BinaryIO, NamedTuple, get_args
 
 from loader.checkpoint import Checkpoint, ResultRow, lock
+from loader.commands import is_other_than_utf8
 from loader.errors import CheckpointError, ExportError, Refused, Stopped
 from loader.export import Fingerprint
 from loader.export.files import Files, Format, located, matching
@@ -85,8 +86,7 @@ def write_rows(
     if is_delimited:
         begin, first = header(export)
         is_second = tuple(fields(first, delimiter)[-len(ADDED) :]) == ADDED
-        is_utf8 = export.encoding.lower().replace("_", "-") in ("utf-8", "utf8")
-        if (is_marked or not is_utf8) and not begin.startswith(BOM):
+        if (is_marked or is_other_than_utf8(export.encoding)) and not begin.startswith(BOM):
             out.write(BOM)  # so that it is read as what it is, though export.encoding still says otherwise
         out.write(begin)
         out.write(

@@ -180,7 +180,8 @@ class Load:
     async def retry(self, *, until: datetime | None = None, even_taken_out: bool = False) -> Report:
         """Send again what failed in a finished load, as `loader retry` does. Returns and raises as `run` does.
 
-        `even_taken_out`: also rows that were taken out to be corrected, as they were; else that is Refused.
+        `even_taken_out`: also rows that were taken out to be corrected, as they were. Else that is Refused, where the
+        command only says so.
         """
         return await self._do(reopened(self._ready(), _log.info, even_taken_out=even_taken_out), None, until)
 

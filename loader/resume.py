@@ -12,7 +12,7 @@ from loader.errors import CheckpointError, Refused
 from loader.export import Export, Fingerprint
 from loader.export.remote import Remote
 from loader.mapping import RowMapping
-from loader.outcome import WORTH_RETRYING
+from loader.outcome import WORTH_RETRYING, Code
 from loader.record import Mark, Rows
 from loader.span import SpanSet
 
@@ -104,15 +104,16 @@ def reopen(checkpoint: Checkpoint, resume: Resume, *, even_taken_out: bool = Fal
                 f"{checkpoint.path} holds a load that is not finished; finish it first, with loader run"
             )
         if resume.is_finished and not even_taken_out and (words := taken_out(checkpoint)):
-            raise Refused(words)
+            raise Refused(f"{words}; even_taken_out=True sends them")
         if not resume.is_finished or not checkpoint.reopen(WORTH_RETRYING):
             return resume
         return replace(_go_on(checkpoint), amend=resume.amend)
 
 
 def taken_out(checkpoint: Checkpoint) -> str:
-    """What to know of rows worth a retry that were taken out to be corrected; "": none were."""
-    taken = {code: file for code, file in (checkpoint.get("taken_out") or {}).items() if code in WORTH_RETRYING}
+    """What to know of rows that a retry sends, and that were taken out to be corrected; "": none were."""
+    outcomes = checkpoint.outcomes()
+    taken = {code: file for code, file in (checkpoint.get("taken_out") or {}).items() if outcomes.get(Code(code))}
     if not taken:
         return ""
     files = ", ".join(sorted({*taken.values()}))

@@ -188,7 +188,8 @@ def _object(line: bytes) -> dict[str, Any] | None:
 
 def _delimited(source: Source, form: Format) -> Sample:
     usual = "\t" if form == "tsv" else ","
-    delimiter = preamble(source).delimiter or _delimiter(source, usual)
+    said = preamble(source).delimiter
+    delimiter = said or _delimiter(source, usual)
     records = list(islice(_records(source, delimiter), LOOKED_AT + 1))
     if not records:
         raise ExportError(f"{source.name} is empty: not even a header")
@@ -218,7 +219,7 @@ def _delimited(source: Source, form: Format) -> Sample:
         [name for name in header if name not in unusable],
         rows,
         kind="text",
-        delimiter=delimiter if delimiter not in (usual, preamble(source).delimiter) else None,
+        delimiter=delimiter if delimiter not in (usual, said) else None,
         unusable=unusable,
         broken=broken,
         warnings=warnings,

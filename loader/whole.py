@@ -17,7 +17,7 @@ import msgspec
 import orjson
 
 from loader.batch import Batch
-from loader.checkpoint import lock
+from loader.checkpoint import lock, sync_folder
 from loader.errors import CheckpointError, ExportError, Refused, Stopped
 from loader.export import Export, Fingerprint
 from loader.mapping import RowMapping
@@ -239,11 +239,7 @@ def _replace(path: Path, data: bytes) -> None:
     except BaseException:
         draft.unlink(missing_ok=True)
         raise
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
+    sync_folder(path.absolute().parent)
 
 
 def refuse_shrinkage(whole: Whole, say: Callable[[str], None], *, allow_shrink: bool) -> None:

@@ -24,13 +24,12 @@ if TYPE_CHECKING:
 @settings_file
 @overriding
 @ending
-@click.option("--yes", is_flag=True, help="Say nothing of rows that were taken out to be corrected.")
 @showing
 @telling
 @log_json
 @ends
 def retry(
-    settings: Path, overrides: tuple[str, ...], until: str | None, yes: bool, dashboard: int | None, telling: Telling
+    settings: Path, overrides: tuple[str, ...], until: str | None, dashboard: int | None, telling: Telling
 ) -> int:
     """Send again what failed in a finished load.
 
@@ -43,8 +42,8 @@ def retry(
     INVALID, USER_NOT_FOUND or LOCATION_NOT_FOUND, each followed by the later rows of its user. REJECTED rows have to be
     corrected instead: loader results CHECKPOINT --rows. Until a row has a new outcome, the one it had stands.
 
-    Retry first, then correct: a retry sends the rows as they were. Of rows that were taken out to be corrected it is
-    therefore refused, unless with --yes.
+    Retry first, then correct: a retry sends the rows as they were, and says so where some were taken out to be
+    corrected.
 
     Exit status: as of loader run, and about all rows of the load. If it is interrupted, the same command goes on.
     """
@@ -63,10 +62,10 @@ def retry(
         export.check(loaded.row_mapping())
         once_more = reopened(loaded, note, even_taken_out=True)
         with lock(path), pages(loaded, dashboard) as on, once_more as load:
-            if not yes and (words := taken_out(load.checkpoint)):
-                note(words)
             if load.resume.is_finished:
                 return summarize(load.checkpoint)
+            if words := taken_out(load.checkpoint):
+                note(words)
             command = again("retry", settings, overrides)
             return go(load, command, command, moment, quiet=telling.quiet, on=on)
 

@@ -13,7 +13,7 @@ import pyarrow as pa
 
 from loader.errors import ExportError
 from loader.export.source import Fingerprint
-from loader.refresh.spill import nameless
+from loader.refresh.spill import nameless, write_all
 
 _OPTIONS = pa.ipc.IpcWriteOptions(compression="zstd")
 
@@ -63,11 +63,10 @@ class Spool:
             sink = pa.BufferOutputStream()
             with pa.ipc.new_stream(sink, block.schema, options=_OPTIONS) as stream:
                 stream.write_batch(block)
-            data = memoryview(sink.getvalue())
+            data = sink.getvalue().to_pybytes()
             self._hash.update(data)
             try:
-                while data:
-                    data = data[self._file.write(data) :]
+                write_all(self._file, data)
             except OSError as error:
                 raise self._told(error) from error
             self._ends.append(self._file.tell())

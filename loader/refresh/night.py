@@ -29,7 +29,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from loader.checkpoint import Checkpoint, Span, discard, lock, publish, remove
+from loader.checkpoint import Checkpoint, Span, discard, lock, publish, remove, sync_folder
 from loader.errors import CheckpointError, Guarded, Refused, Stopped
 from loader.export import Export, Fingerprint
 from loader.mapping import RowMapping
@@ -55,7 +55,6 @@ from loader.refresh.state import (
     kept_keys,
     names_of,
     rows_of,
-    sync_folder,
     take_place,
     told,
 )

@@ -20,6 +20,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from loader.checkpoint import sync_folder
 from loader.errors import CheckpointError
 from loader.refresh import digest
 from loader.refresh.spill import PARTITIONS, Table, read_into, read_table, write_all
@@ -312,12 +313,3 @@ class Draft:
         """Leave nothing behind, if it hasn't taken the old one's place."""
         self._file.close()
         self._part.unlink(missing_ok=True)
-
-
-def sync_folder(folder: Path) -> None:
-    """Make names durable. Raises OSError."""
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

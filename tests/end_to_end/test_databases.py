@@ -59,6 +59,17 @@ def held(url: str) -> dict[str, Any]:
     return {str(user["userName"]): user["attributes"] for user in oracle.get(url, "users")}
 
 
+def told_to_stop(process: "subprocess.Popen[str]") -> str:
+    """What a run says that SIGTERM ends, as it has to, at once."""
+    process.terminate()
+    begun = time.monotonic()
+    _, err = process.communicate(timeout=20)
+
+    assert time.monotonic() - begun < 4
+    assert process.returncode == 143, err
+    return str(err)
+
+
 def killed(settings: Path, database: str, at: int) -> None:
     """A run that is killed as soon as so many rows are settled."""
     process = oracle.start("run", settings, environment={"LOADER_TEST_DATABASE": database})
@@ -265,12 +276,7 @@ def test_a_signal_is_heeded_while_a_database_computes(
     oracle.wait_for_file(tmp_path / "users.ckpt")
     time.sleep(1.5)
 
-    process.terminate()
-    begun = time.monotonic()
-    _, err = process.communicate(timeout=20)
-
-    assert time.monotonic() - begun < 4
-    assert process.returncode == 143, err
+    err = told_to_stop(process)
     assert "interrupted by SIGTERM; what was settled is kept" in err
     assert err.splitlines()[-1].startswith("Go on with: loader run"), err
 
@@ -404,12 +410,7 @@ def test_a_signal_is_heeded_while_snowflake_computes(tmp_path: Path, snowflake: 
     oracle.wait_for_file(tmp_path / "users.ckpt")
     time.sleep(2)
 
-    process.terminate()
-    begun = time.monotonic()
-    _, err = process.communicate(timeout=20)
-
-    assert time.monotonic() - begun < 4
-    assert process.returncode == 143, err
+    told_to_stop(process)
 
 
 def in_mariadb(url: str) -> Any:

@@ -372,11 +372,10 @@ def test_a_retry_says_that_it_may_undo_corrections(tmp_path: Path, url: str) -> 
 
     _, _, told = oracle.run("results", tmp_path / "users.ckpt", "--rows", "--failed", "-o", file)
     sent, _, why = oracle.run("retry", path)
-    _, _, again = oracle.run("retry", path, "--yes")
 
     assert "retry before you load it: a retry afterwards sends the old values again" in told
     assert (sent, f"rows that are USER_NOT_FOUND were taken out to be corrected, into {file}" in why) == (1, True)
-    assert ("1 row is sent again" in again, "taken out" in again) == (True, False)
+    assert "1 row is sent again" in why
 
 
 def test_who_failed_is_shown_without_those_who_did_not(tmp_path: Path, url: str) -> None:
