@@ -152,14 +152,22 @@ def test_another_event_loop_is_refused(tmp_path: Path) -> None:
         started.send(None)  # as any loop but asyncio's would
 
 
-def test_an_interrupt_ends_what_is_on_the_wire_and_is_raised(tmp_path: Path) -> None:
+@pytest.fixture
+def heeds_interrupts() -> Iterator[None]:
+    """As a program that a person starts: what a shell starts in the background begins with SIGINT ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+def test_an_interrupt_ends_what_is_on_the_wire_and_is_raised(tmp_path: Path, heeds_interrupts: None) -> None:
     """As with any program that asyncio runs; the load goes on from there."""
 
     def interrupt(now: loader.Snapshot) -> None:
         if now.rows:
             signal.raise_signal(signal.SIGINT)
 
-    with sandbox_on_a_thread(faults=FaultOptions(latency_s=0.4)) as sandbox:
+    with sandbox_on_a_thread(faults=FaultOptions(latency_s=0.2)) as sandbox:
         settings = tables(sandbox.url, export=a_file(tmp_path))
         with pytest.raises(KeyboardInterrupt):
             loader.run(settings, watch=interrupt)
